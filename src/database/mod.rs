@@ -35,7 +35,7 @@ pub use error::{describe, error_code, explain_connect_error, is_unreachable};
 pub use fair_queue::Tenant;
 pub use migrate::{Inspection, Problem, backup, migrate, migration_count};
 pub use optimistic_write::OptimisticWrite;
-pub use request::{RequestContext, RunningRequests, Work, WorkCounter, record, run_as};
+pub use request::{RequestContext, RunningRequests, Work, WorkCounter, record, record_query, run_as};
 pub use response_size::{KeyMemory, ProcessMemory, ResponseSize, SizeError, Unread};
 pub use retry::{TransactionError, with_retry};
 pub use run_to_completion::run_to_completion;

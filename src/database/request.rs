@@ -40,7 +40,8 @@ pub enum Work {
     /// A statement that was sent. `BEGIN`, `COMMIT` and `ROLLBACK` do not count.
     Statement,
     /// A query for rows. If several requests share a statement, each of them counts its own query. A `UNION ALL` of
-    /// several lists counts as one query.
+    /// several lists counts as one query. `Operators::find` counts nothing: operators are cached, and the cost of a
+    /// request must not depend on the contents of the cache.
     Query,
     /// A row that was read.
     Row,
@@ -111,4 +112,10 @@ pub(super) fn is_alone() -> bool {
 /// Adds work to the current request. Does nothing outside a request.
 pub fn record(work: Work, amount: u64) {
     let _ = REQUEST.try_with(|request| request.work.amount(work).fetch_add(amount, Ordering::Relaxed));
+}
+
+/// Adds a query, and the number of rows that it has found, to the work of the current request.
+pub fn record_query(rows: usize) {
+    record(Work::Query, 1);
+    record(Work::Row, rows as u64);
 }

@@ -8,7 +8,7 @@ use sea_orm::{ActiveModelTrait, ColumnTrait, DbErr, EntityTrait, IntoActiveModel
 
 use super::{Actor, Origin, RequestInfo, now};
 use crate::database::pages::{self, HasPosition, List, Page, PageRequest, Position};
-use crate::database::{self, Database, Transaction, Work};
+use crate::database::{Database, Transaction, record_query};
 use crate::error::Error;
 
 /// The object that was changed.
@@ -39,8 +39,9 @@ impl AuditLog {
         if actor.require_platform().is_err() {
             return Ok(None);
         }
-        database::record(Work::Query, 1);
-        Ok(Entity::find_by_id(id).one(self.database.reader()).await?)
+        let found = Entity::find_by_id(id).one(self.database.reader()).await?;
+        record_query(found.iter().len());
+        Ok(found)
     }
 
     /// Returns a page of the entries, oldest first. Platform only.

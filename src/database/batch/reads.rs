@@ -9,7 +9,7 @@ use super::Batcher;
 use crate::database::arrays::into_arrays;
 use crate::database::error::log_shared_failure;
 use crate::database::sql::with_literals;
-use crate::database::{ReadKind, Reader, Work, record};
+use crate::database::{ReadKind, Reader, record_query};
 
 /// A query with `N` parameters that concurrent requests run as one batch on PostgreSQL.
 ///
@@ -28,8 +28,7 @@ type Rows = Result<Vec<QueryResult>, DbErr>;
 
 /// Records the rows as work of the current request. Counts only the rows of this request, not all rows of its batch.
 fn recorded(rows: Rows) -> Rows {
-    record(Work::Query, 1);
-    record(Work::Row, rows.as_ref().map_or(0, Vec::len) as u64);
+    record_query(rows.as_ref().map_or(0, Vec::len));
     rows
 }
 

@@ -26,7 +26,7 @@ use super::history::HISTORY_ORDER;
 use super::{CustomerField, Customers, Prepared, Replayable, history, row_writes, rows};
 use crate::database::pages::{self, HasPosition, List, Page, PageRequest, Position};
 use crate::database::{
-    OptimisticWrite, TransactionError, Work, WriteSet, WriteStatement, delete_listed, positions, record,
+    OptimisticWrite, TransactionError, WriteSet, WriteStatement, delete_listed, positions, record_query,
 };
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::idempotency::IdempotentRequest;
@@ -266,8 +266,9 @@ impl Customers {
         if actor.require_platform().is_err() {
             return Ok(None);
         }
-        record(Work::Query, 1);
-        Ok(Entity::find_by_id(id).one(self.database.reader()).await?)
+        let found = Entity::find_by_id(id).one(self.database.reader()).await?;
+        record_query(found.iter().len());
+        Ok(found)
     }
 
     /// Loads a page of the receipts, oldest first. Platform only.

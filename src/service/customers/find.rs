@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::rows::{self, Link, of_operator, own_customer_at};
 use super::{CustomerView, Customers};
-use crate::database::{BatchedQuery, OptimisticWrite, TransactionError, Work, is_one_of, record};
+use crate::database::{BatchedQuery, OptimisticWrite, TransactionError, is_one_of, record_query};
 use crate::error::Error;
 use crate::service::Actor;
 use crate::service::idempotency::{IdempotentRequest, KeyLookup};
@@ -65,7 +65,6 @@ impl Customers {
         actor: &Actor,
         ids: Vec<CustomerId>,
     ) -> Result<Vec<Arc<CustomerView>>, Error> {
-        record(Work::Query, 1);
         let is_listed = is_one_of(self.database.reader(), customer::Column::Id, ids);
         let reader = self.database.reader();
         let views: Vec<_> = match actor.operator() {
@@ -81,7 +80,7 @@ impl Customers {
                 found.into_iter().map(view).collect()
             }
         };
-        record(Work::Row, views.len() as u64);
+        record_query(views.len());
         Ok(views)
     }
 
@@ -178,6 +177,7 @@ async fn find_any(
     customers: Select<customer::Entity>,
 ) -> Result<Option<CustomerView>, DbErr> {
     let found = rows::read_customers(connection, &customers.into_query()).await?;
+    record_query(found.len());
     Ok(found.into_iter().next().map(|customer| CustomerView::new(customer, None)))
 }
 

@@ -23,7 +23,7 @@ use super::feed_rows;
 use super::rows::Link;
 use super::{CustomerField, Customers};
 use crate::database::pages::{self, List, Page, PageRequest, Position};
-use crate::database::{Work, WriteSet, record, subquery};
+use crate::database::{WriteSet, record_query, subquery};
 use crate::error::Error;
 use crate::service::{Actor, Origin, now};
 
@@ -153,9 +153,8 @@ impl Customers {
     pub async fn find_event(&self, actor: &Actor, id: CustomerEventId) -> Result<Option<HistoryEntry>, Error> {
         let visible = visible_parts(actor).into_iter().fold(Condition::any(), Condition::add);
         let events = since_connection(actor, Column::CustomerId.into_expr(), Entity::find_by_id(id)).filter(visible);
-        record(Work::Query, 1);
         let found = events.one(self.database.reader()).await?;
-        record(Work::Row, found.iter().len() as u64);
+        record_query(found.iter().len());
         Ok(found.map(|event| HistoryEntry::new(actor, event)))
     }
 }
