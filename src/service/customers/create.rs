@@ -60,6 +60,7 @@ struct NewCustomer {
 }
 
 /// The outcome of `createCustomer`.
+// The names of the variants are stored with the results of idempotency keys, so do not rename them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enum, Serialize, Deserialize)]
 #[graphql(name = "CreateCustomerOutcome")]
 pub enum CreateOutcome {
@@ -70,6 +71,7 @@ pub enum CreateOutcome {
 }
 
 /// A value by which `createCustomer` recognises an existing customer.
+// The names of the variants are stored with the results of idempotency keys, so do not rename them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enum, EnumIter, Serialize, Deserialize)]
 pub enum MatchKey {
     /// Email address.

@@ -119,3 +119,41 @@ impl DisconnectRequest {
         json!({ "disconnectCustomer": { "customer": customer, "operatorId": operator, "reason": reason } }).to_string()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use entity::value::ExternalCustomerId;
+
+    use super::*;
+
+    #[test]
+    fn the_fingerprint_of_a_disconnect_does_not_change() {
+        let mut disconnect = DisconnectRequest {
+            customer: None,
+            reason: DisconnectReason::NotThisPerson,
+            operator: None,
+            idempotency_key: None,
+        };
+        let nobody = r#"{"disconnectCustomer":{"customer":null,"operatorId":null,"reason":"not_this_person"}}"#;
+        assert_eq!(disconnect.canonical_json(&Actor::Platform), nobody);
+        disconnect.customer = ExternalCustomerId::parse("user-1").ok().map(CustomerRef::ExternalCustomerId);
+        disconnect.operator = OperatorId::parse("op_01h455vb4pex5vsknk084sn02q");
+        for (reason, name) in [
+            (DisconnectReason::NotThisPerson, "not_this_person"),
+            (DisconnectReason::Ended, "ended"),
+            (DisconnectReason::Mistake, "mistake"),
+        ] {
+            disconnect.reason = reason;
+            let all = format!(
+                r#"{{"disconnectCustomer":{{"customer":{{"externalCustomerId":"user-1"}},"operatorId":"op_01h455vb4pex5vsknk084sn02q","reason":"{name}"}}}}"#
+            );
+            assert_eq!(disconnect.canonical_json(&Actor::Platform), all);
+        }
+    }
+
+    #[test]
+    fn the_stored_result_of_a_disconnect_does_not_change() {
+        let stored = json!({ "customer": "00000000-0000-0000-0000-000000000007" });
+        assert_eq!(json!(StoredDisconnect { customer: uuid::Uuid::from_u128(7) }), stored);
+    }
+}

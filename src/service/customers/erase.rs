@@ -323,3 +323,19 @@ impl HasPosition for Model {
         Position::by_id(*self.id.as_uuid())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fingerprint_of_an_erasure_does_not_change() {
+        let reference = ErasureReference::parse("ticket 1").unwrap();
+        let mut erase = EraseRequest { customer: None, reference, idempotency_key: None };
+        let nobody = r#"{"eraseCustomer":{"customer":null,"reference":"ticket 1"}}"#;
+        assert_eq!(erase.canonical_json(), nobody);
+        erase.customer = CustomerId::parse("cus_01h455vb4pex5vsknk084sn02q");
+        let all = r#"{"eraseCustomer":{"customer":"cus_01h455vb4pex5vsknk084sn02q","reference":"ticket 1"}}"#;
+        assert_eq!(erase.canonical_json(), all);
+    }
+}

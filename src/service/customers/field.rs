@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 
 /// A field of a customer. Fields may be added, so keep a default case.
+// The names of the variants are stored with the results of idempotency keys, so do not rename them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Enum, EnumIter, Serialize, Deserialize)]
 pub enum CustomerField {
     /// Email address.

@@ -44,7 +44,7 @@ pub(super) trait Replayable: Sized {
     ) -> impl Future<Output = Result<Self, TransactionError>> + Send;
 }
 
-/// The part of [`Written`] that is stored.
+/// The part of [`Written`] that is stored. The names of the fields are stored too, so do not rename them.
 #[derive(Serialize, Deserialize)]
 pub(super) struct StoredOutcome<D> {
     customer: Uuid,
@@ -193,5 +193,48 @@ impl<D: Serialize + DeserializeOwned + Send> Replayable for Written<D> {
         let view = view.filter(|view| connected_at.is_none() || view.connected_micros() == connected_at);
         let view = view.ok_or_else(|| Violation::new(ErrorCode::CustomerNotFound).with_message(NO_LONGER_CONNECTED))?;
         Ok(Written { view, warnings, replayed: true, details })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sea_orm::Iterable;
+    use serde_json::json;
+
+    use super::*;
+    use crate::service::customers::create::CreateDetails;
+    use crate::service::customers::{CreateOutcome, CustomerField, MatchKey};
+
+    #[test]
+    fn stored_results_do_not_change() {
+        let customer = Uuid::from_u128(7);
+        let created = StoredOutcome {
+            customer,
+            connected_at: Some(1_767_323_045_678_901),
+            warnings: vec![Restriction::PlusSuffixEmail],
+            details: CreateDetails {
+                outcome: CreateOutcome::Connected,
+                matched_by: MatchKey::iter().collect(),
+                unapplied_fields: CustomerField::all().collect(),
+            },
+        };
+        let stored = json!({
+            "customer": "00000000-0000-0000-0000-000000000007",
+            "connected_at": 1_767_323_045_678_901_i64,
+            "warnings": ["PlusSuffixEmail"],
+            "outcome": "Connected",
+            "matched_by": ["Email", "Phone"],
+            "unapplied_fields": ["Email", "FirstName", "LastName", "Phone", "Address"],
+        });
+        assert_eq!(json!(created), stored);
+        let read: StoredOutcome<CreateDetails> = serde_json::from_value(stored.clone()).unwrap();
+        assert_eq!(json!(read), stored);
+        assert_eq!(json!(CreateOutcome::Created), "Created");
+
+        let updated = StoredOutcome { customer, connected_at: None, warnings: Vec::new(), details: () };
+        let stored = json!({ "customer": "00000000-0000-0000-0000-000000000007", "warnings": [] });
+        assert_eq!(json!(updated), stored);
+        let read: StoredOutcome<()> = serde_json::from_value(stored.clone()).unwrap();
+        assert_eq!(json!(read), stored);
     }
 }
