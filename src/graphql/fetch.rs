@@ -38,9 +38,9 @@ use crate::service::{Actor, Services};
 pub async fn customers(
     context: &Context<'_>,
     list: Arc<CustomerList>,
-    request: PageRequest,
+    page: PageRequest,
 ) -> Result<CustomerPage, Error> {
-    let request = CustomerPageRequest { list, request, operators: operators_selected_for_each_customer(context) };
+    let request = CustomerPageRequest { list, page, operators: operators_selected_for_each_customer(context) };
     // If the document selects the page twice, the loader reads it once.
     let RepeatedFields(has_repeated_fields) = context.data_unchecked();
     if *has_repeated_fields || is_inside_a_list(context) {

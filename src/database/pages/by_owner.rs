@@ -45,7 +45,7 @@ pub async fn pages_by_owner<K: Copy + Eq + Hash + ValueType + Into<Value>, T: Ha
     // Rounded up, because each limit is another SQL statement.
     let max_rows = MIN_ROWS.max(owners.len().next_power_of_two() * (request.size + 1));
     let list = list(is_one_of(reader, owner, owners).into());
-    let mut rows = rows_by_branch(reader, &[Branch::rows(list.rows.clone(), limit(max_rows))]).await?.remove(0);
+    let mut rows = rows_by_branch(reader, &[Branch::rows(list.query.clone(), limit(max_rows))]).await?.remove(0);
     // Numbering the rows costs as much as reading them, and only long lists need the numbers.
     if rows.len() == max_rows {
         let query = numbered(list, owner.into_expr(), request);
@@ -75,10 +75,10 @@ pub async fn pages_by_owner<K: Copy + Eq + Hash + ValueType + Into<Value>, T: Ha
 
 /// Selects the rows of each owner's page, and one row more (see [`PageRequest::page`]).
 fn numbered(list: List, owner: SimpleExpr, request: &PageRequest) -> SelectStatement {
-    let List { rows: mut all, columns, descending, .. } = list;
+    let List { query: mut all, position_columns, descending, .. } = list;
     let mut window = WindowStatement::new();
     window.add_partition_by(owner);
-    for column in columns {
+    for column in position_columns {
         window.order_by_expr(column, request.order(descending));
     }
     all.expr_window_as(Expr::cust("ROW_NUMBER()"), window, "number");

@@ -76,7 +76,7 @@ struct CountedPart {
 impl CountedPart {
     /// Adds the branches that count a part of a list. `continues` is true for a part that is not the first one.
     fn new(part: List, continues: bool, branches: &mut Vec<Branch>) -> Self {
-        let List { mut rows, columns, descending, scan, joined: _ } = part;
+        let List { mut query, position_columns, descending, scan, joined: _ } = part;
         let bound = if scan.is_some() { MAX_SCAN } else { MAX_COUNT };
         let scan = scan.unwrap_or_default();
         let is_bounded = scan.is_bounded();
@@ -92,15 +92,15 @@ impl CountedPart {
         };
         if filters.is_empty() || is_counted_twice {
             counted.all = Some(branches.len());
-            branches.push(Branch { continues, ..Branch::count(rows.clone(), None, limit(bound + 1)) });
+            branches.push(Branch { continues, ..Branch::count(query.clone(), None, limit(bound + 1)) });
         }
         if !filters.is_empty() {
             counted.matching = Some(branches.len());
-            for column in columns {
-                rows.order_by_expr(column, if descending { Order::Desc } else { Order::Asc });
+            for column in position_columns {
+                query.order_by_expr(column, if descending { Order::Desc } else { Order::Asc });
             }
             let continues = continues || is_counted_twice;
-            branches.push(Branch { continues, ..Branch::count(rows, Some(filters), String::new()) });
+            branches.push(Branch { continues, ..Branch::count(query, Some(filters), String::new()) });
         }
         counted
     }

@@ -11,14 +11,14 @@ use super::scan::Scan;
 
 /// A list to read pages of, or a part of such a list. A row may be in several parts.
 pub struct List {
-    pub rows: SelectStatement,
+    pub query: SelectStatement,
     /// The columns of a row's [`Position`]: the sort key and the id, or only one of them if it is unique in the list.
-    pub columns: Vec<SimpleExpr>,
+    pub position_columns: Vec<SimpleExpr>,
     pub descending: bool,
     /// Tables to join to the rows of the page after the limit has been applied.
     pub joined: Vec<JoinedTable>,
-    /// Reads the rows one by one. With a scan, the first columns that `rows` selects must be `columns`, because the
-    /// page is ordered by column number. A row of the page then has only the columns of the joined tables.
+    /// Reads the rows one by one. With a scan, the first columns that `query` selects must be `position_columns`,
+    /// because the page is ordered by column number. A row of the page then has only the columns of the joined tables.
     pub scan: Option<Scan>,
 }
 
@@ -32,14 +32,14 @@ pub struct JoinedTable {
 
 impl List {
     /// A list in ascending order of the columns.
-    pub fn new(rows: SelectStatement, columns: Vec<SimpleExpr>) -> Self {
-        Self { rows, columns, descending: false, joined: Vec::new(), scan: None }
+    pub fn new(query: SelectStatement, position_columns: Vec<SimpleExpr>) -> Self {
+        Self { query, position_columns, descending: false, joined: Vec::new(), scan: None }
     }
 
     /// Returns the branch that reads the page, then one branch for each milestone of a scan. `continues` is true for a
     /// part of a list that is not its first part: one statement reads all parts, so that they see the same rows.
     pub(super) fn branches(self, request: &PageRequest, continues: bool) -> Vec<Branch> {
-        let Self { rows: mut query, columns, descending, joined, scan } = self;
+        let Self { mut query, position_columns, descending, joined, scan } = self;
         for (position, is_after) in [(&request.after, true), (&request.before, false)] {
             let Some(Position { sort_key, id }) = position else { continue };
             // The position is one of this list, so its sort key fits the columns. A single column is compared without
@@ -50,19 +50,21 @@ impl List {
                 // (1 < 1).
                 SortKey::First if is_after => continue,
                 SortKey::First => (Expr::val(1), Expr::val(1)),
-                SortKey::None => (columns[0].clone(), Expr::val(*id)),
-                SortKey::Time(time) => (Expr::tuple(columns.clone()), Expr::tuple([Expr::val(*time), Expr::val(*id)])),
-                SortKey::Number(number) => {
-                    (Expr::tuple(columns.clone()), Expr::tuple([Expr::val(*number), Expr::val(*id)]))
+                SortKey::None => (position_columns[0].clone(), Expr::val(*id)),
+                SortKey::Time(time) => {
+                    (Expr::tuple(position_columns.clone()), Expr::tuple([Expr::val(*time), Expr::val(*id)]))
                 }
-                SortKey::Text(text) => (columns[0].clone(), Expr::val(text.as_str())),
+                SortKey::Number(number) => {
+                    (Expr::tuple(position_columns.clone()), Expr::tuple([Expr::val(*number), Expr::val(*id)]))
+                }
+                SortKey::Text(text) => (position_columns[0].clone(), Expr::val(text.as_str())),
             };
             query.and_where(if is_after != descending { row.gt(bound) } else { row.lt(bound) });
         }
         let order = request.order(descending);
         let direction = if order == Order::Desc { "DESC" } else { "ASC" };
-        let scan_order: Vec<_> = (1..=columns.len()).map(|column| format!("{column} {direction}")).collect();
-        for column in columns {
+        let scan_order: Vec<_> = (1..=position_columns.len()).map(|column| format!("{column} {direction}")).collect();
+        for column in position_columns {
             query.order_by_expr(column, order.clone());
         }
         let (columns, join) =

@@ -45,7 +45,7 @@ pub enum CustomerOrderField {
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct CustomerPageRequest {
     pub list: Arc<CustomerList>,
-    pub request: PageRequest,
+    pub page: PageRequest,
     pub operators: Option<PageRequest>,
 }
 
@@ -91,8 +91,7 @@ impl Customers {
         requests: &[CustomerPageRequest],
     ) -> Result<Vec<Page<Arc<CustomerView>>>, DbErr> {
         let requests = requests.iter().filter(|request| request.list.operator_for(actor).is_none());
-        let lists =
-            requests.map(|CustomerPageRequest { list, request, .. }| (vec![list.rows_of_all()], request.clone()));
+        let lists = requests.map(|CustomerPageRequest { list, page, .. }| (vec![list.list_of_all()], page.clone()));
         let read = |row: &QueryResult| Ok(Arc::new(CustomerView::new(customer_at(row, pages::ROW)?, None)));
         let position = |_, view: &Arc<CustomerView>| Position::by_id(*view.customer.id.as_uuid());
         pages::pages(self.database.reader(), lists.collect(), read, position).await
@@ -139,10 +138,10 @@ impl Customers {
         &self,
         requests: Vec<(OperatorId, &CustomerPageRequest, Option<SearchPlan>)>,
     ) -> Result<Vec<CustomerPage>, DbErr> {
-        let lists = requests.iter().flat_map(|(operator, CustomerPageRequest { list, request, .. }, plan)| {
-            let whole = PageRequest { after: None, before: None, ..request.clone() };
+        let lists = requests.iter().flat_map(|(operator, CustomerPageRequest { list, page, .. }, plan)| {
+            let whole = PageRequest { after: None, before: None, ..page.clone() };
             let first = list.searched_customer(*operator).map(|first| ((vec![first], whole), list));
-            iter::once(((list.rows(*operator, plan.as_ref()), request.clone()), list)).chain(first)
+            iter::once(((list.parts(*operator, plan.as_ref()), page.clone()), list)).chain(first)
         });
         let (lists, customer_lists): (Vec<_>, Vec<_>) = lists.unzip();
         let read = |row: &QueryResult| {
@@ -151,16 +150,16 @@ impl Customers {
         };
         let position = |index: usize, view: &Arc<CustomerView>| customer_lists[index].position(view);
         let mut found = pages::pages(self.database.reader(), lists, read, position).await?.into_iter();
-        let page = |(_, request, plan): (_, &CustomerPageRequest, _)| {
-            let CustomerPageRequest { list, request, .. } = request;
+        let found_page = |(_, request, plan): (_, &CustomerPageRequest, _)| {
+            let CustomerPageRequest { list, page, .. } = request;
             let mut customers = found.next()?;
             let first = list.searched_email().and_then(|_| found.next()?.rows.into_iter().next());
             if let Some(row) = first {
-                request.add_first(&mut customers, list.position(&row), row);
+                page.add_first(&mut customers, list.position(&row), row);
             }
             Some(CustomerPage { customers, plan })
         };
-        Ok(requests.into_iter().filter_map(page).collect())
+        Ok(requests.into_iter().filter_map(found_page).collect())
     }
 
     /// Adds a page of operators to each customer in `pages`. Skips the customers of pages whose requests do not ask for
@@ -196,10 +195,10 @@ impl Customers {
         lists: &[(Arc<CustomerList>, Option<SearchPlan>)],
     ) -> Result<Vec<Count>, Error> {
         let lists = lists.iter().map(|(list, plan)| match list.operator_for(actor) {
-            None => vec![list.rows_of_all()],
+            None => vec![list.list_of_all()],
             Some(operator) => {
-                let rows = list.rows(operator, plan.as_ref());
-                rows.into_iter().chain(list.searched_customer(operator)).collect()
+                let parts = list.parts(operator, plan.as_ref());
+                parts.into_iter().chain(list.searched_customer(operator)).collect()
             }
         });
         Ok(pages::list_counts(self.database.reader(), lists.collect()).await?)
@@ -280,8 +279,8 @@ impl CustomerList {
     /// stored. It is read as a list of its own, so that the other customers stay in the order of their ids.
     fn searched_customer(&self, operator: OperatorId) -> Option<List> {
         let email = self.searched_email()?;
-        let rows = of_operator(operator).filter(self.filter.on_own_customer(operator, Some(email)));
-        Some(List::new(rows.into_query(), self.position_columns()))
+        let query = of_operator(operator).filter(self.filter.on_own_customer(operator, Some(email)));
+        Some(List::new(query.into_query(), self.position_columns()))
     }
 
     /// The search, if it needs a [`SearchPlan`].
@@ -289,8 +288,8 @@ impl CustomerList {
         self.filter.search.as_ref().filter(|_| !self.filter.is_unique())
     }
 
-    /// The rows of the list of all customers.
-    fn rows_of_all(&self) -> List {
+    /// The list of all customers.
+    fn list_of_all(&self) -> List {
         use customer::Column::Id;
         debug_assert!(
             self.filter.search.is_none() && self.filter.on_link().is_empty(),
@@ -303,43 +302,46 @@ impl CustomerList {
         }
         let is_scanned = Id.into_expr().equals((Alias::new(SCAN), Id));
         let filters = vec![scan_filter(customers.clone().filter(is_scanned).filter(filter))];
-        let rows = customers.select_only().column(Id).into_query();
+        let query = customers.select_only().column(Id).into_query();
         let joined = vec![JoinedTable::new::<customer::Entity>(&[(Id, BRANCH_ROWS, Id.as_str())])];
-        List { joined, scan: Some(Scan { filters, ..Scan::default() }), ..List::new(rows, vec![Id.into_expr()]) }
+        List { joined, scan: Some(Scan { filters, ..Scan::default() }), ..List::new(query, vec![Id.into_expr()]) }
     }
 
-    /// The rows of an operator's list, in one or more parts. Each row has the columns of a link, then the columns of
-    /// the link's customer. Leaves out the [`searched_customer`](Self::searched_customer).
-    fn rows(&self, operator: OperatorId, plan: Option<&SearchPlan>) -> Vec<List> {
+    /// The parts of an operator's list. Each row has the columns of a link, then the columns of the link's customer.
+    /// Leaves out the [`searched_customer`](Self::searched_customer).
+    fn parts(&self, operator: OperatorId, plan: Option<&SearchPlan>) -> Vec<List> {
         use customer_operator::Column::{CustomerId, OperatorId};
-        let (filter, columns, excluded) = (&self.filter, self.position_columns(), self.searched_email());
+        let (filter, position_columns, excluded) = (&self.filter, self.position_columns(), self.searched_email());
         // Built only where it is needed: building a statement takes as long as reading several rows.
         let own = || {
             of_operator(operator)
                 .filter(filter.on_own_customer(operator, None))
                 .apply_if(excluded.cloned(), |own, email| own.filter(customer::Column::Email.ne(email)))
         };
-        let list = |rows| List { descending: self.order.descending, ..List::new(rows, columns.clone()) };
+        let list = |query| List { descending: self.order.descending, ..List::new(query, position_columns.clone()) };
         let join_customers =
             |links| JoinedTable::new::<customer::Entity>(&[(customer::Column::Id, links, CustomerId.as_str())]);
         if filter.is_unique() {
             let is_found = filter.search.as_ref().map(|search| search::is_found(operator, search));
             return vec![list(own().filter(Condition::all().add_option(is_found)).into_query())];
         }
-        let is_in_order =
+        let order_index_has_link_columns =
             filter.connected_at == TimeRange::default() || self.order.field == CustomerOrderField::ConnectedAt;
-        let is_by_index = filter.on_customer().is_empty();
+        let has_only_link_conditions = filter.on_customer().is_empty();
         let scans = match &filter.search {
             Some(search) => search::scans(operator, search, plan.unwrap_or(&SearchPlan::ScanInIdOrder)),
-            // The index that gives the order of the list also has the columns of the filter.
-            None if is_by_index && is_in_order => {
+            // The index that gives the order of the list also has the columns of all conditions.
+            None if has_only_link_conditions && order_index_has_link_columns => {
                 // The `LIMIT` applies before the join, so customers are joined only to the rows of the page.
                 let links = links(operator, filter).into_query();
                 return vec![List { joined: vec![join_customers(BRANCH_ROWS)], ..list(links) }];
             }
             None => {
-                let links =
-                    if is_in_order { links(operator, filter) } else { links(operator, &CustomerFilter::default()) };
+                let links = if order_index_has_link_columns {
+                    links(operator, filter)
+                } else {
+                    links(operator, &CustomerFilter::default())
+                };
                 let columns = self.position_by().iter().copied().chain([OperatorId]);
                 vec![(links.select_only().columns(columns).into_query(), Scan::default())]
             }
@@ -353,9 +355,9 @@ impl CustomerList {
             let links = JoinedTable::new::<customer_operator::Entity>(&links);
             vec![links, join_customers(customer_operator::Entity.table_name())]
         };
-        let part = |(rows, mut scan): (_, Scan)| {
+        let part = |(query, mut scan): (_, Scan)| {
             scan.filters.extend(conditions.clone());
-            List { joined: joined(), scan: Some(scan), ..list(rows) }
+            List { joined: joined(), scan: Some(scan), ..list(query) }
         };
         scans.into_iter().map(part).collect()
     }
