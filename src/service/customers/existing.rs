@@ -11,7 +11,7 @@ use sea_orm::{
 };
 use serde::de::DeserializeOwned;
 
-use super::rows::{self, OWN_ID, joined_customer_at};
+use super::rows::{self, NEXT_OWN_ID, joined_customer_at};
 use super::{Customers, OrStored};
 use crate::database::{BatchedQuery, OptimisticWrite, TransactionError};
 use crate::error::{ErrorCode, InputField, Violation};
@@ -147,7 +147,7 @@ impl Customers {
     }
 }
 
-/// Locks the customers that have the email or the phone. They are locked in the order of their ids, so that two
+/// Selects the customers that have the email or the phone, and locks them in the order of their ids, so that two
 /// requests for the same customers do not deadlock.
 fn holders_to_lock(email: SimpleExpr, phone: SimpleExpr) -> SelectStatement {
     use customer::Column::{Email, Id, Phone};
@@ -162,7 +162,7 @@ fn holders_to_lock(email: SimpleExpr, phone: SimpleExpr) -> SelectStatement {
 /// customer.
 ///
 /// ```sql
-/// SELECT same_id.customer_id, CASE WHEN by_email.id = by_email.own_id THEN by_email.own_id END, …
+/// SELECT same_id.customer_id, CASE WHEN by_email.next_own_id = by_email.id THEN by_email.next_own_id END, …
 /// FROM (SELECT 1 AS one) AS always
 /// LEFT JOIN customer_operator AS same_id ON same_id.operator_id = $1 AND same_id.external_customer_id = $2
 /// LEFT JOIN (…) AS by_email ON TRUE
@@ -203,8 +203,8 @@ fn of_same_id(column: customer_operator::Column) -> SimpleExpr {
 
 /// The id of the customer that a [holder](HOLDERS) found, if it is one of the operator's own customers.
 fn own_id(holder: &'static str) -> SimpleExpr {
-    let own_id = Expr::col((holder, OWN_ID));
-    Expr::expr(Expr::case(own_id.clone().eq(Expr::col((holder, customer::Column::Id))), own_id))
+    let next_own_id = Expr::col((holder, NEXT_OWN_ID));
+    Expr::expr(Expr::case(next_own_id.clone().eq(Expr::col((holder, customer::Column::Id))), next_own_id))
 }
 
 /// Like [`own_matches_query`]. If none of the operator's own customers has one of the values, also selects the other

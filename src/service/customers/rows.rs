@@ -102,9 +102,9 @@ pub(super) fn of_operator(operator: impl Into<SimpleExpr>) -> SelectTwo<customer
         .select_also(customer::Entity)
 }
 
-/// Selects the id of the customer that has this value in `column`, the email or the phone, as `id`, and as `own_id` the
-/// id of one of the operator's customers. Both ids are equal if the operator's customer has the value. The `id` is null
-/// if no customer has the value.
+/// Selects `id`, the id of the customer that has this value in `column`, the email or the phone. It is null if no
+/// customer has the value. Also selects `next_own_id`, the first id of the operator's customers at or after the id of
+/// the customer that was read. If both ids are equal, the customer with the value is one of the operator's customers.
 ///
 /// Timing-safe: the query does the same work for known and unknown people, so response times do not reveal the
 /// customers of other operators (a difference of 2 µs shows after 30 requests per person). Instead of looking up
@@ -116,7 +116,7 @@ pub(super) fn of_operator(operator: impl Into<SimpleExpr>) -> SelectTwo<customer
 /// ```sql
 /// SELECT CASE WHEN email = $2 THEN id END AS id,
 ///   (SELECT customer_id FROM customer_operator AS own WHERE own.operator_id = $1 AND own.customer_id >= customer.id
-///    ORDER BY own.customer_id LIMIT 1) AS own_id
+///    ORDER BY own.customer_id LIMIT 1) AS next_own_id
 /// FROM customer WHERE email >= $2 ORDER BY email LIMIT 1
 /// ```
 pub(super) fn holder(operator: SimpleExpr, column: customer::Column, value: SimpleExpr) -> SelectStatement {
@@ -133,7 +133,7 @@ pub(super) fn holder(operator: SimpleExpr, column: customer::Column, value: Simp
         .take();
     Query::select()
         .expr_as(Expr::case(column.into_expr().eq(value.clone()), id), customer::Column::Id)
-        .expr_as(subquery(next_own), OWN_ID)
+        .expr_as(subquery(next_own), NEXT_OWN_ID)
         .from(customer::Entity)
         .and_where(column.into_expr().gte(value))
         .order_by(column, Order::Asc)
@@ -142,7 +142,7 @@ pub(super) fn holder(operator: SimpleExpr, column: customer::Column, value: Simp
 }
 
 /// The second column of [`holder`].
-pub(super) const OWN_ID: &str = "own_id";
+pub(super) const NEXT_OWN_ID: &str = "next_own_id";
 
 /// Matches the operator's links, with their customers, if the customer has all these values. Each value is an email or
 /// a phone. Takes the same time whether or not the platform knows the person (see [`holder`]).
@@ -153,8 +153,8 @@ pub(super) fn has_all<V: Into<SimpleExpr>>(
     let values: Vec<_> = values.into_iter().map(|(column, value)| (column, value.into())).collect();
     let is_candidate = values.first().cloned().map(|(column, value)| {
         let holder = holder(operator.into(), column, value);
-        let own_id = Query::select().column(OWN_ID).from_subquery(holder, "holder").take();
-        customer_operator::Column::CustomerId.into_expr().eq(subquery(own_id))
+        let next_own_id = Query::select().column(NEXT_OWN_ID).from_subquery(holder, "holder").take();
+        customer_operator::Column::CustomerId.into_expr().eq(subquery(next_own_id))
     });
     // The concatenation prevents the database from looking up a value in an index.
     let is_in_row = |(column, value): (customer::Column, SimpleExpr)| {
