@@ -67,13 +67,6 @@ pub enum DisconnectReason {
     Mistake,
 }
 
-impl DisconnectReason {
-    /// Returns the name that the database stores.
-    pub fn name(self) -> String {
-        self.to_value()
-    }
-}
-
 /// A field that can be verified: a person can prove ownership of this email or phone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumIter, DeriveActiveEnum)]
 #[sea_orm(rs_type = "String", db_type = "Text", rename_all = "snake_case")]

@@ -5,6 +5,7 @@ use std::slice;
 use entity::customer;
 use entity::customer_event::DisconnectReason;
 use entity::value::{CustomerId, IdempotencyKey, OperatorId};
+use sea_orm::ActiveEnum;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -21,7 +22,8 @@ pub struct DisconnectRequest {
     /// `None` for a malformed id, because no customer has such an id.
     pub customer: Option<CustomerRef>,
     pub reason: DisconnectReason,
-    /// The operator to disconnect from, if the platform sends the request. `None` for a malformed id.
+    /// The operator to disconnect from, if the platform sends the request. `None` for a malformed id, and if an
+    /// operator sends the request.
     pub operator: Option<OperatorId>,
     pub idempotency_key: Option<IdempotencyKey>,
 }
@@ -44,9 +46,8 @@ impl Customers {
         disconnect: DisconnectRequest,
     ) -> Result<Disconnected, Error> {
         let origin = &actor.origin(request)?;
-        let idempotent = &IdempotentRequest::new(&self.hash, origin, &disconnect.idempotency_key, || {
-            disconnect.canonical_json(actor)
-        });
+        let idempotent =
+            &IdempotentRequest::new(&self.hash, origin, &disconnect.idempotency_key, || disconnect.canonical_json());
         let prepare = |write_tx| self.prepare_disconnect(write_tx, origin, idempotent, &disconnect);
         self.run_write("customer.disconnect", origin, idempotent, prepare).await
     }
@@ -59,8 +60,8 @@ impl Customers {
         disconnect: &DisconnectRequest,
     ) -> Result<Prepared<Disconnected>, TransactionError> {
         let operator = origin.actor.operator().or(disconnect.operator);
-        // The operator id is malformed. No customer is connected to the platform, so the lookup finds no customer. It
-        // still finds the stored result of the idempotency key.
+        // A malformed operator id is replaced by the id of the platform, to which no customer is connected. The lookup
+        // then finds no customer, but it still finds the stored result of the idempotency key.
         let operator = operator.unwrap_or(OperatorId::PLATFORM);
         let customer = disconnect.customer.as_ref();
         let found = match self.find_own_for_update(&write_tx, operator, idempotent, customer).await? {
@@ -111,11 +112,11 @@ impl Replayable for Disconnected {
 
 impl DisconnectRequest {
     /// Returns the request as JSON. The JSON of two requests is equal if and only if the requests have the same values.
-    fn canonical_json(&self, actor: &Actor) -> String {
+    fn canonical_json(&self) -> String {
         let Self { customer, reason, operator, idempotency_key: _ } = self;
-        let operator = operator.filter(|_| actor.operator().is_none()).map(|operator| operator.to_string());
+        let operator = operator.map(|operator| operator.to_string());
         let customer = customer.as_ref().map(CustomerRef::canonical_json);
-        let reason = reason.name();
+        let reason = reason.to_value();
         json!({ "disconnectCustomer": { "customer": customer, "operatorId": operator, "reason": reason } }).to_string()
     }
 }
@@ -135,7 +136,7 @@ mod tests {
             idempotency_key: None,
         };
         let nobody = r#"{"disconnectCustomer":{"customer":null,"operatorId":null,"reason":"not_this_person"}}"#;
-        assert_eq!(disconnect.canonical_json(&Actor::Platform), nobody);
+        assert_eq!(disconnect.canonical_json(), nobody);
         disconnect.customer = ExternalCustomerId::parse("user-1").ok().map(CustomerRef::ExternalCustomerId);
         disconnect.operator = OperatorId::parse("op_01h455vb4pex5vsknk084sn02q");
         for (reason, name) in [
@@ -147,7 +148,7 @@ mod tests {
             let all = format!(
                 r#"{{"disconnectCustomer":{{"customer":{{"externalCustomerId":"user-1"}},"operatorId":"op_01h455vb4pex5vsknk084sn02q","reason":"{name}"}}}}"#
             );
-            assert_eq!(disconnect.canonical_json(&Actor::Platform), all);
+            assert_eq!(disconnect.canonical_json(), all);
         }
     }
 

@@ -106,7 +106,7 @@ impl Customers {
         let reader = self.database.reader();
         let requests: Vec<_> =
             requests.iter().filter_map(|request| Some((request.list.operator_for(actor)?, request))).collect();
-        let searches: Vec<PlannedSearch<'_>> =
+        let searches: Vec<Option<PlannedSearch<'_>>> =
             requests.iter().map(|(operator, request)| Some((*operator, request.list.planned_search()?))).collect();
         let plans = search::plans(reader, &searches).await?;
         let with_plans = requests.iter().zip(plans).map(|((operator, request), plan)| (*operator, *request, plan));

@@ -84,14 +84,19 @@ impl SearchPlan {
     }
 }
 
-/// A search to plan, and the operator whose customers it finds. `None` for a list that needs no plan.
-pub(super) type PlannedSearch<'a> = Option<(OperatorId, &'a SearchQuery)>;
+/// A search to plan, and the operator whose customers it finds.
+pub(super) type PlannedSearch<'a> = (OperatorId, &'a SearchQuery);
 
-/// Chooses a plan for each search. Returns an item for each item of `searches`.
-pub(super) async fn plans(reader: &Reader, searches: &[PlannedSearch<'_>]) -> Result<Vec<Option<SearchPlan>>, DbErr> {
+/// Chooses a plan for each search. Returns an item for each item of `searches`: `None` for `None`, which stands for a
+/// list that needs no plan.
+pub(super) async fn plans(
+    reader: &Reader,
+    searches: &[Option<PlannedSearch<'_>>],
+) -> Result<Vec<Option<SearchPlan>>, DbErr> {
     let plans = plans_with_limits(reader, searches, SearchPlan::count_limits).await?.into_iter();
-    let plan_or_scan =
-        |(search, plan): (&PlannedSearch<'_>, Option<_>)| search.map(|_| plan.unwrap_or(SearchPlan::ScanInIdOrder));
+    let plan_or_scan = |(search, plan): (&Option<PlannedSearch<'_>>, Option<_>)| {
+        search.map(|_| plan.unwrap_or(SearchPlan::ScanInIdOrder))
+    };
     Ok(searches.iter().zip(plans).map(plan_or_scan).collect())
 }
 
@@ -101,7 +106,7 @@ pub(super) async fn plans(reader: &Reader, searches: &[PlannedSearch<'_>]) -> Re
 /// better plan.
 pub(super) async fn plans_to_sort(
     reader: &Reader,
-    searches: &[PlannedSearch<'_>],
+    searches: &[Option<PlannedSearch<'_>>],
 ) -> Result<Vec<Option<SearchPlan>>, DbErr> {
     plans_with_limits(reader, searches, |search| if search.words().len() == 1 { &[MAX_SORTED] } else { &[] }).await
 }
@@ -110,7 +115,7 @@ pub(super) async fn plans_to_sort(
 /// `searches`: `None` if the counts did not decide the plan.
 async fn plans_with_limits(
     reader: &Reader,
-    searches: &[PlannedSearch<'_>],
+    searches: &[Option<PlannedSearch<'_>>],
     limits: impl Fn(&SearchQuery) -> &'static [u64],
 ) -> Result<Vec<Option<SearchPlan>>, DbErr> {
     let mut plans = vec![None; searches.len()];
