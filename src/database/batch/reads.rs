@@ -6,7 +6,7 @@ use sea_orm::sea_query::{Alias, Expr, SelectStatement, SimpleExpr, Value, Values
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, QueryResult, Statement};
 
 use super::Batcher;
-use crate::database::arrays::into_arrays;
+use crate::database::arrays::{fits_in_array, into_arrays};
 use crate::database::error::log_shared_failure;
 use crate::database::sql::with_literals;
 use crate::database::{ReadKind, Reader, record_query};
@@ -48,6 +48,7 @@ impl<const N: usize> BatchedQuery<N> {
 
     /// Returns the rows that the query finds for these values.
     pub async fn run(&self, reader: &Reader, values: [Value; N]) -> Rows {
+        debug_assert!(values.iter().all(fits_in_array), "a value has a type that `add_for` does not encode");
         if reader.get_database_backend() != DbBackend::Postgres {
             return recorded(self.run_one(reader, values).await);
         }

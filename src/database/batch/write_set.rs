@@ -13,7 +13,7 @@ use sea_orm::sea_query::{
 };
 use sea_orm::{ColumnTrait, DbBackend, EntityTrait, IdenStatic, Iterable, ModelTrait, Statement, StatementBuilder};
 
-use crate::database::arrays::into_arrays;
+use crate::database::arrays::{fits_in_array, into_arrays};
 
 /// The rows that one request writes: all of them, or none. A batch merges the write sets of several requests into one.
 ///
@@ -115,6 +115,11 @@ impl WriteSet {
         debug_assert!(
             rows.iter().all(|row| row.len() == (statement.columns)().len()),
             "a row of `{}` must have one value for each column",
+            statement.name
+        );
+        debug_assert!(
+            rows.iter().flatten().all(fits_in_array),
+            "`{}` has a value of a type that `add_for` does not encode",
             statement.name
         );
         if !rows.is_empty() {
