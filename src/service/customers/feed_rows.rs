@@ -1,8 +1,8 @@
 //! Writes the rows of the feed for each history entry.
 //!
 //! The platform gets a row for each entry. An operator gets a row for the entries that it may see (see
-//! `history::to_others`), for the end of its own connection, and for the erasure of a customer that it is connected
-//! to. No row tells an operator that the customer has other operators.
+//! `history::visibility_to_others`), for the end of its own connection, and for the erasure of a customer that it is
+//! connected to. No row tells an operator that the customer has other operators.
 
 use entity::customer_change::{ChangedFields, Column, Entity, Model};
 use entity::customer_event::{self, EventType};

@@ -77,11 +77,11 @@ impl HistoryEntry {
         let own = event.operator_id == actor.operator();
         let sees_all = own || actor.operator().is_none();
         let changed_fields = CustomerField::changed_by(&event).collect();
-        let r#type = match to_others(event.r#type) {
+        let r#type = match visibility_to_others(event.r#type) {
             _ if sees_all => event.r#type,
-            ToOthers::Shown(r#type) | ToOthers::ShownIfValuesChanged(r#type) => r#type,
+            Visibility::Shown(r#type) | Visibility::ShownIfValuesChanged(r#type) => r#type,
             // `visible_parts` leaves out such entries.
-            ToOthers::Hidden => event.r#type,
+            Visibility::Hidden => event.r#type,
         };
         Self {
             id: event.id,
@@ -100,7 +100,7 @@ impl HistoryEntry {
 /// The form in which operators see a change that another caller made, in the history and in the feed. In the feed,
 /// the operator that made the change also sees it in this form, unless the change concerns its own link.
 #[derive(Clone, Copy)]
-enum ToOthers {
+enum Visibility {
     /// Operators do not see the change.
     Hidden,
     /// Operators see a change of this type.
@@ -112,13 +112,13 @@ enum ToOthers {
 /// Returns the form in which operators see changes of this type that other callers make. No form reveals that the
 /// customer has other operators. An operator also gets a row in the feed if a change concerns its own link. The
 /// functions `record_…` name these links.
-fn to_others(r#type: EventType) -> ToOthers {
+fn visibility_to_others(r#type: EventType) -> Visibility {
     match r#type {
-        EventType::Updated | EventType::Verified => ToOthers::Shown(r#type),
+        EventType::Updated | EventType::Verified => Visibility::Shown(r#type),
         // The type `Connected` would reveal that the customer has another operator.
-        EventType::Connected => ToOthers::ShownIfValuesChanged(EventType::Updated),
+        EventType::Connected => Visibility::ShownIfValuesChanged(EventType::Updated),
         EventType::Created | EventType::Disconnected | EventType::Erased | EventType::ExternalCustomerIdChanged => {
-            ToOthers::Hidden
+            Visibility::Hidden
         }
     }
 }
@@ -168,12 +168,12 @@ impl Customers {
 /// operator does not see.
 fn visible_parts(actor: &Actor) -> Vec<Condition> {
     let Some(operator) = actor.operator() else { return vec![Condition::all()] };
-    let types = |is_included: fn(ToOthers) -> bool| {
-        let types = EventType::iter().filter(|r#type| is_included(to_others(*r#type)));
+    let types = |is_included: fn(Visibility) -> bool| {
+        let types = EventType::iter().filter(|r#type| is_included(visibility_to_others(*r#type)));
         types.map(|r#type| format!("'{}'", r#type.to_value())).collect::<Vec<_>>().join(", ")
     };
-    let shown = types(|form| matches!(form, ToOthers::Shown(_)));
-    let shown_if_changed = types(|form| matches!(form, ToOthers::ShownIfValuesChanged(_)));
+    let shown = types(|visibility| matches!(visibility, Visibility::Shown(_)));
+    let shown_if_changed = types(|visibility| matches!(visibility, Visibility::ShownIfValuesChanged(_)));
     // Literals, because the conditions must be those of the partial indexes `customer_event_shown_idx` and
     // `customer_event_hidden_idx`.
     let is_shown = format!(r#"("type" IN ({shown}) OR ("type" IN ({shown_if_changed}) AND "before" <> "after"))"#);
@@ -211,12 +211,12 @@ fn since_connection(actor: &Actor, customer: SimpleExpr, events: Select<Entity>)
 }
 
 /// Adds an entry, and its rows in the feed, to the writes. In the feed, the operators of `links` get a row of the type
-/// of the entry. For the operators of all other links, [`to_others`] decides.
+/// of the entry. For the operators of all other links, [`visibility_to_others`] decides.
 fn add(writes: &mut WriteSet, entry: Model, links: &[Link]) {
-    let others = match to_others(entry.r#type) {
-        ToOthers::Hidden => None,
-        ToOthers::Shown(r#type) => Some(r#type),
-        ToOthers::ShownIfValuesChanged(r#type) => CustomerField::changed_by(&entry).next().map(|_| r#type),
+    let others = match visibility_to_others(entry.r#type) {
+        Visibility::Hidden => None,
+        Visibility::Shown(r#type) => Some(r#type),
+        Visibility::ShownIfValuesChanged(r#type) => CustomerField::changed_by(&entry).next().map(|_| r#type),
     };
     feed_rows::add(writes, &entry, links, others);
     writes.insert([entry]);
