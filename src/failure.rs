@@ -47,9 +47,9 @@ pub enum Failure {
     OtherKeySecret,
     #[error(
         "This database belongs to {}, but VIVAMO_ENVIRONMENT (--environment) is {}. Change the environment, or use \
-         another database: change DATABASE_URL (--database-url).", .owner.to_value(), .configured.to_value()
+         another database: change DATABASE_URL (--database-url).", .stored.to_value(), .configured.to_value()
     )]
-    OtherEnvironment { owner: Environment, configured: Environment },
+    OtherEnvironment { stored: Environment, configured: Environment },
     #[error("Cannot listen on {0}: {1}. Choose another address with {2}.")]
     Listen(SocketAddr, std::io::Error, &'static str),
 }

@@ -17,6 +17,7 @@ use crate::database::Database;
 use crate::failure::error_message;
 use crate::graphql::WebhookRender;
 use crate::service::feed::Sweep;
+use crate::service::job_errors::JobErrors;
 use crate::service::webhooks::delivery::{Deliveries, DeliverySettings};
 use crate::service::webhooks::sender::{Sender, SenderSettings};
 use crate::service::{Actor, Services, idempotency, now, phone_lookup};
@@ -182,11 +183,11 @@ async fn sweep_changes(services: &Services, time: DateTime<Utc>) -> bool {
 async fn watch_version(database: Database) {
     let mut interval = tokio::time::interval(Duration::from_secs(1));
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut errors = JobErrors::new("watch the version");
     let mut may_write = true;
     loop {
         interval.tick().await;
-        // If the database is unavailable, the requests log the cause.
-        let Ok(now) = database.check_version().await else { continue };
+        let Some(now) = errors.log(database.check_version().await) else { continue };
         if may_write && !now {
             tracing::error!(
                 "a newer version has migrated the database. This version rejects writes, because it would leave out rows \
@@ -203,11 +204,11 @@ async fn watch_feed(services: Arc<Services>) {
     const LONG: TimeDelta = TimeDelta::seconds(60);
     let mut interval = tokio::time::interval(PERIOD);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut errors = JobErrors::new("watch the feed");
     let mut was_long = false;
     loop {
         interval.tick().await;
-        // An outage is reported elsewhere.
-        let Ok(lag) = services.feed.lag().await else { continue };
+        let Some(lag) = errors.log(services.feed.lag().await) else { continue };
         metrics::gauge!("vivamo_feed_lag_seconds").set(lag.as_seconds_f64());
         if lag > LONG && !was_long {
             tracing::warn!(

@@ -109,7 +109,7 @@ async fn open_claimed(
         false => return Err(Failure::PendingMigrations(pending)),
     };
     let deployment = deployment::claim(&database, environment, &hash.fingerprint()).await?;
-    check_owner(deployment.environment, environment)?;
+    check_environment(deployment.environment, environment)?;
     Ok(Claimed { database, deployment, migrated, had_no_tables })
 }
 
@@ -119,7 +119,7 @@ async fn check_usable(database: &Database, inspection: &Inspection, environment:
         return Err(Failure::Other(format!("{cause} {remedy}")));
     }
     if inspection.pending.len() < database::migration_count() {
-        check_owner(deployment::owner(database).await?.unwrap_or(environment), environment)?;
+        check_environment(deployment::environment(database).await?.unwrap_or(environment), environment)?;
     }
     Ok(())
 }
@@ -204,6 +204,6 @@ fn cannot_open(url: &str, error: &DbErr) -> Failure {
     Failure::Other(explain_connect_error(url, error))
 }
 
-fn check_owner(owner: Environment, configured: Environment) -> Result<(), Failure> {
-    if owner == configured { Ok(()) } else { Err(Failure::OtherEnvironment { owner, configured }) }
+fn check_environment(stored: Environment, configured: Environment) -> Result<(), Failure> {
+    if stored == configured { Ok(()) } else { Err(Failure::OtherEnvironment { stored, configured }) }
 }

@@ -11,7 +11,7 @@ use crate::database::{Database, with_retry};
 use crate::error::Error;
 
 /// Returns the environment that has claimed the database, or `None` if the database is new.
-pub async fn owner(database: &Database) -> Result<Option<Environment>, Error> {
+pub async fn environment(database: &Database) -> Result<Option<Environment>, Error> {
     // Reads only this column, because the other columns may not exist before the migrations.
     let environment = Entity::find_by_id(ONLY_ROW_ID).select_only().column(Column::Environment);
     Ok(environment.into_tuple().one(database.reader()).await?)

@@ -16,6 +16,7 @@ pub mod disposable_domains;
 mod expired_rows;
 pub mod feed;
 pub mod idempotency;
+pub mod job_errors;
 mod key_format;
 pub mod limits;
 pub mod operators;

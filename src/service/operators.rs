@@ -56,11 +56,11 @@ impl Operators {
 
     /// Returns the operators with these ids that the caller may see, by id.
     pub async fn find(&self, actor: &Actor, ids: &[OperatorId]) -> Result<HashMap<OperatorId, Arc<Model>>, Error> {
-        let visible = || ids.iter().copied().filter(|id| actor.sees(*id));
-        if let Some(cached) = self.cached(actor, visible()) {
-            return Ok(visible().zip(cached).collect());
+        let visible_ids = || ids.iter().copied().filter(|id| actor.sees(*id));
+        if let Some(cached) = self.cached(actor, visible_ids()) {
+            return Ok(visible_ids().zip(cached).collect());
         }
-        let is_visible = is_one_of(self.database.reader(), Column::Id, visible());
+        let is_visible = is_one_of(self.database.reader(), Column::Id, visible_ids());
         let rows = Entity::find().filter(is_visible).all(self.database.reader()).await?;
         let found: HashMap<_, _> = rows.into_iter().map(|operator| (operator.id, Arc::new(operator))).collect();
         let mut cache = self.cache.write();

@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 use standardwebhooks::Webhook;
 use tempfile::TempDir;
 use tokio::sync::{Notify, oneshot};
+use tokio::task::yield_now;
 use tokio::time::{interval, timeout};
 use vivamo::database::pages::Position;
 use vivamo::graphql::{self, WebhookRender};
@@ -874,6 +875,26 @@ both!(an_endpoint_that_becomes_active_is_claimed_at_the_next_poll, Sandbox, asyn
         job.await.unwrap();
         support::postgres::execute(app.database_url(), "DELETE FROM webhook").await.unwrap();
     }
+});
+
+both!(an_error_that_stops_the_deliveries_is_logged, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    let receiver = Receiver::start().await;
+    endpoint(app, &operator, &receiver.url).await;
+    create(app, &operator, 0..1).await;
+    app.wait_for_feed().await;
+    let count_errors = || logs::read().lines().filter(|line| line.contains("\"job\":\"deliver webhooks\"")).count();
+    let before = count_errors();
+    let set_failure = async |failure: &str| {
+        let update = format!("UPDATE webhook SET last_failure = {failure}");
+        support::postgres::execute(app.database_url(), &update).await.unwrap();
+    };
+    set_failure("'unknown'").await;
+    // The job stops after its first poll.
+    Process::start(app).deliveries.run(yield_now()).await;
+    assert!(count_errors() > before);
+    set_failure("NULL").await;
+    Process::start(app).deliver_to(&receiver).await;
 });
 
 /// Counts the changes that it renders.

@@ -59,6 +59,7 @@ use crate::error::{Error, ErrorCode};
 use crate::failure::error_message;
 use crate::service::Services;
 use crate::service::feed::{self, FeedRequest};
+use crate::service::job_errors::JobErrors;
 
 /// A function that returns the current time. Tests pass their own function in order to let days pass.
 pub type Clock = Arc<dyn Fn() -> DateTime<Utc> + Send + Sync>;
@@ -91,7 +92,7 @@ pub struct Deliveries {
 }
 
 /// The facts that a process remembers between two polls.
-struct LastPoll {
+struct PollState {
     /// The position of the last change.
     position: Option<i64>,
     /// The time of the last poll. Backoffs that ended more than [`MAX_DELAY_OF_CHANGES`] before this time have already
@@ -100,8 +101,6 @@ struct LastPoll {
     /// True if an endpoint may be due.
     must_claim: bool,
     claimed_at: Instant,
-    /// The time at which the metrics about webhooks were last computed. `None` before the first time.
-    measured_at: Option<Instant>,
 }
 
 /// The next page of an endpoint.
@@ -142,10 +141,11 @@ impl DeliveryOutcome {
     fn of(result: &Result<Response, Failure>) -> Self {
         match result {
             Ok(response) if response.status.is_success() => Self::Delivered,
-            Ok(_) => Self::Status,
+            Ok(_) | Err(Failure::Status) => Self::Status,
             Err(Failure::Timeout) => Self::Timeout,
             Err(Failure::ForbiddenAddress) => Self::ForbiddenAddress,
-            Err(_) => Self::Connection,
+            // The sender does not return `CursorExpired`, which is a failure without an attempt.
+            Err(Failure::Connection | Failure::CursorExpired) => Self::Connection,
         }
     }
 
@@ -197,7 +197,7 @@ const MAX_DELAY_OF_CHANGES: TimeDelta = TimeDelta::seconds(10);
 const CLAIM_INTERVAL: Duration = Duration::from_secs(30);
 const GAUGE_INTERVAL: Duration = Duration::from_secs(30);
 /// The maximum number of endpoints that a process delivers to at the same time.
-const MAX_ENDPOINTS: usize = 200;
+const MAX_CONCURRENT_ENDPOINTS: usize = 200;
 /// The time for which a process has an endpoint for itself. Longer than an attempt and its statements take.
 const LEASE: TimeDelta = TimeDelta::minutes(1);
 /// The maximum number of pages that an endpoint receives before other endpoints have their turn.
@@ -233,25 +233,26 @@ impl Deliveries {
     /// Delivers changes until `stop` completes, then finishes the attempts under way.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let mut stop = pin!(stop);
-        let mut interval = interval(POLL_INTERVAL);
-        interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (time, claimed_at) = (self.now(), Instant::now());
-        let mut last = LastPoll { position: None, time, must_claim: true, claimed_at, measured_at: None };
+        let [mut polls, mut measurements] = [POLL_INTERVAL, GAUGE_INTERVAL].map(|period| {
+            let mut interval = interval(period);
+            interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            interval
+        });
+        let mut state = PollState { position: None, time: self.now(), must_claim: true, claimed_at: Instant::now() };
+        let mut errors = JobErrors::new("deliver webhooks");
         let mut running = JoinSet::new();
         loop {
             tokio::select! {
                 biased;
                 () = &mut stop => break,
-                _ = interval.tick() => {}
-            }
-            // An endpoint that was busy at the last claim may have changes again.
-            while running.try_join_next().is_some() {
-                last.must_claim = true;
-            }
-            // An outage of the database is reported elsewhere.
-            let is_polled = self.poll(&mut last).await.is_ok();
-            if is_polled && last.must_claim && self.claim_and_deliver(&mut running).await.is_ok() {
-                (last.must_claim, last.claimed_at) = (running.len() >= MAX_ENDPOINTS, Instant::now());
+                _ = polls.tick() => {
+                    errors.log(self.poll_and_deliver(&mut state, &mut running).await);
+                }
+                _ = measurements.tick() => {
+                    if let Err(error) = self.set_gauges().await {
+                        tracing::warn!(cause = describe(&error), "cannot measure the webhooks");
+                    }
+                }
             }
         }
         self.is_stopping.store(true, Ordering::Relaxed);
@@ -270,8 +271,22 @@ impl Deliveries {
         (self.settings.clock)()
     }
 
+    /// Looks for work, and claims endpoints if there may be work.
+    async fn poll_and_deliver(&self, state: &mut PollState, running: &mut JoinSet<()>) -> Result<(), Error> {
+        // An endpoint that was busy at the last claim may have changes again.
+        while running.try_join_next().is_some() {
+            state.must_claim = true;
+        }
+        self.poll(state).await?;
+        if state.must_claim {
+            self.claim_and_deliver(running).await?;
+            (state.must_claim, state.claimed_at) = (running.len() >= MAX_CONCURRENT_ENDPOINTS, Instant::now());
+        }
+        Ok(())
+    }
+
     /// Looks for work since the last poll.
-    async fn poll(&self, last: &mut LastPoll) -> Result<(), DbErr> {
+    async fn poll(&self, state: &mut PollState) -> Result<(), DbErr> {
         let (reader, now) = (self.database.reader(), self.now());
         let position = feed::visible_to(self.backend(), OperatorId::PLATFORM)
             .select_only()
@@ -281,7 +296,7 @@ impl Deliveries {
             .expr(Expr::cust("1"))
             .from(Entity)
             .cond_where(is_active())
-            .and_where(Column::NextAttemptAt.gt(last.time - MAX_DELAY_OF_CHANGES))
+            .and_where(Column::NextAttemptAt.gt(state.time - MAX_DELAY_OF_CHANGES))
             .and_where(Column::NextAttemptAt.lte(now))
             .take();
         let poll = Query::select()
@@ -290,20 +305,13 @@ impl Deliveries {
             .take();
         let Some(row) = reader.query_one(&poll).await? else { return Ok(()) };
         let position = row.try_get::<Option<i64>>("", "position")?;
-        if position != last.position
+        if position != state.position
             || row.try_get::<bool>("", "has_ended_backoff")?
-            || last.claimed_at.elapsed() >= CLAIM_INTERVAL
+            || state.claimed_at.elapsed() >= CLAIM_INTERVAL
         {
-            last.must_claim = true;
+            state.must_claim = true;
         }
-        (last.position, last.time) = (position, now);
-        if last.measured_at.is_none_or(|measured_at| measured_at.elapsed() >= GAUGE_INTERVAL) {
-            last.measured_at = Some(Instant::now());
-            // If the metrics cannot be computed, deliveries go on.
-            if let Err(error) = self.set_gauges().await {
-                tracing::warn!(cause = describe(&error), "cannot measure the webhooks");
-            }
-        }
+        (state.position, state.time) = (position, now);
         Ok(())
     }
 
@@ -329,7 +337,7 @@ impl Deliveries {
     }
 
     async fn claim_and_deliver(&self, running: &mut JoinSet<()>) -> Result<usize, Error> {
-        let claimed = self.claim(MAX_ENDPOINTS.saturating_sub(running.len())).await?;
+        let claimed = self.claim(MAX_CONCURRENT_ENDPOINTS.saturating_sub(running.len())).await?;
         let endpoints = claimed.len();
         for webhook in claimed {
             let deliveries = self.clone();

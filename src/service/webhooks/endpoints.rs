@@ -25,7 +25,7 @@ use crate::service::feed::{FeedRequest, start_expired};
 use crate::service::{Actor, Feed, Origin, RequestInfo, is_in_calendar, now};
 
 /// The maximum number of endpoints of an operator. The message of [`ErrorCode::TooManyWebhooks`] names it.
-const MAX_ENDPOINTS: u64 = 5;
+const MAX_ENDPOINTS_PER_OPERATOR: u64 = 5;
 
 /// The longest time for which deliveries are also signed with the previous secret: one week.
 const MAX_OVERLAP_HOURS: i32 = 168;
@@ -112,8 +112,8 @@ impl Webhooks {
         let origin = &actor.origin(request)?;
         let EndpointRequest { operator, url, types, deliver_from } = endpoint;
         self.check_url(&url)?;
-        let not_found = || Violation::of(ErrorCode::OperatorNotFound, InputField::OperatorId);
-        let operator = actor.operator().or(operator).ok_or_else(not_found)?;
+        let operator_not_found = || Violation::of(ErrorCode::OperatorNotFound, InputField::OperatorId);
+        let operator = actor.operator().or(operator).ok_or_else(operator_not_found)?;
         let position = match deliver_from {
             Some(start) => self.position_of(actor, operator, start).await?,
             None => self.feed.end_of(operator).await?,
@@ -123,8 +123,9 @@ impl Webhooks {
             let transaction = self.database.begin_write().await?;
             // Because of the lock, concurrent requests count the endpoints one after the other.
             let owner = operator::Entity::find_by_id(operator).lock(LockType::NoKeyUpdate).one(&transaction).await?;
-            let owner = owner.ok_or_else(not_found)?;
-            if Entity::find().filter(Column::OperatorId.eq(operator)).count(&transaction).await? >= MAX_ENDPOINTS {
+            let owner = owner.ok_or_else(operator_not_found)?;
+            let count = Entity::find().filter(Column::OperatorId.eq(operator)).count(&transaction).await?;
+            if count >= MAX_ENDPOINTS_PER_OPERATOR {
                 return Err(Error::from(ErrorCode::TooManyWebhooks).into());
             }
             let now = now();
@@ -197,11 +198,10 @@ impl Webhooks {
             let transaction = self.database.begin_write().await?;
             let current = lock(&transaction, actor, id).await?;
             let changed = changes.applied_to(&current, position.as_ref());
-            if changed == current && position.is_none() {
+            let fields = changes.changed_fields(&current, &changed);
+            if fields.is_empty() {
                 return Ok(current);
             }
-            let mut fields = changed_fields(&current, &changed);
-            fields.extend(position.is_some().then_some("cursor"));
             let row = changed.into_active_model().reset_all().update(&transaction).await?;
             record(&transaction, origin, EventType::WebhookUpdated, &row, &fields).await?;
             transaction.commit().await?;
@@ -346,17 +346,20 @@ impl EndpointChanges {
         }
         changed
     }
-}
 
-/// Returns which of the fields `url`, `types` and `enabled` differ between two rows, by their names in the GraphQL
-/// schema.
-fn changed_fields(before: &Model, after: &Model) -> Vec<&'static str> {
-    let fields = [
-        ("url", before.url != after.url),
-        ("types", before.types != after.types),
-        ("enabled", before.disabled_at.is_some() != after.disabled_at.is_some()),
-    ];
-    fields.into_iter().filter(|(_, is_changed)| *is_changed).map(|(name, _)| name).collect()
+    /// Returns the names in the GraphQL schema of the fields that these changes have changed between the two rows.
+    fn changed_fields(&self, before: &Model, after: &Model) -> Vec<&'static str> {
+        // Lists all fields: if no name is returned, the request counts as one that changes nothing.
+        let Self { url: _, types: _, is_enabled: _, deliver_from } = self;
+        let fields = [
+            ("url", before.url != after.url),
+            ("types", before.types != after.types),
+            ("enabled", before.disabled_at.is_some() != after.disabled_at.is_some()),
+            // The cursor counts as changed even if its position is the old one, because the backoff ends.
+            ("cursor", deliver_from.is_some()),
+        ];
+        fields.into_iter().filter(|(_, is_changed)| *is_changed).map(|(name, _)| name).collect()
+    }
 }
 
 /// Pauses the deliveries to the endpoints of an operator that is being suspended.

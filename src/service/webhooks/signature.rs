@@ -45,11 +45,11 @@ impl SigningSecret {
     /// The allowed difference between the time of a delivery and the clock of the receiver.
     const TOLERANCE: TimeDelta = TimeDelta::minutes(5);
 
-    /// Returns the secrets of an endpoint, one for each accepted key secret. `generation` is 1 at first, and increases
-    /// with each rotation. Only the current secret is shown to the operator. While `VIVAMO_KEY_SECRET` is being
-    /// changed, there is a second one, so that receivers can verify deliveries with the secret that they know.
-    pub fn derive(hash: &KeyedHash, webhook: Uuid, generation: i32) -> Accepted<Self> {
-        let parts: [&[u8]; 2] = [webhook.as_bytes(), &generation.to_be_bytes()];
+    /// Returns the secrets of an endpoint, one for each accepted key secret. `secret_version` is 1 at first, and
+    /// increases with each rotation. Only the current secret is shown to the operator. While `VIVAMO_KEY_SECRET` is
+    /// being changed, there is a second one, so that receivers can verify deliveries with the secret that they know.
+    pub fn derive(hash: &KeyedHash, webhook: Uuid, secret_version: i32) -> Accepted<Self> {
+        let parts: [&[u8]; 2] = [webhook.as_bytes(), &secret_version.to_be_bytes()];
         hash.accepted_digests(PURPOSE, &parts).map(Self)
     }
 
@@ -134,8 +134,8 @@ mod tests {
     const ID: &str = "msg_01";
     const BODY: &[u8] = br#"{"type":"customer.changes"}"#;
 
-    fn secret(generation: i32) -> SigningSecret {
-        SigningSecret::derive(&KeyedHash::new("secret"), Uuid::nil(), generation).current
+    fn secret(secret_version: i32) -> SigningSecret {
+        SigningSecret::derive(&KeyedHash::new("secret"), Uuid::nil(), secret_version).current
     }
 
     fn headers(timestamp: i64, signature: &str) -> HeaderMap {
@@ -197,9 +197,9 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_depends_on_the_endpoint_the_generation_and_the_key_secret() {
+    fn a_secret_depends_on_the_endpoint_the_version_and_the_key_secret() {
         let hash = KeyedHash::new("secret");
-        let derive = |hash: &KeyedHash, webhook, generation| SigningSecret::derive(hash, webhook, generation);
+        let derive = SigningSecret::derive;
         let first = derive(&hash, Uuid::nil(), 1);
         assert_eq!(first, derive(&hash, Uuid::nil(), 1));
         assert_ne!(first, derive(&hash, Uuid::nil(), 2));
