@@ -22,8 +22,8 @@ mod limits {
     pub const FRAGMENTS: usize = 50;
     /// Fields, fragment spreads and inline fragments of an operation, with all spreads expanded.
     pub const SELECTIONS: usize = 500;
-    /// Nested selection sets of an operation, with all spreads expanded. async-graphql has the same limit, but checks it
-    /// later. A deeper document could exhaust the stack, because many functions visit a document recursively.
+    /// Nested selection sets of an operation, with all spreads expanded. async-graphql has the same limit, but checks
+    /// it later. A deeper document could exhaust the stack, because many functions visit a document recursively.
     pub const LEVELS: usize = 32;
     pub const ALIASES: usize = 30;
     pub const DIRECTIVES: usize = 20;

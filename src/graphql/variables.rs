@@ -231,8 +231,8 @@ fn is_subtype(own: &str, expected: &str, is_in_object: bool) -> bool {
 }
 
 /// Calls `visit` for each argument in the selections of an object type, including the conditions of `@include` and
-/// `@skip`. Fails if `visit` fails, or if a field or an argument is unknown. In unknown types and in introspection, visits
-/// only the conditions and the name in `__type`.
+/// `@skip`. Fails if `visit` fails, or if a field or an argument is unknown. In unknown types and in introspection,
+/// visits only the conditions and the name in `__type`.
 fn for_each_argument(
     set: &SelectionSet,
     object_type: &str,

@@ -11,8 +11,8 @@ use crate::service::{Actor, is_in_calendar};
 const NO_EXTERNAL_IDS: &str =
     "`externalCustomerId` belongs to an operator, so it cannot be used here with the platform key.";
 
-/// The violations found in the arguments of a field. A method that parses a value adds a violation and returns `None` if
-/// the value is invalid.
+/// The violations found in the arguments of a field. A method that parses a value adds a violation and returns `None`
+/// if the value is invalid.
 #[derive(Default)]
 pub struct Violations(Vec<Violation>);
 

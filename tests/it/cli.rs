@@ -215,7 +215,7 @@ async fn commands_suspend_resume_and_change_operators() {
             seen_within_a_second(async || role(&url, key).await, is_seen).await;
         }
         let rejected = failure(&mut run(&["operator", "remove-customers", id]));
-        assert!(rejected.contains("Suspend it first: vivamo operator suspend"), "{rejected}");
+        assert!(rejected.contains("Run `vivamo operator suspend OPERATOR`"), "{rejected}");
         let create = "mutation { createCustomer(input: { externalCustomerId: \"1\", data: { email: \"a@example.com\" } }) { outcome } }";
         let request = http_client().post(format!("{url}/graphql")).bearer_auth(key);
         request.json(&json!({ "query": create })).send().await.unwrap();

@@ -351,7 +351,7 @@ async fn an_operators_history_is_read_from_its_indexes_on_sqlite() {
         for index in
             ["customer_event_shown_idx (customer_id=?", "customer_event_hidden_idx (customer_id=? AND operator_id=?"]
         {
-            let condition = format!("SEARCH customer_event USING INDEX {index} AND (version,id)>(?,?))");
+            let condition = format!("SEARCH customer_event USING INDEX {index} AND version>?)");
             assert!(steps.contains(&condition), "{condition}: {steps:#?}");
         }
         assert!(!steps.iter().any(|step| step.contains("ORDER BY")), "{steps:#?}");

@@ -123,9 +123,9 @@ impl Customer {
         Some(Box::pin(CustomerOperatorConnection::load(context, &self.0, arguments)).await)
     }
 
-    /// History entries of this customer, in the order of `version`. An operator sees the entry of its own connection and
-    /// later entries. Each `version` since then has an entry. If `own` is false, an operator does not see who made the
-    /// change, and no values.
+    /// History entries of this customer, in the order of `version`. An operator sees the entry of its own connection
+    /// and later entries. Each `version` since then has an entry. If `own` is false, an operator does not see who made
+    /// the change, and no values.
     #[graphql(complexity = "list_complexity(first, last, child_complexity)")]
     async fn history(
         &self,

@@ -27,8 +27,8 @@ use crate::service::customers::{CustomerField, EventList};
 enum CustomerEventType {
     /// The customer was created.
     Created,
-    /// An existing customer was connected to an operator. If the connection filled empty fields, other operators see the
-    /// entry as `UPDATED`. Otherwise other operators do not see the entry.
+    /// An existing customer was connected to an operator. If the connection filled empty fields, other operators see
+    /// the entry as `UPDATED`. Otherwise other operators do not see the entry.
     Connected,
     /// The customer was updated.
     Updated,
@@ -50,8 +50,8 @@ impl CustomerEvent {
 }
 
 /// An entry in a customer's history. When the customer is erased, the values in its entries become null; otherwise
-/// entries never change. If `own` is false, an operator sees which fields changed and when, but not who made the change,
-/// and no values.
+/// entries never change. If `own` is false, an operator sees which fields changed and when, but not who made the
+/// change, and no values.
 #[Object]
 impl CustomerEvent {
     /// Global id, for example `evt_01h455vb4pex5vsknk084sn02q`.

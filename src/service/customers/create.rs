@@ -243,8 +243,8 @@ fn recognise<'e>(
 }
 
 impl CustomerDraft {
-    /// Returns the request if it is complete and has no violations. Otherwise returns all violations, in production also
-    /// those of the restrictions of its valid values.
+    /// Returns the request if it is complete and has no violations. Otherwise returns all violations, in production
+    /// also those of the restrictions of its valid values.
     fn complete(self, restrictions: &Restrictions) -> Result<NewCustomer, Vec<Violation>> {
         let Self { external_customer_id, email, optional, connect_by, idempotency_key, violations } = self;
         match (external_customer_id, email) {

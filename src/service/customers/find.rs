@@ -14,7 +14,7 @@ use serde_json::json;
 
 use super::rows::{self, Link, of_operator, own_customer_at};
 use super::{CustomerView, Customers};
-use crate::database::{BatchedQuery, OptimisticWrite, TransactionError, is_one_of, record_query};
+use crate::database::{BatchedQuery, OptimisticWrite, Reader, TransactionError, is_one_of, record_query};
 use crate::error::Error;
 use crate::service::Actor;
 use crate::service::idempotency::{IdempotentRequest, KeyLookup};
@@ -92,19 +92,20 @@ impl Customers {
         let Some(operator) = actor.operator() else {
             return find_any(self.database.reader(), any_customer(reference)).await;
         };
-        let found = self.find_own(operator, reference).await?;
+        let found = self.find_own(self.database.reader(), operator, reference).await?;
         Ok(found.map(|(link, customer)| CustomerView::new(customer, Some(link))))
     }
 
     /// Finds one of an operator's customers.
     async fn find_own(
         &self,
+        reader: &Reader,
         operator: OperatorId,
         reference: &CustomerRef,
     ) -> Result<Option<(Link, customer::Model)>, DbErr> {
         let (kind, value) = reference.kind_and_value();
         let query = &self.own_queries[kind as usize];
-        let rows = query.run(self.database.reader(), [operator.into(), value]).await?;
+        let rows = query.run(reader, [operator.into(), value]).await?;
         rows.first().map(|row| own_customer_at(row, 0)).transpose()
     }
 
@@ -160,7 +161,8 @@ impl Customers {
             // There is no idempotency key, or the platform disconnects a customer of the operator. In the second case
             // the key belongs to the platform and the customer to the operator, so one statement cannot look up the key
             // and the customer.
-            (self.find_own(operator, reference).await?, idempotent.find(write_tx).await?)
+            let found = self.find_own(&self.database.reader_of_write(), operator, reference).await?;
+            (found, idempotent.find(write_tx).await?)
         };
         Ok(stored.map_or(OrStored::Found(found), OrStored::Stored))
     }

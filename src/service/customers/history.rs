@@ -159,8 +159,8 @@ impl Customers {
     }
 }
 
-/// Returns the conditions of the parts of a history that the caller may see. An operator sees its own entries, and those
-/// entries of other callers that changed or verified values. It does not see the links and external ids of other
+/// Returns the conditions of the parts of a history that the caller may see. An operator sees its own entries, and
+/// those entries of other callers that changed or verified values. It does not see the links and external ids of other
 /// operators.
 ///
 /// An operator's history has two parts with an index each: the entries that all operators see, and those of the other
