@@ -385,13 +385,8 @@ impl Pool {
 
     /// Takes a connection out of the pool.
     pub(super) async fn get(&self, claim: impl Into<Claim>) -> Result<PooledConnection, DbErr> {
-        let permit = match self.queue.acquire(claim.into()) {
-            Ok(permit) => permit,
-            Err(place) => match timeout(MAX_DATABASE_WAIT, place).await {
-                Ok(Ok(permit)) => permit,
-                Ok(Err(_)) | Err(_) => return Err(DbErr::ConnectionAcquire(ConnAcquireErr::Timeout)),
-            },
-        };
+        let permit = self.queue.acquire_within(claim, MAX_DATABASE_WAIT).await;
+        let permit = permit.ok_or(DbErr::ConnectionAcquire(ConnAcquireErr::Timeout))?;
         match self.connections.get().await {
             Ok(connection) => Ok(PooledConnection { connection, _permit: permit }),
             Err(PoolError::Backend(error)) => Err(error),

@@ -10,12 +10,14 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use entity::value::OperatorId;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
-/// The party for which a statement runs. Tenants share the connections equally.
+/// The party for which a statement or a carrier lookup runs. Tenants share the permits of a [`FairQueue`] equally.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Tenant {
     Operator(OperatorId),
@@ -31,7 +33,7 @@ pub enum Tenant {
 
 /// The use of a permit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Claim {
+pub struct Claim {
     pub tenant: Tenant,
     /// True if the statement may use a processor of the database for a long time.
     pub is_long_read: bool,
@@ -45,7 +47,7 @@ impl From<Tenant> for Claim {
 
 /// A queue for permits. Clones share the permits.
 #[derive(Clone)]
-pub(super) struct FairQueue(Arc<Shared>);
+pub struct FairQueue(Arc<Shared>);
 
 struct Shared {
     /// The maximum number of permits that one tenant holds.
@@ -64,8 +66,9 @@ struct State {
     waiting: Vec<(Claim, VecDeque<oneshot::Sender<Permit>>)>,
 }
 
-/// The right to use a connection. When a permit is dropped, it goes to the next waiting request.
-pub(super) struct Permit {
+/// The right to use a connection or to make a carrier lookup. When a permit is dropped, it goes to the next waiting
+/// request.
+pub struct Permit {
     queue: FairQueue,
     claim: Claim,
 }
@@ -74,7 +77,11 @@ impl FairQueue {
     /// Creates a queue with `size` permits. A single tenant can hold at most four fifths of the permits, but at least
     /// one.
     pub(super) fn new(size: usize) -> Self {
-        let share = (size - size.div_ceil(5)).max(1);
+        Self::with_share(size, (size - size.div_ceil(5)).max(1))
+    }
+
+    /// Creates a queue with `size` permits. A single tenant can hold at most `share` permits.
+    pub fn with_share(size: usize, share: usize) -> Self {
         let state = State { free: size, held: HashMap::new(), long_reads: HashSet::new(), waiting: Vec::new() };
         Self(Arc::new(Shared { share, state: Mutex::new(state) }))
     }
@@ -93,6 +100,14 @@ impl FairQueue {
             None => state.waiting.push((claim, VecDeque::from([sender]))),
         }
         Err(place)
+    }
+
+    /// Takes a permit, and waits for it if necessary. Returns `None` if the tenant gets no permit within `limit`.
+    pub async fn acquire_within(&self, claim: impl Into<Claim>, limit: Duration) -> Option<Permit> {
+        match self.acquire(claim.into()) {
+            Ok(permit) => Some(permit),
+            Err(place) => timeout(limit, place).await.ok()?.ok(),
+        }
     }
 
     /// Returns the number of waiting requests.

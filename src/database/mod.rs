@@ -32,7 +32,7 @@ pub use batch::{
 };
 pub use connection::try_get_time;
 pub use error::{describe, error_code, explain_connect_error, is_unreachable};
-pub use fair_queue::Tenant;
+pub use fair_queue::{FairQueue, Tenant};
 pub use migrate::{Inspection, Problem, backup, migrate, migration_count};
 pub use optimistic_write::OptimisticWrite;
 pub use request::{RequestContext, RunningRequests, Work, WorkCounter, record, record_query, run_as};

@@ -46,7 +46,7 @@ pub fn metrics_router(database: Database, probes: &Arc<Probes>) -> Router {
     );
     describe_counter!(
         "vivamo_phone_lookups_total",
-        "Carrier lookups, by outcome. A lookup sends up to three requests to Twilio."
+        "Carrier lookups, by outcome. A lookup sends up to three requests to Twilio. `busy` means that it was not made."
     );
     describe_counter!("vivamo_webhook_deliveries_total", "Attempts to deliver webhooks, by outcome.");
     describe_counter!("vivamo_webhooks_disabled_total", "Webhook endpoints that the service disabled, by reason.");

@@ -1,5 +1,6 @@
 //! The carrier lookup, against a fake Twilio that answers, fails, hangs and drops connections.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,8 @@ use sea_orm::{ActiveModelTrait, EntityTrait, Set};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::timeout;
 use vivamo::config::{LimitSettings, UnknownLinePolicy};
 use vivamo::keyed_hash::KeyedHash;
 use vivamo::service::phone_lookup::Twilio;
@@ -22,7 +25,7 @@ use support::{Answer, Backend, Caller, KEY_SECRET, TestApp, run_on};
 pub struct FakeCarrier {
     pub url: String,
     /// The phone numbers in the requests since the last call of `take_request_count`.
-    requests: Arc<Mutex<Vec<String>>>,
+    requests: Arc<watch::Sender<Vec<String>>>,
 }
 
 /// The reaction of the fake Twilio to a request.
@@ -98,7 +101,7 @@ impl FakeCarrier {
     pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());
-        let requests = Arc::new(Mutex::new(Vec::new()));
+        let requests = Arc::new(watch::Sender::new(Vec::new()));
         let recorded = requests.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -108,7 +111,7 @@ impl FakeCarrier {
         Self { url, requests }
     }
 
-    async fn respond(stream: TcpStream, requests: Arc<Mutex<Vec<String>>>) {
+    async fn respond(stream: TcpStream, requests: Arc<watch::Sender<Vec<String>>>) {
         let mut stream = BufReader::new(stream);
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
@@ -119,7 +122,7 @@ impl FakeCarrier {
         let path = head.split(' ').nth(1).unwrap();
         let digits = path.strip_prefix("/v2/PhoneNumbers/%2B").unwrap();
         let digits = digits.strip_suffix("?Fields=line_type_intelligence").unwrap();
-        requests.lock().unwrap().push(digits.to_owned());
+        requests.send_modify(|requests| requests.push(digits.to_owned()));
         let credentials = format!("Basic {}", BASE64_STANDARD.encode("SKuser:secret"));
         assert!(head.lines().any(|line| line.eq_ignore_ascii_case(&format!("authorization: {credentials}"))), "{head}");
         match behaviour(&digits[digits.len() - 4..]) {
@@ -138,7 +141,14 @@ impl FakeCarrier {
 
     /// Returns the number of requests since the last call.
     fn take_request_count(&self) -> usize {
-        std::mem::take(&mut *self.requests.lock().unwrap()).len()
+        self.requests.send_replace(Vec::new()).len()
+    }
+
+    /// Waits until there have been this many requests since the last call of `take_request_count`.
+    async fn wait_for_requests(&self, count: usize) {
+        let mut requests = self.requests.subscribe();
+        let arrived = requests.wait_for(|requests| requests.len() >= count);
+        timeout(Duration::from_secs(60), arrived).await.expect("enough requests").unwrap();
     }
 }
 
@@ -340,6 +350,30 @@ async fn a_hanging_carrier_blocks_neither_clients_nor_database_connections() {
         let last = ends.iter().max().unwrap();
         assert!(others < *last, "requests without a phone waited for the carrier: {others:?}, {last:?}");
         assert!(*last < Duration::from_secs(10), "{last:?}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_operator_cannot_take_all_carrier_lookups() {
+    const LOOKUPS: usize = 20;
+    const SHARE: usize = 8;
+    with_carrier(async |app, carrier| {
+        let (busy, other) = (app.operator("Busy").await, app.operator("Other").await);
+        // The fake carrier never responds to the requests for these numbers.
+        let creates = (0..LOOKUPS).map(|number| format!("+1415{}0024", 200 + number));
+        let creates = join_all(creates.map(async |phone| create(app, &busy, &phone).await));
+        let others = async {
+            carrier.wait_for_requests(SHARE).await;
+            let answer = create(app, &other, "+14155550001").await;
+            (answer.codes(), carrier.requests.borrow().iter().cloned().collect::<HashSet<_>>().len())
+        };
+        let (answers, (codes, numbers)) = tokio::join!(creates, others);
+        assert_eq!((codes, numbers), (vec![], SHARE + 1));
+        assert!(answers.iter().all(|answer| answer.codes() == ["PHONE_LOOKUP_UNAVAILABLE"]));
+        // The other creates have waited for the share of the operator.
+        let retry_after = |answer: &Answer| answer.body["errors"][0]["extensions"]["retryAfterMs"] == 1000;
+        assert!(answers.iter().any(retry_after));
     })
     .await;
 }

@@ -770,7 +770,7 @@ async fn metrics_are_served_at_their_own_address() {
     for (counter, label, values) in [
         ("rate_limited", "limit", &["key", "in_flight", "address", "disclosures"][..]),
         ("disclosures", "kind", &["connected", "identity_conflict", "taken_on_update", "rejected_create"]),
-        ("phone_lookups", "outcome", &["answered", "failed"]),
+        ("phone_lookups", "outcome", &["answered", "failed", "busy"]),
         ("webhook_deliveries", "outcome", &["delivered", "status", "timeout", "connection", "forbidden_address"]),
         ("webhooks_disabled", "reason", &["failing", "gone", "cursor_expired"]),
     ] {

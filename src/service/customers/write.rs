@@ -105,7 +105,7 @@ impl Customers {
                 Attempt::NeedsPhoneCheck(phone) => {
                     let lookup = lookup.as_ref().ok_or_else(|| Error::internal("no carrier lookup is configured"))?;
                     // Boxed, because this rare lookup would otherwise double the size of the future of every write.
-                    Box::pin(lookup.check(&phone)).await?;
+                    Box::pin(lookup.check(&origin.actor, &phone)).await?;
                     accepted = Some(phone);
                 }
             }

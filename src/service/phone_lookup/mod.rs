@@ -2,7 +2,8 @@
 //!
 //! By default, `service::restrictions` decides by the numbering plans in the binary. If a carrier lookup ([`Twilio`])
 //! is configured, the lookup decides instead, in production only. The lookup asks a provider over the network. The
-//! results are cached: in memory for a minute, and in the database, under keyed hashes, for a day or a month.
+//! results are cached: in memory for a minute, and in the database, under keyed hashes, for a day or a month. Callers
+//! share the lookups that run at the same time fairly ([`FairQueue`]).
 
 mod twilio;
 
@@ -21,9 +22,9 @@ use sea_orm::sea_query::OnConflict;
 use sea_orm::{ColumnTrait, EntityTrait, EnumIter, QueryFilter, Set};
 
 use super::expired_rows::delete_expired;
-use super::now;
+use super::{Actor, now};
 use crate::config::UnknownLinePolicy;
-use crate::database::{Database, with_retry};
+use crate::database::{Database, FairQueue, Tenant, run_as, with_retry};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::keyed_hash::{Accepted, KeyedHash};
 
@@ -50,6 +51,8 @@ pub struct PhoneLookup {
     unknown_lines: UnknownLinePolicy,
     database: Database,
     hash: KeyedHash,
+    /// Has a permit for each lookup that may be under way.
+    queue: FairQueue,
     /// Results of the last minute, by hash. Concurrent lookups of one number share one request.
     recent: Cache<Vec<u8>, CarrierLineType>,
 }
@@ -66,6 +69,8 @@ pub fn lookup_hashes(hash: &KeyedHash, phone: &str) -> Accepted<Vec<u8>> {
 pub enum LookupOutcome {
     Answered,
     Failed,
+    /// The lookup was not made, because too many lookups were under way.
+    Busy,
 }
 
 impl LookupOutcome {
@@ -74,6 +79,7 @@ impl LookupOutcome {
         let outcome = match self {
             Self::Answered => "answered",
             Self::Failed => "failed",
+            Self::Busy => "busy",
         };
         metrics::counter!("vivamo_phone_lookups_total", "outcome" => outcome)
     }
@@ -87,6 +93,16 @@ impl PhoneLookup {
     /// The time for which the database keeps any other result. It is shorter, because an unknown number may become
     /// mobile, and its owner should not have to wait for long.
     const OTHER_TTL: TimeDelta = TimeDelta::hours(24);
+    /// The maximum number of lookups at a time, because Twilio limits the concurrent requests of an account.
+    const MAX_LOOKUPS: usize = 20;
+    /// The maximum number of lookups of one tenant at a time. If two tenants use up their shares while the carrier is
+    /// slow, lookups of other tenants still start immediately.
+    const MAX_TENANT_LOOKUPS: usize = 8;
+    /// The longest time that a caller waits before its lookup starts. A lookup takes up to 2.5 seconds, so the request
+    /// has more than 5 of its 10 seconds for the database.
+    const MAX_WAIT: Duration = Duration::from_secs(2);
+    /// The time after which a caller that has waited in vain should retry.
+    const RETRY_AFTER: Duration = Duration::from_secs(1);
 
     pub fn new(
         carrier: Arc<dyn LineTypeLookup>,
@@ -95,26 +111,43 @@ impl PhoneLookup {
         hash: KeyedHash,
     ) -> Self {
         let recent = Cache::builder().max_capacity(Self::MAX_RECENT).time_to_live(Self::RECENT_TTL).build();
-        Self { carrier, unknown_lines, database, hash, recent }
+        let queue = FairQueue::with_share(Self::MAX_LOOKUPS, Self::MAX_TENANT_LOOKUPS);
+        Self { carrier, unknown_lines, database, hash, queue, recent }
     }
 
     /// Fails with `PHONE_NOT_MOBILE` if the number is not a mobile line, or if its line type is unknown and the policy
-    /// rejects unknown lines. Fails with `PHONE_LOOKUP_UNAVAILABLE` if the provider does not return a result. The check
-    /// may take seconds, so it must not run within a transaction.
-    pub async fn check(&self, phone: &PhoneNumber) -> Result<(), Error> {
+    /// rejects unknown lines. Fails with `PHONE_LOOKUP_UNAVAILABLE` if the provider does not return a result, or if too
+    /// many lookups are under way. The check may take seconds, so it must not run within a transaction.
+    pub async fn check(&self, caller: &Actor, phone: &PhoneNumber) -> Result<(), Error> {
         let hash = self.hash.digest(PURPOSE, &[phone.as_str().as_bytes()]);
-        let line = self.recent.try_get_with(hash.clone(), self.look_up(&hash, phone)).await;
-        let line = line.map_err(Arc::unwrap_or_clone)?;
+        let line = match self.recent.get(&hash).await {
+            Some(line) => line,
+            None => self.look_up(caller, hash, phone).await?,
+        };
         let accepts_unknown = self.unknown_lines == UnknownLinePolicy::Accept;
         let is_accepted = line == CarrierLineType::Mobile || line == CarrierLineType::Unknown && accepts_unknown;
         if is_accepted { Ok(()) } else { Err(Violation::of(ErrorCode::PhoneNotMobile, InputField::Phone).into()) }
     }
 
-    async fn look_up(&self, hash: &[u8], phone: &PhoneNumber) -> Result<CarrierLineType, Error> {
-        let stored = Entity::find_by_id(hash.to_vec()).filter(Column::ExpiresAt.gt(now()));
-        if let Some(row) = stored.one(self.database.reader()).await? {
+    async fn look_up(&self, caller: &Actor, hash: Vec<u8>, phone: &PhoneNumber) -> Result<CarrierLineType, Error> {
+        let stored = Entity::find_by_id(hash.clone()).filter(Column::ExpiresAt.gt(now()));
+        if let Some(row) = stored.one(&self.database.reader_of_write()).await? {
+            self.recent.insert(hash, row.line).await;
             return Ok(row.line);
         }
+        // Callers of the same number share a lookup only after they have waited. Otherwise, a caller could have to wait
+        // because another caller has used up its share.
+        let Some(_permit) = self.queue.acquire_within(caller.tenant(), Self::MAX_WAIT).await else {
+            LookupOutcome::Busy.counter().increment(1);
+            let message = "Too many phone numbers are being checked, and nothing was changed. Please retry.";
+            let violation = Violation::new(ErrorCode::PhoneLookupUnavailable).with_message(message);
+            return Err(violation.with_retry_after(Some(Self::RETRY_AFTER)).into());
+        };
+        let line = self.recent.try_get_with(hash.clone(), self.ask_carrier(&hash, phone)).await;
+        line.map_err(Arc::unwrap_or_clone)
+    }
+
+    async fn ask_carrier(&self, hash: &[u8], phone: &PhoneNumber) -> Result<CarrierLineType, Error> {
         let result = self.carrier.look_up(phone).await;
         let outcome = if result.is_ok() { LookupOutcome::Answered } else { LookupOutcome::Failed };
         outcome.counter().increment(1);
@@ -132,7 +165,8 @@ impl PhoneLookup {
                 ErrorCode::PhoneLookupUnavailable.into()
             }
         })?;
-        self.store(hash, line).await?;
+        // Not as the caller, because callers of other tenants may share this lookup, and get its error.
+        run_as(Tenant::default(), self.store(hash, line)).await?;
         Ok(line)
     }
 

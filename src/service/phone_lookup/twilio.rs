@@ -1,8 +1,8 @@
 //! The client of Twilio Lookup v2 with Line Type Intelligence.
 //!
 //! A request is `GET /v2/PhoneNumbers/%2B14155552671?Fields=line_type_intelligence`. A lookup makes up to three
-//! attempts within 2.5 seconds; at most 20 requests are open at a time. If a `Retry-After` is longer than the remaining
-//! time, its value is returned in the error.
+//! attempts within 2.5 seconds. If a `Retry-After` is longer than the remaining time, its value is returned in the
+//! error.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,6 @@ use reqwest::redirect::Policy;
 use reqwest::{Client, Response, StatusCode, Url};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::{LineTypeLookup, LookupError};
@@ -25,8 +24,6 @@ pub struct Twilio {
     url: Url,
     user: SecretString,
     password: SecretString,
-    /// Limits the number of open requests, because Twilio limits the concurrent requests of an account.
-    permits: Semaphore,
 }
 
 /// The part of Twilio's response that is used. Any field may be missing.
@@ -49,7 +46,6 @@ impl Twilio {
     /// The timeout for all attempts together.
     const TOTAL_TIMEOUT: Duration = Duration::from_millis(2500);
     const MAX_ATTEMPTS: u32 = 3;
-    const MAX_CONCURRENT_REQUESTS: usize = 20;
 
     /// Sets up a client for the base URL, for example `https://lookups.twilio.com`. `user` is the SID of an API key
     /// (`SK…`) or of the account (`AC…`).
@@ -62,7 +58,7 @@ impl Twilio {
             // A redirect must not send the credentials to another host.
             .redirect(Policy::none())
             .build()?;
-        Ok(Self { client, url, user, password, permits: Semaphore::new(Self::MAX_CONCURRENT_REQUESTS) })
+        Ok(Self { client, url, user, password })
     }
 
     async fn look_up_with_retries(&self, phone: &PhoneNumber) -> Result<CarrierLineType, LookupError> {
@@ -83,7 +79,6 @@ impl Twilio {
 
     async fn attempt(&self, phone: &PhoneNumber) -> Result<CarrierLineType, LookupError> {
         const UNAVAILABLE: LookupError = LookupError::Unavailable { retry_after: None };
-        let _permit = self.permits.acquire().await.map_err(|_| UNAVAILABLE)?;
         let base = self.url.as_str().trim_end_matches('/');
         let digits = phone.as_str().trim_start_matches('+');
         let url = format!("{base}/v2/PhoneNumbers/%2B{digits}?Fields=line_type_intelligence");
