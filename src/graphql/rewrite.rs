@@ -303,9 +303,9 @@ fn conflict(key: &Name, field: &Positioned<Field>) -> ServerError {
 /// fields.
 ///
 /// Skips the fields of unknown types, which validation rejects, and of introspection. Also skips the selections of
-/// fields without fields, for example of an `ID`, which validation rejects too. Each set is visited once: a field of an
-/// interface meets the fields of several object types, but the fields of `Node`, the only interface, have no fields.
-/// Otherwise a document of 2 KB would take hours, because each level of nesting would multiply the visits.
+/// fields without fields, for example of an `ID`, which validation rejects too. So each set is visited once, as long as
+/// no interface has a field with fields: such a field would meet the fields of several object types, and each level of
+/// nesting would multiply the visits. A document of 2 KB would take hours.
 fn check_conflicts(sets: &[(&str, &SelectionSet)], types: &Registry) -> ServerResult<()> {
     let is_object = |name: &str| matches!(types.types.get(name), Some(MetaType::Object { .. }));
     let mut fields = IndexMap::new();

@@ -327,6 +327,7 @@ both!(an_invalid_document_is_rejected_whatever_its_variables_are, Sandbox, async
             "query ($f: CustomerFilter) { customers(fliter: $f) { nodes { id } } }",
             "Unknown argument \"fliter\" on field \"customers\" of type \"Query\". Did you mean `filter`?",
         ),
+        ("{ viewer { rol foo } }", "Unknown field \"rol\" on type \"Viewer\". Did you mean `role`?"),
         (
             "query ($f: Int) { customers(filter: $f) { nodes { id } } }",
             "Variable \"f\" of type \"Int\" used in position expecting type \"CustomerFilter\"",

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use async_graphql::parser::parse_schema;
+use async_graphql::parser::types::{TypeKind, TypeSystemDefinition};
 use async_graphql::{EmptyMutation, EmptySubscription, Object, Schema};
 use serde_json::{Value, json};
 use vivamo::graphql;
@@ -85,6 +87,34 @@ both!(introspection_is_within_the_limits, Sandbox, async |app| {
 
 /// If a field that reads rows fails, it is null and the rest of its object remains. If the field were not nullable, its
 /// object would become null too, for example a payload with a secret that is shown only once.
+#[test]
+fn fields_of_interfaces_have_no_fields() {
+    // Otherwise the check for conflicts in `src/graphql/rewrite.rs` would take exponential time for nested fields.
+    let schema = graphql::sdl();
+    let schema = parse_schema(&schema).unwrap();
+    let types = || {
+        schema.definitions.iter().filter_map(|definition| match definition {
+            TypeSystemDefinition::Type(ty) => Some(&ty.node),
+            TypeSystemDefinition::Schema(_) | TypeSystemDefinition::Directive(_) => None,
+        })
+    };
+    let objects: BTreeSet<_> = types()
+        .filter(|ty| matches!(ty.kind, TypeKind::Object(_) | TypeKind::Interface(_) | TypeKind::Union(_)))
+        .map(|ty| ty.name.node.as_str())
+        .collect();
+    let mut interfaces = 0;
+    for ty in types() {
+        let TypeKind::Interface(interface) = &ty.kind else { continue };
+        interfaces += 1;
+        for field in &interface.fields {
+            let field_type = field.node.ty.node.to_string();
+            let name = field_type.trim_matches(['[', ']', '!']);
+            assert!(!objects.contains(name), "{}.{}: {name}", ty.name.node, field.node.name.node);
+        }
+    }
+    assert!(interfaces > 0);
+}
+
 #[test]
 fn fields_that_can_fail_alone_are_nullable() {
     let mut resolvers = 0;

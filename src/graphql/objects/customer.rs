@@ -124,8 +124,8 @@ impl Customer {
     }
 
     /// History entries of this customer, in the order of `version`. An operator sees the entry of its own connection
-    /// and later entries. Each `version` since then has an entry. If `own` is false, an operator does not see who made
-    /// the change, and no values.
+    /// and later entries. Each `version` since then has an entry. If `own` is false, an operator sees neither who
+    /// made the change nor the values.
     #[graphql(complexity = "list_complexity(first, last, child_complexity)")]
     async fn history(
         &self,

@@ -50,8 +50,8 @@ impl CustomerEvent {
 }
 
 /// An entry in a customer's history. When the customer is erased, the values in its entries become null; otherwise
-/// entries never change. If `own` is false, an operator sees which fields changed and when, but not who made the
-/// change, and no values.
+/// entries never change. If `own` is false, an operator sees which fields changed and when, but neither who made
+/// the change nor the values.
 #[Object]
 impl CustomerEvent {
     /// Global id, for example `evt_01h455vb4pex5vsknk084sn02q`.

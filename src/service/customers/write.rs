@@ -13,8 +13,8 @@ use crate::service::Origin;
 use crate::service::idempotency::IdempotentRequest;
 use crate::service::restrictions::Restriction;
 
-const NO_LONGER_CONNECTED: &str = "The first request with this idempotency key was about a customer that has since been erased, or disconnected from \
-                                   your operator. Nothing was changed. For a new request, use a new idempotency key.";
+const CUSTOMER_GONE: &str = "The first request with this idempotency key was about a customer that has since been erased, or disconnected from \
+     the operator. Nothing was changed. For a new request, use a new idempotency key.";
 
 /// The result of a write, for example [`Created`](super::Created).
 #[derive(Clone)]
@@ -164,7 +164,7 @@ impl Customers {
         origin: &Origin,
         idempotent: &IdempotentRequest,
     ) -> Result<Option<R>, TransactionError> {
-        match idempotent.find(self.database.reader()).await? {
+        match idempotent.find(&self.database.reader_of_write()).await? {
             Some(stored) => R::replay(self, origin, stored).await.map(Some),
             None => Ok(None),
         }
@@ -191,7 +191,7 @@ impl<D: Serialize + DeserializeOwned + Send> Replayable for Written<D> {
         // have disconnected the customer and connected the customer again, perhaps with another external id, which
         // stands for another user account of the operator. A repeated request must then not return the record.
         let view = view.filter(|view| connected_at.is_none() || view.connected_micros() == connected_at);
-        let view = view.ok_or_else(|| Violation::new(ErrorCode::CustomerNotFound).with_message(NO_LONGER_CONNECTED))?;
+        let view = view.ok_or_else(|| Violation::new(ErrorCode::CustomerNotFound).with_message(CUSTOMER_GONE))?;
         Ok(Written { view, warnings, replayed: true, details })
     }
 }

@@ -54,7 +54,7 @@ use super::endpoints::cursor;
 use super::sender::{Attempt, Response, Sender};
 use super::signature::sign;
 use crate::database::pages::{HasPosition, Position};
-use crate::database::{Database, Tenant, describe, is_one_of, run_as, subquery, with_retry};
+use crate::database::{Database, Tenant, is_one_of, run_as, subquery, with_retry};
 use crate::error::{Error, ErrorCode};
 use crate::failure::error_message;
 use crate::service::Services;
@@ -240,6 +240,7 @@ impl Deliveries {
         });
         let mut state = PollState { position: None, time: self.now(), must_claim: true, claimed_at: Instant::now() };
         let mut errors = JobErrors::new("deliver webhooks");
+        let mut gauge_errors = JobErrors::new("measure webhooks");
         let mut running = JoinSet::new();
         loop {
             tokio::select! {
@@ -249,9 +250,7 @@ impl Deliveries {
                     errors.log(self.poll_and_deliver(&mut state, &mut running).await);
                 }
                 _ = measurements.tick() => {
-                    if let Err(error) = self.set_gauges().await {
-                        tracing::warn!(cause = describe(&error), "cannot measure the webhooks");
-                    }
+                    gauge_errors.log(self.set_gauges().await);
                 }
             }
         }

@@ -17,7 +17,7 @@ use secrecy::SecretString;
 use super::addresses::AddressFilter;
 use super::signature::SigningSecret;
 use crate::database::pages::{self, HasPosition, List, Page, PageRequest, Position};
-use crate::database::{self, Database, Transaction, TransactionError, Work, with_retry};
+use crate::database::{self, Database, Transaction, TransactionError, with_retry};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::keyed_hash::KeyedHash;
 use crate::service::audit::{self, Subject};
@@ -91,8 +91,9 @@ impl Webhooks {
     /// Returns the endpoint, or `None` if the caller may not see it. An operator sees its own endpoints. The platform
     /// sees all endpoints.
     pub async fn find(&self, actor: &Actor, id: WebhookId) -> Result<Option<Model>, Error> {
-        database::record(Work::Query, 1);
-        Ok(visible(actor).filter(Column::Id.eq(id)).one(self.database.reader()).await?)
+        let found = visible(actor).filter(Column::Id.eq(id)).one(self.database.reader()).await?;
+        database::record_query(found.iter().len());
+        Ok(found)
     }
 
     /// Returns a page of the endpoints that the caller may see, oldest first.
