@@ -56,8 +56,8 @@ pub enum ErrorCode {
     /// error, sandbox as a warning.
     #[error("Sorry, this phone number cannot be used. Please use a valid mobile number.")]
     PhoneNotMobile,
-    /// The carrier lookup, which decides whether a phone is a mobile line, returned no result, or could not begin because
-    /// too many lookups were under way. Nothing was changed. Retry the request. Occurs only in production.
+    /// The carrier lookup, which decides whether a phone is a mobile line, returned no result, or could not begin
+    /// because too many lookups were under way. Nothing was changed. Retry the request. Occurs only in production.
     #[error("The phone number could not be checked, and nothing was changed. Please retry.")]
     PhoneLookupUnavailable,
 
