@@ -92,8 +92,8 @@ enum State {
 }
 
 impl Connection {
-    /// Runs a query. Fails with a [`SizeError`] if the rows make `response` too large, or so large
-    /// that the response must first wait for memory.
+    /// Runs a query. Fails with a [`SizeError`] if the rows make `response` too large, or so large that the response
+    /// must first wait for memory.
     pub(super) async fn query_all(
         &mut self,
         statement: Statement,

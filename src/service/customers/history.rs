@@ -130,6 +130,7 @@ impl Customers {
         actor: &Actor,
         requests: &[(EventList, PageRequest)],
     ) -> Result<Vec<Page<Arc<HistoryEntry>>>, Error> {
+        let parts = visible_parts(actor);
         let lists = requests.iter().map(|(list, request)| {
             let any_customer = Column::CustomerId.into_expr();
             let (customer, condition, order) = match *list {
@@ -138,11 +139,11 @@ impl Customers {
                 EventList::OfApiKey(id) => (any_customer, Column::ApiKeyId.eq(id), &[Column::Id][..]),
             };
             let events = since_connection(actor, customer, Entity::find()).filter(condition);
-            let list = |part| {
+            let list = |part: &Condition| {
                 let order = order.iter().map(|column| column.into_expr()).collect();
-                List::new(events.clone().filter(part).into_query(), order)
+                List::new(events.clone().filter(part.clone()).into_query(), order)
             };
-            (visible_parts(actor).into_iter().map(list).collect(), request.clone())
+            (parts.iter().map(list).collect(), request.clone())
         });
         let read = |row: &QueryResult| Ok(Arc::new(HistoryEntry::new(actor, Model::from_query_result(row, "")?)));
         let position = |list: usize, entry: &Arc<HistoryEntry>| requests[list].0.position(entry);

@@ -13,8 +13,9 @@ use crate::service::Origin;
 use crate::service::idempotency::IdempotentRequest;
 use crate::service::restrictions::Restriction;
 
-const CUSTOMER_GONE: &str = "The first request with this idempotency key was about a customer that has since been erased, or disconnected from \
-     the operator. Nothing was changed. For a new request, use a new idempotency key.";
+const CUSTOMER_GONE: &str = "The first request with this idempotency key was about a customer that has since been \
+                             erased, or disconnected from the operator. Nothing was changed. For a new request, use a \
+                             new idempotency key.";
 
 /// The result of a write, for example [`Created`](super::Created).
 #[derive(Clone)]

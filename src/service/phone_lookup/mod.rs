@@ -166,7 +166,7 @@ impl PhoneLookup {
             }
         })?;
         // Not as the caller, because callers of other tenants may share this lookup, and get its error.
-        run_as(Tenant::default(), self.store(hash, line)).await?;
+        run_as(Tenant::Service, self.store(hash, line)).await?;
         Ok(line)
     }
 
