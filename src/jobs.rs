@@ -130,29 +130,23 @@ async fn restart_after_panics<J: Future<Output = ()>>(job: &'static str, pause: 
 
 /// Once per minute, stores when each key was last used. Every ten minutes, deletes old changes, expired idempotency
 /// keys and expired results of carrier lookups, and removes the content of erased customers from a SQLite file. If old
-/// changes remain, deletes more changes a minute later.
+/// changes or the content of erased customers remain, goes on with them a minute later.
 async fn maintain_rows(database: Database, services: Arc<Services>, keep_changes: TimeDelta) {
     const PERIOD: Duration = Duration::from_secs(60);
     const SWEEP_EVERY: u64 = 10;
     let mut interval = tokio::time::interval(PERIOD);
     let mut has_more_changes = false;
+    let mut has_erased_content = false;
     for tick in 0_u64.. {
         interval.tick().await;
         write_key_uses(&services).await;
         if has_more_changes || tick.is_multiple_of(SWEEP_EVERY) {
             has_more_changes = sweep_changes(&services, now() - keep_changes).await;
         }
+        if has_erased_content || tick.is_multiple_of(SWEEP_EVERY) {
+            has_erased_content = purge_erased(&services).await;
+        }
         if tick.is_multiple_of(SWEEP_EVERY) {
-            match services.customers.purge_erased(&Actor::Platform).await {
-                Ok(true) => tracing::info!("removed erased customers from the database file"),
-                Ok(false) => {}
-                Err(error) => {
-                    tracing::warn!(
-                        cause = error_message(error),
-                        "cannot remove erased customers from the database file"
-                    );
-                }
-            }
             match idempotency::sweep(&database).await {
                 Ok(deleted) => tracing::debug!(deleted, "deleted expired idempotency keys"),
                 Err(error) => tracing::warn!(cause = error_message(error), "cannot delete expired idempotency keys"),
@@ -177,6 +171,20 @@ async fn sweep_changes(services: &Services, time: DateTime<Utc>) -> bool {
             false
         }
     }
+}
+
+/// Removes the content of erased customers from a SQLite file. Returns true if content remains because of an error, for
+/// example because a reader used the file for too long.
+async fn purge_erased(services: &Services) -> bool {
+    match services.customers.purge_erased(&Actor::Platform).await {
+        Ok(true) => tracing::info!("removed erased customers from the database file"),
+        Ok(false) => {}
+        Err(error) => {
+            tracing::warn!(cause = error_message(error), "cannot remove erased customers from the database file");
+            return true;
+        }
+    }
+    false
 }
 
 /// Checks every second if a newer version has migrated the database in a way that forbids this version to write.
