@@ -76,9 +76,9 @@ pub enum Failure {
     Status,
     /// The receiver did not respond in time.
     Timeout,
-    /// The host has no address, refused the connection, failed the TLS handshake or closed the connection.
+    /// The host refused the connection, failed the TLS handshake or closed the connection.
     Connection,
-    /// The host has only addresses that the service does not connect to, for example private ones.
+    /// The host has no address, or only addresses that the service does not connect to, for example private ones.
     ForbiddenAddress,
     /// Changes after the delivered position were deleted because of their age. No delivery was attempted.
     CursorExpired,

@@ -50,6 +50,7 @@ fn add_for(array_type: ArrayType) -> Result<Add, BoxDynError> {
         ArrayType::SmallInt => add::<i16>,
         ArrayType::Int => add::<i32>,
         ArrayType::BigInt => add::<i64>,
+        ArrayType::BigUnsigned => add_unsigned,
         ArrayType::String => add::<String>,
         ArrayType::Bytes => add::<Vec<u8>>,
         ArrayType::Json => add::<serde_json::Value>,
@@ -58,6 +59,12 @@ fn add_for(array_type: ArrayType) -> Result<Add, BoxDynError> {
         ArrayType::Uuid => add::<Uuid>,
         _ => return Err(format!("{array_type:?} cannot be sent in an array").into()),
     })
+}
+
+/// Adds an unsigned number, such as the limit of a query. PostgreSQL has no unsigned types.
+fn add_unsigned(arguments: &mut PgArguments, value: Value) -> Result<(), BoxDynError> {
+    let value = <Option<u64> as ValueType>::try_from(value)?;
+    arguments.add(value.map(<i64 as TryFrom<u64>>::try_from).transpose()?)
 }
 
 fn add<T>(arguments: &mut PgArguments, value: Value) -> Result<(), BoxDynError>

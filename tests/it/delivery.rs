@@ -13,10 +13,13 @@ use entity::api_key::Access;
 use entity::customer_change;
 use entity::customer_event::EventType;
 use entity::deployment::Environment;
-use entity::value::{OperatorId, WebhookId, WebhookUrl};
+use entity::value::{CustomerEventId, OperatorId, WebhookId, WebhookUrl};
 use entity::webhook::{self, ChangeTypes, Failure};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use sea_orm::{ActiveModelTrait, ConnectionTrait, EntityTrait, Set, Unchanged};
+use sea_orm::{
+    ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter, Set, Statement,
+    Unchanged,
+};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use standardwebhooks::Webhook;
@@ -512,6 +515,39 @@ both!(only_changes_of_the_chosen_types_are_sent, Sandbox, async |app| {
     assert_eq!(delivery.changes()[0]["changedFields"], json!(["FIRST_NAME"]));
 });
 
+both!(a_change_after_many_changes_of_other_types_is_sent, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    let receiver = Receiver::start().await;
+    let webhook = endpoint(app, &operator, &receiver.url).await;
+    let types = ChangeTypes(vec![EventType::Updated]);
+    change(app, webhook, webhook::ActiveModel { types: Set(Some(types)), ..Default::default() }).await;
+    create(app, &operator, 0..1).await;
+    let created = customer_change::Entity::find()
+        .filter(customer_change::Column::ReaderId.eq(OperatorId::parse(&operator.operator).unwrap()))
+        .one(app.database.reader())
+        .await
+        .unwrap()
+        .unwrap();
+    let copies = (0..1200).map(|_| customer_change::ActiveModel {
+        id: Set(CustomerEventId::new()),
+        ..created.clone().into_active_model().reset_all()
+    });
+    let transaction = app.database.begin_write().await.unwrap();
+    for batch in copies.collect::<Vec<_>>().chunks(200) {
+        customer_change::Entity::insert_many(batch.to_vec()).exec_without_returning(&transaction).await.unwrap();
+    }
+    transaction.commit().await.unwrap();
+    app.updated(&operator, json!({ "externalCustomerId": "user-0" }), json!({ "firstName": "Ada" })).await;
+    app.wait_for_feed().await;
+    let process = Process::start(app);
+    let (deliveries, statements) = app.all_statements_of(process.deliver_to(&receiver)).await;
+    assert_eq!(external_ids(&deliveries[0].changes()), ["user-0"]);
+    // A read for some types counts as a long read, of which one at a time runs for all deliveries. Without types, it
+    // reads no more rows than the page has.
+    let reads = statements.iter().filter(|sql| sql.contains("customer_change") && sql.contains("UNION ALL"));
+    assert!(reads.count() > 2 && !statements.iter().any(|sql| sql.contains(" AS \"scan\"")), "{statements:#?}");
+});
+
 both!(the_result_of_an_attempt_does_not_overwrite_a_changed_endpoint, Sandbox, async |app| {
     let operator = app.operator("A").await;
     let receiver = Receiver::start().await;
@@ -725,7 +761,7 @@ both!(processes_share_the_endpoints, Sandbox, async |app| {
     }
 });
 
-/// Resolves names to addresses that change from lookup to lookup.
+/// Resolves names to addresses that change from lookup to lookup. Without answers, no name has an address.
 struct Rebinding {
     lookups: AtomicUsize,
     answers: Vec<Vec<&'static str>>,
@@ -734,6 +770,9 @@ struct Rebinding {
 impl Resolve for Rebinding {
     fn resolve(&self, _: Name) -> Resolving {
         let lookup = self.lookups.fetch_add(1, Ordering::Relaxed);
+        if self.answers.is_empty() {
+            return Box::pin(async { Err("the name has no address".into()) });
+        }
         let addresses = self.answers[lookup.min(self.answers.len() - 1)].iter();
         let addresses: Vec<_> = addresses.map(|address| SocketAddr::new(address.parse().unwrap(), 0)).collect();
         Box::pin(async move { Ok(Box::new(addresses.into_iter()) as Addrs) })
@@ -763,6 +802,9 @@ both!(private_addresses_are_not_reached, Sandbox, async |app| {
         let url = receiver.url_at("name.example");
         assert_eq!(attempt(url, vec![vec![address]]).await, Failure::ForbiddenAddress, "{address}");
     }
+    // A name without an address has the same failure. Otherwise operators could find out which names exist in the
+    // network of the service.
+    assert_eq!(attempt(receiver.url_at("name.invalid"), vec![]).await, Failure::ForbiddenAddress);
     // The name first has a public address, and then a loopback address. Each connection checks the address that it
     // connects to.
     let (url, public) = (receiver.url_at("rebinding.example"), "192.0.1.1");
@@ -884,11 +926,11 @@ async fn an_error_that_stops_the_deliveries_is_logged() {
         let receiver = Receiver::start().await;
         endpoint(app, &operator, &receiver.url).await;
         create(app, &operator, 0..1).await;
-        let set_failure = async |failure: &str| {
-            let update = format!("UPDATE webhook SET last_failure = {failure}");
-            support::postgres::execute(app.database_url(), &update).await.unwrap();
+        let rename = async |column: &str, new: &str| {
+            let sql = format!("ALTER TABLE webhook RENAME COLUMN {column} TO {new}");
+            support::postgres::execute(app.database_url(), &sql).await.unwrap();
         };
-        set_failure("'unknown'").await;
+        rename("last_status", "renamed").await;
         let is_logged = async {
             let mut polls = interval(Duration::from_millis(20));
             while !logs::read().contains("\"job\":\"deliver webhooks\"") {
@@ -896,11 +938,82 @@ async fn an_error_that_stops_the_deliveries_is_logged() {
             }
         };
         timeout(Duration::from_secs(60), Process::start(app).deliveries.run(is_logged)).await.unwrap();
-        set_failure("NULL").await;
+        rename("renamed", "last_status").await;
         Process::start(app).deliver_to(&receiver).await;
     })
     .await;
 }
+
+both!(an_endpoint_that_cannot_be_read_stops_no_other, Sandbox, async |app| {
+    let (a, b) = (app.operator("A").await, app.operator("B").await);
+    let (unread, read) = (Receiver::start().await, Receiver::start().await);
+    let webhook = endpoint(app, &a, &unread.url).await;
+    endpoint(app, &b, &read.url).await;
+    app.created(&a, "1", json!({ "email": "ada@example.com" })).await;
+    app.created(&b, "1", json!({ "email": "grace@example.com" })).await;
+    let set_failure = async |failure: &str| {
+        let update = format!("UPDATE webhook SET last_failure = {failure} WHERE operator_id = $1");
+        let operator = OperatorId::parse(&a.operator).unwrap().into();
+        let backend = app.database.reader().get_database_backend();
+        let transaction = app.database.begin_write().await.unwrap();
+        transaction.execute_raw(Statement::from_sql_and_values(backend, update, [operator])).await.unwrap();
+        transaction.commit().await.unwrap();
+    };
+    // For example, a newer version has stored a reason that this version does not know.
+    set_failure("'unknown'").await;
+    let process = Process::start(app);
+    process.deliver_to(&read).await;
+    assert!(logs::read().contains(&format!("\"webhook\":\"{webhook}\",\"cause\"")));
+    assert!(unread.take().is_empty());
+    // The endpoint is claimed again at the end of its lease.
+    set_failure("NULL").await;
+    *process.clock.lock().unwrap() += TimeDelta::minutes(2);
+    process.deliver_to(&unread).await;
+});
+
+both!(an_operator_with_deleted_endpoints_gets_no_further_deliveries_at_the_same_time, Sandbox, async |app| {
+    let (a, b) = (app.operator("A").await, app.operator("B").await);
+    let (slow, fast) = (Receiver::start().await, Receiver::start().await);
+    let answer = Arc::new(Notify::new());
+    app.created(&a, "1", json!({ "email": "ada@example.com" })).await;
+    app.created(&b, "1", json!({ "email": "grace@example.com" })).await;
+    let create_endpoints = async || {
+        let mut endpoints = Vec::new();
+        for _ in 0..5 {
+            slow.plan(Reply::After(answer.clone(), 204));
+            endpoints.push(endpoint(app, &a, &slow.url).await);
+        }
+        endpoints
+    };
+    create_endpoints().await;
+    let sender = SenderSettings { timeout: Duration::from_secs(60), ..sender_settings() };
+    let process = Process::start_with(app, sender);
+    let (stop, stopped) = oneshot::channel::<()>();
+    let job = tokio::spawn(process.deliveries.clone().run(async { drop(stopped.await) }));
+    timeout(Duration::from_secs(60), slow.wait_for(5)).await.unwrap();
+    support::postgres::execute(app.database_url(), "DELETE FROM webhook").await.unwrap();
+    let endpoints = create_endpoints().await;
+    endpoint(app, &b, &fast.url).await;
+    // A new change leads to a claim. The endpoints of both operators are due.
+    app.created(&b, "2", json!({ "email": "edith@example.com" })).await;
+    timeout(Duration::from_secs(60), fast.wait_for(1)).await.unwrap();
+    for endpoint in &endpoints {
+        assert_eq!(row(app, *endpoint).await.lease_until, None);
+    }
+    // When the deliveries to the deleted endpoints have ended, the new endpoints are claimed.
+    let wait = async {
+        let mut polls = interval(Duration::from_millis(20));
+        while row(app, endpoints[0]).await.delivered_position == 0 {
+            answer.notify_waiters();
+            polls.tick().await;
+        }
+    };
+    timeout(Duration::from_secs(60), wait).await.unwrap();
+    drop(stop);
+    answer.notify_waiters();
+    drop(slow);
+    job.await.unwrap();
+});
 
 /// Counts the changes that it renders.
 struct CountingRender(WebhookRender, AtomicUsize);

@@ -25,10 +25,10 @@ enum WebhookFailure {
     Status,
     /// The receiver did not accept the connection within 5 seconds, or did not respond within 15 seconds.
     Timeout,
-    /// The connection failed: the host name has no address, the host refused or closed the connection, or its
-    /// certificate is not valid.
+    /// The connection failed: the host refused or closed the connection, or its certificate is not valid.
     Connection,
-    /// The host is not reachable from the internet: all its addresses are private or reserved.
+    /// The host is not reachable from the internet: its name has no address, or all its addresses are private or
+    /// reserved.
     ForbiddenAddress,
     /// Changes after the cursor are no longer stored, so the endpoint was disabled. Call `updateWebhook` with
     /// `deliverFrom` and `enabled: true`.

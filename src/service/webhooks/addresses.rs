@@ -135,7 +135,8 @@ pub struct FilteredResolver {
     resolver: Arc<dyn Resolve>,
 }
 
-/// The error if a name has no address that webhooks may reach.
+/// The error if a name has no address that webhooks may reach. A name without any address has the same error, so that
+/// an operator cannot find out which names exist in the private network of the service.
 #[derive(Debug, thiserror::Error)]
 #[error("the host name has no public address")]
 pub struct NoPublicAddress;
@@ -150,7 +151,8 @@ impl Resolve for FilteredResolver {
     fn resolve(&self, name: Name) -> Resolving {
         let (filter, resolving) = (self.filter.clone(), self.resolver.resolve(name));
         Box::pin(async move {
-            let mut addresses = resolving.await?.filter(move |address| filter.allows(address.ip())).peekable();
+            let resolved = resolving.await.map_err(|_| NoPublicAddress)?;
+            let mut addresses = resolved.filter(move |address| filter.allows(address.ip())).peekable();
             if addresses.peek().is_none() {
                 return Err(NoPublicAddress.into());
             }

@@ -13,7 +13,7 @@
 //! 2. **Claim.** A process takes endpoints that are due and have changes after their cursors, and gives them a lease of
 //!    one minute. `SKIP LOCKED` lets processes claim different endpoints at the same time. A process delivers to many
 //!    endpoints at the same time, but sends one request at a time to each endpoint, so an endpoint that is slow delays
-//!    no other endpoint.
+//!    no other endpoint. While five deliveries to an operator are under way, the process claims none of its endpoints.
 //! 3. **Page.** The process reads the changes after the cursor, at most 100 and at most 20 kB. The end of the page is
 //!    stored before the first attempt. A repeated attempt therefore sends the same changes under the same id, even if
 //!    another process makes the attempt.
@@ -25,6 +25,7 @@
 //! cursor, the URL or the types of the endpoint, or disabled or enabled it (`is_same_attempt`). If another process has
 //! the lease, nothing is written. If the endpoint has changed, only the lease ends.
 
+use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,27 +35,27 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use chrono::{DateTime, TimeDelta, Utc};
 use entity::customer_change;
-use entity::value::OperatorId;
+use entity::value::{OperatorId, WebhookId};
 use entity::webhook::{ActiveModel, Column, Entity, Failure, Model};
 use metrics::Counter;
 use rand::RngExt;
 use reqwest::StatusCode;
 use ring::digest;
-use sea_orm::sea_query::{Expr, Func, LockBehavior, LockType, Order, Query, SelectStatement, SimpleExpr};
+use sea_orm::sea_query::{Expr, ExprTrait, Func, LockBehavior, LockType, Order, Query, SelectStatement, SimpleExpr};
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, Condition, ConnectionTrait, DbBackend, DbErr, EntityTrait, EnumIter, QueryFilter,
-    QueryOrder, QuerySelect, QueryTrait, Set, Unchanged,
+    ActiveModelTrait, ColumnTrait, Condition, ConnectionTrait, DbBackend, DbErr, EntityTrait, EnumIter,
+    FromQueryResult, IdenStatic, QueryFilter, QueryOrder, QuerySelect, QueryTrait, Set, Unchanged,
 };
 use serde::Serialize;
 use serde_json::Value as Json;
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::endpoints::cursor;
+use super::endpoints::{MAX_ENDPOINTS_PER_OPERATOR, cursor};
 use super::sender::{Attempt, Response, Sender};
 use super::signature::sign;
 use crate::database::pages::{HasPosition, Position};
-use crate::database::{Database, Tenant, is_one_of, run_as, subquery, with_retry};
+use crate::database::{Database, Tenant, describe, is_one_of, run_as, subquery, with_retry};
 use crate::error::{Error, ErrorCode};
 use crate::failure::error_message;
 use crate::service::Services;
@@ -203,6 +204,8 @@ const LEASE: TimeDelta = TimeDelta::minutes(1);
 /// The maximum number of pages that an endpoint receives before other endpoints have their turn.
 const MAX_PAGES: usize = 20;
 const PAGE_CHANGES: usize = 100;
+/// The number of changes that are read for a page of an endpoint with `types`.
+const EXAMINED_CHANGES: usize = 500;
 const MAX_BODY_BYTES: usize = 20_000;
 /// An upper bound on the size of a body without changes.
 const ENVELOPE_BYTES: usize = 500;
@@ -225,6 +228,55 @@ const MAX_BACKOFF: TimeDelta = TimeDelta::hours(4);
 /// The number of bytes of a message id, which is a hash.
 const ID_BYTES: usize = 16;
 
+/// The deliveries of this process that are under way.
+#[derive(Default)]
+struct Running {
+    tasks: JoinSet<()>,
+    operators: HashMap<Id, OperatorId>,
+}
+
+impl Running {
+    fn spawn(&mut self, operator: OperatorId, delivery: impl Future<Output = ()> + Send + 'static) {
+        let task = self.tasks.spawn(delivery).id();
+        self.operators.insert(task, operator);
+    }
+
+    /// Forgets the deliveries that have ended. Returns true if there were any.
+    fn remove_ended(&mut self) -> bool {
+        let before = self.operators.len();
+        while let Some(ended) = self.tasks.try_join_next_with_id() {
+            self.operators.remove(&ended.map_or_else(|error| error.id(), |(task, ())| task));
+        }
+        self.operators.len() < before
+    }
+
+    /// The number of deliveries that may begin.
+    fn free(&self) -> usize {
+        MAX_CONCURRENT_ENDPOINTS.saturating_sub(self.operators.len())
+    }
+
+    fn is_full(&self) -> bool {
+        self.free() == 0
+    }
+
+    /// The operators with as many deliveries as an operator may have endpoints. The delivery to an endpoint that was
+    /// deleted in the meantime counts until it ends. Otherwise an operator that creates and deletes endpoints of slow
+    /// hosts could take most deliveries of the process.
+    fn busy_operators(&self) -> Vec<OperatorId> {
+        let mut counts: HashMap<OperatorId, u64> = HashMap::new();
+        for operator in self.operators.values() {
+            *counts.entry(*operator).or_default() += 1;
+        }
+        counts.retain(|_, count| *count >= MAX_ENDPOINTS_PER_OPERATOR);
+        counts.into_keys().collect()
+    }
+
+    /// Waits for all deliveries.
+    async fn finish(mut self) {
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
 impl Deliveries {
     pub fn new(database: Database, services: Arc<Services>, settings: DeliverySettings) -> Self {
         Self { database, services, settings: Arc::new(settings), is_stopping: Arc::default() }
@@ -241,7 +293,7 @@ impl Deliveries {
         let mut state = PollState { position: None, time: self.now(), must_claim: true, claimed_at: Instant::now() };
         let mut errors = JobErrors::new("deliver webhooks");
         let mut gauge_errors = JobErrors::new("measure webhooks");
-        let mut running = JoinSet::new();
+        let mut running = Running::default();
         loop {
             tokio::select! {
                 biased;
@@ -255,14 +307,14 @@ impl Deliveries {
             }
         }
         self.is_stopping.store(true, Ordering::Relaxed);
-        while running.join_next().await.is_some() {}
+        running.finish().await;
     }
 
     /// Delivers to the endpoints that are due, and returns their number.
     pub async fn deliver_due(&self) -> Result<usize, Error> {
-        let mut running = JoinSet::new();
+        let mut running = Running::default();
         let endpoints = self.claim_and_deliver(&mut running).await?;
-        while running.join_next().await.is_some() {}
+        running.finish().await;
         Ok(endpoints)
     }
 
@@ -271,15 +323,13 @@ impl Deliveries {
     }
 
     /// Looks for work, and claims endpoints if there may be work.
-    async fn poll_and_deliver(&self, state: &mut PollState, running: &mut JoinSet<()>) -> Result<(), Error> {
+    async fn poll_and_deliver(&self, state: &mut PollState, running: &mut Running) -> Result<(), Error> {
         // An endpoint that was busy at the last claim may have changes again.
-        while running.try_join_next().is_some() {
-            state.must_claim = true;
-        }
+        state.must_claim |= running.remove_ended();
         self.poll(state).await?;
         if state.must_claim {
             self.claim_and_deliver(running).await?;
-            (state.must_claim, state.claimed_at) = (running.len() >= MAX_CONCURRENT_ENDPOINTS, Instant::now());
+            (state.must_claim, state.claimed_at) = (running.is_full(), Instant::now());
         }
         Ok(())
     }
@@ -335,11 +385,11 @@ impl Deliveries {
         Ok(())
     }
 
-    async fn claim_and_deliver(&self, running: &mut JoinSet<()>) -> Result<usize, Error> {
-        let claimed = self.claim(MAX_CONCURRENT_ENDPOINTS.saturating_sub(running.len())).await?;
+    async fn claim_and_deliver(&self, running: &mut Running) -> Result<usize, Error> {
+        let claimed = self.claim(running).await?;
         let endpoints = claimed.len();
         for webhook in claimed {
-            let deliveries = self.clone();
+            let (deliveries, operator) = (self.clone(), webhook.operator_id);
             let deliver = async move {
                 let id = webhook.id;
                 if let Err(error) = deliveries.deliver(webhook).await {
@@ -347,14 +397,15 @@ impl Deliveries {
                     tracing::warn!(webhook = %id, cause = error_message(error), "cannot deliver to a webhook endpoint");
                 }
             };
-            running.spawn(run_as(Tenant::Deliveries, deliver));
+            running.spawn(operator, run_as(Tenant::Deliveries, deliver));
         }
         Ok(endpoints)
     }
 
-    /// Takes up to `count` endpoints that are due, in the order of `next_attempt_at`, and gives them a lease.
-    async fn claim(&self, count: usize) -> Result<Vec<Model>, Error> {
-        if count == 0 {
+    /// Takes endpoints that are due, in the order of `next_attempt_at`, and gives them a lease. Takes as many as this
+    /// process may begin to deliver to.
+    async fn claim(&self, running: &Running) -> Result<Vec<Model>, Error> {
+        if running.is_full() {
             return Ok(Vec::new());
         }
         let claim = || async {
@@ -365,25 +416,34 @@ impl Deliveries {
                 .filter(is_active())
                 .filter(Column::NextAttemptAt.lte(now))
                 .filter(is_free)
+                .filter(is_one_of(&transaction, Column::OperatorId, running.busy_operators()).not())
                 .filter(Expr::exists(self.next_change(Expr::cust("1"))))
                 .order_by_asc(Column::NextAttemptAt)
-                .limit(count as u64)
+                .limit(running.free() as u64)
                 .lock_with_behavior(LockType::NoKeyUpdate, LockBehavior::SkipLocked);
-            let mut claimed = due.all(&transaction).await?;
-            if claimed.is_empty() {
-                return Ok(claimed);
+            let rows = transaction.query_all(&due.into_query()).await?;
+            if rows.is_empty() {
+                return Ok(Vec::new());
             }
-            let is_claimed = is_one_of(&transaction, Column::Id, claimed.iter().map(|webhook| webhook.id));
+            let ids = rows.iter().map(|row| row.try_get("", Column::Id.as_str()));
+            let ids = ids.collect::<Result<Vec<WebhookId>, DbErr>>()?;
+            let is_claimed = is_one_of(&transaction, Column::Id, ids.iter().copied());
             Entity::update_many()
                 .col_expr(Column::LeaseUntil, lease.into())
                 .filter(is_claimed)
                 .exec(&transaction)
                 .await?;
             transaction.commit().await?;
-            for webhook in &mut claimed {
-                webhook.lease_until = Some(lease);
-            }
-            Ok(claimed)
+            let claimed = ids.iter().zip(&rows).filter_map(|(id, row)| match Model::from_query_result(row, "") {
+                Ok(webhook) => Some(Model { lease_until: Some(lease), ..webhook }),
+                Err(error) => {
+                    // Only this endpoint waits. For example, a newer version has stored a value that this version does
+                    // not know.
+                    tracing::error!(webhook = %id, cause = describe(&error), "cannot read a webhook endpoint");
+                    None
+                }
+            });
+            Ok(claimed.collect())
         };
         with_retry("webhook.claim", claim).await
     }
@@ -468,19 +528,21 @@ impl Deliveries {
         let cursor = cursor(webhook);
         let sending = webhook.sending_position.zip(webhook.sending_id);
         let sending_end = sending.map(|(number, id)| Position::by_number(number, id));
-        let request = FeedRequest {
-            size: PAGE_CHANGES,
-            after: Some(cursor.clone()),
-            types: webhook.types.clone().map(|types| types.0),
-        };
-        let page = self.services.feed.read_of(webhook.operator_id, request).await?;
+        // The changes of other types are left out here and not by the query, because a query for some types is a long
+        // read, of which only one at a time runs for all deliveries.
+        let size = if webhook.types.is_some() { EXAMINED_CHANGES } else { PAGE_CHANGES };
+        let request = FeedRequest { size, after: Some(cursor.clone()), types: None };
+        let mut page = self.services.feed.read_of(webhook.operator_id, request).await?;
+        if let Some(types) = &webhook.types {
+            page.changes.retain(|change| types.0.contains(&change.r#type));
+        }
         let (found, mut bytes) = (page.changes.len(), ENVELOPE_BYTES);
         let fits = |change: &RenderedChange| {
             bytes += change.json.to_string().len() + 1;
             bytes <= MAX_BODY_BYTES
         };
         let is_sending = |row: &customer_change::Model| sending_end.as_ref().is_none_or(|end| row.position() <= *end);
-        let rows = page.changes.into_iter().take_while(is_sending);
+        let rows = page.changes.into_iter().take(PAGE_CHANGES).take_while(is_sending);
         let rendered = rows.map(|row| RenderedChange { json: self.settings.render.change(&row), row });
         let changes: Vec<_> = rendered.take_while(fits).collect();
         if changes.len() == found {

@@ -25,7 +25,7 @@ use crate::service::feed::{FeedRequest, start_expired};
 use crate::service::{Actor, Feed, Origin, RequestInfo, is_in_calendar, now};
 
 /// The maximum number of endpoints of an operator. The message of [`ErrorCode::TooManyWebhooks`] names it.
-const MAX_ENDPOINTS_PER_OPERATOR: u64 = 5;
+pub(super) const MAX_ENDPOINTS_PER_OPERATOR: u64 = 5;
 
 /// The longest time for which deliveries are also signed with the previous secret: one week.
 const MAX_OVERLAP_HOURS: i32 = 168;
