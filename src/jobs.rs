@@ -135,6 +135,7 @@ async fn maintain_rows(database: Database, services: Arc<Services>, keep_changes
     const PERIOD: Duration = Duration::from_secs(60);
     const SWEEP_EVERY: u64 = 10;
     let mut interval = tokio::time::interval(PERIOD);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut has_more_changes = false;
     let mut has_erased_content = false;
     for tick in 0_u64.. {
@@ -159,7 +160,7 @@ async fn maintain_rows(database: Database, services: Arc<Services>, keep_changes
     }
 }
 
-/// Deletes changes that occurred before `time`. Returns true if there may be more of them, and false after an error.
+/// Deletes changes that occurred before `time`. Returns true if there may be more of them.
 async fn sweep_changes(services: &Services, time: DateTime<Utc>) -> bool {
     match services.feed.sweep(&Actor::Platform, time).await {
         Ok(Sweep { deleted, has_more }) => {
@@ -168,7 +169,7 @@ async fn sweep_changes(services: &Services, time: DateTime<Utc>) -> bool {
         }
         Err(error) => {
             tracing::warn!(cause = error_message(error), "cannot delete old changes");
-            false
+            true
         }
     }
 }

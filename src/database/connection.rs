@@ -156,6 +156,18 @@ impl Connection {
         self.run(execute).await
     }
 
+    /// Copies SQLite's write-ahead log to the file and empties the log. Waits up to `MAX_DATABASE_WAIT` for readers
+    /// that use the log.
+    pub(super) async fn empty_write_ahead_log(&mut self) -> Result<(), DbErr> {
+        let checkpoint = Statement::from_string(DbBackend::Sqlite, "PRAGMA wal_checkpoint(TRUNCATE)");
+        let rows = self.query_all(checkpoint, None).await?;
+        // The first column is 1 if a reader still used the log.
+        match rows.first().map(|row| row.try_get_by_index::<i32>(0)).transpose()? {
+            Some(0) => Ok(()),
+            Some(_) | None => Err(DbErr::Custom("a reader still uses the write-ahead log".to_owned())),
+        }
+    }
+
     /// Runs `send`, which sends a statement, and records the state of the connection. PostgreSQL cancels a statement
     /// earlier than `MAX_SILENCE`. If it does not answer for so long, the connection counts as lost. It stays busy, so
     /// it is closed instead of being used again.

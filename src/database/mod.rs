@@ -198,13 +198,11 @@ impl Database {
     pub async fn vacuum_sqlite(&self, user_version: u64) -> Result<(), DbErr> {
         self.check_may_write()?;
         let mut connection = self.write_pool.get(Tenant::Service).await?;
+        // `VACUUM` writes the whole file to the log. While a reader still uses the log, SQLite cannot empty it, so each
+        // repeated `VACUUM` would make it longer.
+        connection.empty_write_ahead_log().await?;
         connection.execute_unprepared("VACUUM").await?;
-        // The first column is 1 if a reader still used the log, so SQLite could not empty the log.
-        let checkpoint = Statement::from_string(DbBackend::Sqlite, "PRAGMA wal_checkpoint(TRUNCATE)");
-        let rows = connection.query_all(checkpoint, None).await?;
-        if rows.first().map(|row| row.try_get_by_index::<i32>(0)).transpose()? != Some(0) {
-            return Err(DbErr::RecordNotUpdated);
-        }
+        connection.empty_write_ahead_log().await?;
         connection.execute_unprepared(&format!("PRAGMA user_version = {user_version}")).await?;
         Ok(())
     }

@@ -3,8 +3,7 @@
 use crate::error::{Error, ErrorCode};
 use crate::failure::error_message;
 
-/// The errors of a job. An error that lasts is logged once. An outage of the database is not logged, because the
-/// requests and the health checks log it.
+/// The errors of a job. An error that lasts is logged once.
 pub struct JobErrors {
     job: &'static str,
     /// The cause of the last error that was logged. `None` if the job has succeeded since.
@@ -25,19 +24,29 @@ impl JobErrors {
                 Some(value)
             }
             Err(error) => {
-                if let Some(cause) = self.new_cause(error.into()) {
-                    tracing::error!(job = self.job, cause, "a background job failed: it will try again");
+                let error = error.into();
+                // A timeout may concern only the statements of this job, so that no request logs it.
+                let is_unavailable = matches!(error, Error::Failed { code: ErrorCode::Unavailable, .. });
+                match self.new_cause(error) {
+                    Some(cause) if is_unavailable => {
+                        tracing::warn!(
+                            job = self.job,
+                            cause,
+                            "a background job cannot use the database: it will try again"
+                        );
+                    }
+                    Some(cause) => {
+                        tracing::error!(job = self.job, cause, "a background job failed: it will try again");
+                    }
+                    None => {}
                 }
                 None
             }
         }
     }
 
-    /// Returns the cause of the error, or `None` if the error must not be logged.
+    /// Returns the cause of the error, or `None` if the last error had the same cause.
     fn new_cause(&mut self, error: Error) -> Option<String> {
-        if matches!(error, Error::Failed { code: ErrorCode::Unavailable, .. }) {
-            return None;
-        }
         let cause = error_message(error);
         let last = self.logged.replace(cause.clone());
         (last.as_ref() != Some(&cause)).then_some(cause)
@@ -49,18 +58,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_that_lasts_is_logged_once_and_an_outage_is_not_logged() {
+    fn an_error_that_lasts_is_logged_once() {
         let mut errors = JobErrors::new("test");
-        let failed = |code, cause: &str| Error::Failed { code, cause: cause.to_owned(), is_logged: false };
-        let mut causes = Vec::new();
-        for error in ["a", "outage", "a", "b", "a"] {
-            let code = if error == "outage" { ErrorCode::Unavailable } else { ErrorCode::Internal };
-            causes.extend(errors.new_cause(failed(code, error)));
-        }
+        let failed = |cause: &str| {
+            let (code, cause) = (ErrorCode::Internal, cause.to_owned());
+            Error::Failed { code, cause, is_logged: false }
+        };
+        let causes: Vec<_> =
+            ["a", "a", "b", "a"].into_iter().filter_map(|cause| errors.new_cause(failed(cause))).collect();
         assert_eq!(causes, ["a", "b", "a"].map(|cause| format!("Database error: {cause}")));
         // After a success, the same error is a new one.
         assert_eq!(errors.log(Ok::<_, Error>(1)), Some(1));
-        assert!(errors.new_cause(failed(ErrorCode::Internal, "a")).is_some());
-        assert_eq!(errors.log(Err::<(), _>(failed(ErrorCode::Internal, "a"))), None);
+        assert!(errors.new_cause(failed("a")).is_some());
+        assert_eq!(errors.log(Err::<(), _>(failed("a"))), None);
     }
 }

@@ -5,14 +5,17 @@ use std::process::Command;
 
 use chrono::TimeDelta;
 use entity::customer_word;
+use entity::deployment::Environment;
 use entity::value::{CustomerId, PhoneNumber};
+use sea_orm::sqlx::sqlite::SqliteConnection;
+use sea_orm::sqlx::{Connection, Executor};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 use serde_json::{Value, json};
 use vivamo::keyed_hash::KeyedHash;
 use vivamo::service::phone_lookup::lookup_hashes;
 use vivamo::service::{Actor, now};
 
-use support::{Answer, Caller, KEY_SECRET, TestApp, both, copy_history, logs};
+use support::{Answer, Backend, Caller, KEY_SECRET, TestApp, both, copy_history, logs, run};
 
 const ERASE: &str = "mutation ($input: EraseCustomerInput!) { eraseCustomer(input: $input) { replayed \
     erasure { id customerId erasedAt reference requestId operators entries } } }";
@@ -139,6 +142,27 @@ both!(erasure_leaves_no_personal_data, Sandbox, async |app| {
     assert_eq!(app.count_rows("customer").await, 200);
     assert!(!app.services.customers.purge_erased(&Actor::Platform).await.unwrap());
 });
+
+// `VACUUM` writes the whole file to the write-ahead log.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_of_sqlite_does_not_grow_while_a_reader_uses_it() {
+    run(Backend::Sqlite, Environment::Sandbox, async |app| {
+        let operator = app.operator("A").await;
+        let customer = app.created(&operator, "1", json!({ "email": "ada@example.com" })).await;
+        let mut reader = SqliteConnection::connect(app.database_url()).await.unwrap();
+        reader.execute("BEGIN; SELECT COUNT(*) FROM customer").await.unwrap();
+        erased(app, &customer["customer"]["id"]).await;
+        let log = format!("{}-wal", app.database_url().strip_prefix("sqlite://").unwrap());
+        let before = std::fs::metadata(&log).unwrap().len();
+        app.services.customers.purge_erased(&Actor::Platform).await.unwrap_err();
+        assert_eq!(std::fs::metadata(&log).unwrap().len(), before);
+        reader.execute("ROLLBACK").await.unwrap();
+        assert!(app.services.customers.purge_erased(&Actor::Platform).await.unwrap());
+        // The log has only the page with the number of erasures.
+        assert!(std::fs::metadata(&log).unwrap().len() < before / 10);
+    })
+    .await;
+}
 
 both!(an_erased_customer_does_not_exist, Sandbox, async |app| {
     let (a, b) = (app.operator("A").await, app.operator("B").await);
