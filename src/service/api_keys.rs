@@ -249,15 +249,29 @@ impl ApiKeys {
 
     /// Writes the collected times of last use to the database. Called by a background task and at shutdown.
     pub async fn save_last_used(&self) -> Result<(), Error> {
+        /// The number of keys that a transaction updates. Until a transaction ends, it locks its keys, so that they
+        /// cannot be revoked, and delays the change feed.
+        const BATCH: usize = 100;
         let mut last_used: Vec<_> = self.last_used.lock().iter().map(|(id, used_at)| (*id, *used_at)).collect();
         // All processes lock rows in the same order, which avoids deadlocks.
         last_used.sort_unstable();
-        if last_used.is_empty() {
-            return Ok(());
+        for batch in last_used.chunks(BATCH) {
+            self.save_batch(batch).await?;
+            // If saving fails, the times stay in the map for the next attempt.
+            let mut unsaved = self.last_used.lock();
+            for (id, used_at) in batch {
+                if unsaved.get(id) == Some(used_at) {
+                    unsaved.remove(id);
+                }
+            }
         }
+        Ok(())
+    }
+
+    async fn save_batch(&self, last_used: &[(ApiKeyId, DateTime<Utc>)]) -> Result<(), Error> {
         let save = || async {
             let transaction = self.database.begin_write().await?;
-            for (id, used_at) in &last_used {
+            for (id, used_at) in last_used {
                 // Another process may have written a later use.
                 let is_later = Condition::any().add(Column::LastUsedAt.is_null()).add(Column::LastUsedAt.lt(*used_at));
                 Entity::update_many()
@@ -270,15 +284,7 @@ impl ApiKeys {
             transaction.commit().await?;
             Ok(())
         };
-        with_retry("key.save_last_used", save).await?;
-        // If saving fails, the times stay in the map for the next attempt.
-        let mut unsaved = self.last_used.lock();
-        for (id, used_at) in &last_used {
-            if unsaved.get(id) == Some(used_at) {
-                unsaved.remove(id);
-            }
-        }
-        Ok(())
+        with_retry("key.save_last_used", save).await
     }
 
     /// Returns the keys with these ids that the caller may see, by id. An operator sees only its own keys.
