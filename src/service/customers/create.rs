@@ -142,15 +142,15 @@ impl Customers {
             // because the time of the response may reveal it.
             Ok(_) => reservation.disclosed(DisclosureKind::Connected, matches.load(Ordering::Relaxed)),
             Err(error @ Error::Rejected(violations)) if error.has(ErrorCode::IdentityConflict) => {
-                reservation.disclosed(DisclosureKind::IdentityConflict, violations.len() as u32);
+                let values = matches.load(Ordering::Relaxed).max(violations.len() as u32);
+                reservation.disclosed(DisclosureKind::IdentityConflict, values);
             }
-            // The match was found before the carrier rejected the phone, or before another request took a value. The
-            // response hides the match, but its time may not. A carrier lookup that failed does not count, because the
-            // client repeats the request.
-            Err(error @ Error::Rejected(_)) if !error.has(ErrorCode::PhoneLookupUnavailable) => {
-                reservation.disclosed(DisclosureKind::RejectedCreate, matches.load(Ordering::Relaxed));
-            }
-            Err(_) => {}
+            // A carrier lookup that failed does not count, because the client repeats the request.
+            Err(error) if error.has(ErrorCode::PhoneLookupUnavailable) => {}
+            // The match was found before the carrier rejected the phone, before another request took a value, or before
+            // the service waited for a locked customer for too long. The response hides the match, but its time may
+            // not. If the connection was lost, the customer may even be connected.
+            Err(_) => reservation.disclosed(DisclosureKind::RejectedCreate, matches.load(Ordering::Relaxed)),
         }
         created
     }
