@@ -9,11 +9,11 @@ use std::str::FromStr;
 
 use sea_orm::{DbErr, DeriveValueType, TryFromU64};
 use type_safe_id::{StaticType, TypeSafeId};
-use uuid::Uuid;
+use uuid::{NoContext, Timestamp, Uuid};
 
-/// Defines an id type: its name, the marker type of its prefix, and the prefix.
+/// Defines an id type: its name, the marker type of its prefix, the prefix, and the function that makes a new id.
 macro_rules! id {
-    ($(#[$doc:meta])* $id:ident, $prefix:ident, $text:literal) => {
+    ($(#[$doc:meta])* $id:ident, $prefix:ident, $text:literal, $new:expr) => {
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, DeriveValueType)]
         pub struct $id(Uuid);
@@ -26,10 +26,10 @@ macro_rules! id {
         }
 
         impl $id {
-            /// Returns a new id, greater than all ids that this process made before.
+            /// Returns a new id.
             #[expect(clippy::new_without_default, reason = "each new id differs, so there is no default id")]
             pub fn new() -> Self {
-                Self(Uuid::now_v7())
+                Self($new())
             }
 
             /// Parses the TypeID form. Returns `None` for any other text, including an id with another prefix.
@@ -70,53 +70,72 @@ macro_rules! id {
     };
 }
 
+/// Returns a UUID that is greater than all UUIDs that this function returned before in this process.
+fn ascending() -> Uuid {
+    Uuid::now_v7()
+}
+
+/// Returns a UUID from the time and random bits. [`ascending`] counts the UUIDs of a millisecond. Every response has the
+/// id of its request, so a caller could otherwise compute how many requests other callers send.
+fn independent() -> Uuid {
+    Uuid::new_v7(Timestamp::now(NoContext))
+}
+
 id!(
     /// The id of a customer: `cus_…`.
     CustomerId,
     Cus,
-    "cus"
+    "cus",
+    ascending
 );
 id!(
     /// The id of an operator: `op_…`.
     OperatorId,
     Op,
-    "op"
+    "op",
+    ascending
 );
 id!(
     /// The id of an API key: `key_…`.
     ApiKeyId,
     Key,
-    "key"
+    "key",
+    ascending
 );
 id!(
     /// The id of a history entry: `evt_…`.
     CustomerEventId,
     Evt,
-    "evt"
+    "evt",
+    ascending
 );
 id!(
     /// The id of an entry of the audit log: `adm_…`.
     AdminEventId,
     Adm,
-    "adm"
+    "adm",
+    ascending
 );
 id!(
     /// The id of the receipt of an erasure: `era_…`.
     ErasureId,
     Era,
-    "era"
+    "era",
+    ascending
 );
 id!(
     /// The id of a request: `req_…`.
     RequestId,
     Req,
-    "req"
+    "req",
+    independent
 );
 id!(
     /// The id of a webhook endpoint: `wh_…`.
     WebhookId,
     Wh,
-    "wh"
+    "wh",
+    ascending
 );
 
 impl OperatorId {
@@ -144,5 +163,11 @@ mod tests {
     fn new_ids_are_in_ascending_order() {
         let ids: Vec<_> = (0..1000).map(|_| CustomerId::new()).collect();
         assert!(ids.is_sorted());
+    }
+
+    #[test]
+    fn the_ids_of_requests_do_not_count_the_requests() {
+        let ids: Vec<_> = (0..1000).map(|_| RequestId::new()).collect();
+        assert!(!ids.is_sorted());
     }
 }
