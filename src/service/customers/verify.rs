@@ -84,7 +84,7 @@ impl Customers {
         }
         // Not checked before: a server whose clock is behind must still find the result of a repeated request.
         if *time > now() {
-            return Err(Violation::argument(InputField::VerifiedAt, "`verifiedAt` must not be in the future.").into());
+            return Err(Violation::argument(InputField::VerifiedAt, "`verifiedAt` must not be in the future. Compare the clock of the sender with the clock of the service.").into());
         }
         let current = found.iter().find(|found| Some(found.id) == *customer);
         let current = current.ok_or_else(|| Violation::of(ErrorCode::CustomerNotFound, InputField::Id))?;
