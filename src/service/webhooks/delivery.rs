@@ -298,11 +298,11 @@ impl Deliveries {
             tokio::select! {
                 biased;
                 () = &mut stop => break,
-                _ = polls.tick() => {
-                    errors.log(self.poll_and_deliver(&mut state, &mut running).await);
-                }
                 _ = measurements.tick() => {
                     gauge_errors.log(self.set_gauges().await);
+                }
+                _ = polls.tick() => {
+                    errors.log(self.poll_and_deliver(&mut state, &mut running).await);
                 }
             }
         }
