@@ -15,7 +15,7 @@ use metrics::Gauge;
 use tokio::net::TcpListener;
 use tokio::task::{JoinSet, spawn_blocking};
 
-use crate::config::{ClientTimeouts, HttpSettings};
+use crate::config::{HttpSettings, HttpTimeouts};
 use crate::database::Database;
 use crate::failure::Failure;
 use crate::graphql::Schema;
@@ -48,7 +48,7 @@ pub struct App {
     listener: TcpListener,
     router: Router,
     probes: Arc<Probes>,
-    timeouts: ClientTimeouts,
+    timeouts: HttpTimeouts,
     /// The server for metrics. Empty without metrics.
     metrics_server: JoinSet<()>,
     /// `None` if the background jobs are disabled.
@@ -60,7 +60,7 @@ impl App {
     /// [`run_until`](Self::run_until) serves them.
     pub async fn start(settings: AppSettings) -> Result<Self, Failure> {
         let AppSettings { database, services, listen, http, jobs } = settings;
-        let timeouts = http.client_timeouts;
+        let timeouts = http.timeouts;
         let sender = SenderSettings::new(services.environment, services.webhook_addresses.clone());
         let opened = open(database, services).await?;
         let Opened { database, services, migrated, had_no_tables, search_words } = opened;

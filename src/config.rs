@@ -127,21 +127,38 @@ pub struct HttpSettings {
 
     /// This field has no flag, because only tests change its value.
     #[arg(skip)]
-    pub client_timeouts: ClientTimeouts,
+    pub timeouts: HttpTimeouts,
 }
 
-/// The times that a client may take before the service closes its connection.
+/// The time limits of an HTTP server.
 #[derive(Clone, Copy, Debug)]
-pub struct ClientTimeouts {
-    /// The time to send the head of the next request.
+pub struct HttpTimeouts {
+    /// The time that a client may take to send the head of the next request. Then the connection is closed.
     pub idle: Duration,
-    /// The time to read a response.
+    /// The time that a client may take to read a response. Then the connection is closed.
     pub response: Duration,
+    /// The time that the service waits for the body of a request that it rejects.
+    pub rejected_body: Duration,
+    /// The longest time that a request waits because its key has too many requests in flight.
+    pub slot: Duration,
+    /// The maximum time for authentication, for the arrival of the body, and for execution, each counted separately. On
+    /// PostgreSQL, each statement has a shorter timeout of its own.
+    pub request: Duration,
+    /// The maximum time for the database work of a request, except a mutation of the platform. After this time, the
+    /// database will most likely never respond.
+    pub work: Duration,
 }
 
-impl Default for ClientTimeouts {
+impl Default for HttpTimeouts {
     fn default() -> Self {
-        Self { idle: Duration::from_secs(30), response: Duration::from_secs(60) }
+        Self {
+            idle: Duration::from_secs(30),
+            response: Duration::from_secs(60),
+            rejected_body: Duration::from_secs(1),
+            slot: Duration::from_secs(4),
+            request: Duration::from_secs(10),
+            work: Duration::from_secs(20),
+        }
     }
 }
 

@@ -9,7 +9,8 @@ use sea_orm::DbErr;
 use tokio::time::sleep;
 
 use crate::database::{
-    self, Database, Inspection, Problem, StatementObserver, describe, explain_connect_error, positions,
+    self, Database, DatabaseTimeouts, Inspection, Problem, StatementObserver, describe, explain_connect_error,
+    positions,
 };
 use crate::error::Error;
 use crate::failure::Failure;
@@ -24,6 +25,7 @@ pub struct DatabaseSettings {
     pub migrate: bool,
     /// The longest time to wait for a PostgreSQL that cannot be reached.
     pub wait: Duration,
+    pub timeouts: DatabaseTimeouts,
     /// Receives the SQL of each statement, without values.
     pub observer: Option<StatementObserver>,
 }
@@ -184,11 +186,11 @@ async fn connect_and_inspect(
 /// Connects to the database. If the database cannot be reached, tries again for the time `wait`.
 async fn connect(settings: &DatabaseSettings) -> Result<Database, Failure> {
     const MAX_PAUSE: Duration = Duration::from_secs(2);
-    let DatabaseSettings { url, wait, observer, .. } = settings;
+    let DatabaseSettings { url, wait, timeouts, observer, .. } = settings;
     let started = Instant::now();
     let mut pause = Duration::from_millis(100);
     loop {
-        match Database::connect(url, observer.clone()).await {
+        match Database::connect_with(url, *timeouts, observer.clone()).await {
             Err(error) if database::is_unreachable(&error) && started.elapsed() + pause <= *wait => {
                 tracing::warn!(cause = describe(&error), "waiting for the database");
             }

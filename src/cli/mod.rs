@@ -24,7 +24,7 @@ use entity::deployment::Environment;
 use entity::value::{DisplayName, OperatorId};
 
 use crate::config::{ServeSettings, Settings};
-use crate::database;
+use crate::database::{self, DatabaseTimeouts};
 use crate::failure::Failure;
 use crate::graphql;
 use crate::keyed_hash::KeyedHash;
@@ -220,6 +220,7 @@ fn database_settings(settings: &Settings, default_wait: u32) -> DatabaseSettings
         url: settings.database_url.clone(),
         migrate: settings.environment == Environment::Sandbox,
         wait: settings.database_wait(default_wait),
+        timeouts: DatabaseTimeouts::default(),
         observer: None,
     }
 }

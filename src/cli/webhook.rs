@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::signal::ctrl_c;
 
 use super::print;
-use crate::config::{ClientTimeouts, ListenSettings};
+use crate::config::{HttpTimeouts, ListenSettings};
 use crate::failure::Failure;
 use crate::http;
 use crate::service::now;
@@ -42,7 +42,7 @@ pub async fn run(command: WebhookCommand) -> Result<(), Failure> {
         status
     };
     let router = Router::new().fallback(post(receive));
-    http::serve(listener, router, ClientTimeouts::default(), Gauge::noop(), async { drop(ctrl_c().await) }).await;
+    http::serve(listener, router, HttpTimeouts::default(), Gauge::noop(), async { drop(ctrl_c().await) }).await;
     Ok(())
 }
 

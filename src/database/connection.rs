@@ -33,7 +33,7 @@ use super::request::{Work, record};
 use super::response_size::{ResponseSize, SizeError};
 use super::retry::retry_read;
 use super::url::{Options, failed_to_connect};
-use super::{MAX_DATABASE_WAIT, StatementObserver};
+use super::{DatabaseTimeouts, MAX_DATABASE_WAIT, StatementObserver};
 
 enum Driver {
     Postgres(PgConnection),
@@ -41,7 +41,7 @@ enum Driver {
 }
 
 impl Driver {
-    async fn connect(options: &Options) -> Result<Self, DbErr> {
+    async fn connect(options: &Options, timeouts: &DatabaseTimeouts) -> Result<Self, DbErr> {
         /// - `statement_timeout`: a slow statement fails instead of holding its connection.
         /// - `lock_timeout`: a statement fails if it waits too long for the lock of another transaction. Its request
         ///   gives the connection back, pauses and starts again. The timeout is shorter than `deadlock_timeout` (1 s),
@@ -59,17 +59,27 @@ impl Driver {
         ///
         /// These settings are sent as statements and not as startup parameters, because poolers such as pgbouncer may
         /// reject startup parameters.
-        const SESSION: &str = "SET statement_timeout = '5s'; SET lock_timeout = '200ms'; \
-                               SET idle_in_transaction_session_timeout = '10s'; \
-                               SET plan_cache_mode = 'force_generic_plan'; SET enable_seqscan = off; \
-                               SET jit = off; SET enable_memoize = off";
+        fn session(timeouts: &DatabaseTimeouts) -> String {
+            let DatabaseTimeouts { statement, lock, idle_in_transaction, .. } = timeouts;
+            format!(
+                "SET statement_timeout = {}; SET lock_timeout = {}; SET idle_in_transaction_session_timeout = {}; \
+                 SET plan_cache_mode = 'force_generic_plan'; SET enable_seqscan = off; SET jit = off; \
+                 SET enable_memoize = off",
+                statement.as_millis(),
+                lock.as_millis(),
+                idle_in_transaction.as_millis()
+            )
+        }
         Ok(match options {
             Options::Postgres(options) => {
                 let mut connection = options.connect().await.map_err(failed_to_connect)?;
-                connection.execute(SESSION).await.map_err(failed_to_connect)?;
+                connection.execute(AssertSqlSafe(session(timeouts))).await.map_err(failed_to_connect)?;
                 Self::Postgres(connection)
             }
-            Options::Sqlite(options) => Self::Sqlite(options.connect().await.map_err(failed_to_connect)?),
+            Options::Sqlite(options) => {
+                let options = options.clone().busy_timeout(timeouts.wait);
+                Self::Sqlite(options.connect().await.map_err(failed_to_connect)?)
+            }
         })
     }
 }
@@ -78,6 +88,8 @@ impl Driver {
 pub(super) struct Connection {
     driver: Driver,
     state: State,
+    /// The time after which PostgreSQL certainly has cancelled a statement.
+    max_silence: Duration,
     observer: Option<StatementObserver>,
 }
 
@@ -169,16 +181,15 @@ impl Connection {
     }
 
     /// Runs `send`, which sends a statement, and records the state of the connection. PostgreSQL cancels a statement
-    /// earlier than `MAX_SILENCE`. If it does not answer for so long, the connection counts as lost. It stays busy, so
+    /// earlier than `max_silence`. If it does not answer for so long, the connection counts as lost. It stays busy, so
     /// it is closed instead of being used again.
     async fn run<T>(&mut self, send: impl AsyncFnOnce(&mut Driver) -> Result<T, sqlx::Error>) -> Result<T, DbErr> {
-        const MAX_SILENCE: Duration = Duration::from_secs(15);
         self.state = State::Busy;
         let is_postgres = matches!(self.driver, Driver::Postgres(_));
         let sent = send(&mut self.driver);
         let result = if is_postgres {
             let lost = |_| failed(sqlx::Error::Io(ErrorKind::TimedOut.into()));
-            timeout(MAX_SILENCE, sent).await.map_err(lost)?
+            timeout(self.max_silence, sent).await.map_err(lost)?
         } else {
             sent.await
         };
@@ -299,6 +310,7 @@ fn sqlite_row_size(row: &SqliteRow) -> usize {
 /// Opens connections for the pool and decides which of them can be used again.
 pub(super) struct Manager {
     options: Options,
+    timeouts: DatabaseTimeouts,
     observer: Option<StatementObserver>,
 }
 
@@ -309,8 +321,10 @@ impl managed::Manager for Manager {
     async fn create(&self) -> Result<Connection, DbErr> {
         // The SQLite file may be locked for a moment while another process opens or closes it. The future is boxed,
         // because the future of each statement contains it and would otherwise be several times as large.
-        let driver = Box::pin(retry_read(|| Driver::connect(&self.options))).await?;
-        Ok(Connection { driver, state: State::Ready, observer: self.observer.clone() })
+        let driver = Box::pin(retry_read(|| Driver::connect(&self.options, &self.timeouts))).await?;
+        // PostgreSQL needs a moment to cancel a statement, and the network needs a moment for its answer.
+        let max_silence = self.timeouts.statement + Duration::from_secs(10);
+        Ok(Connection { driver, state: State::Ready, max_silence, observer: self.observer.clone() })
     }
 
     async fn recycle(&self, connection: &mut Connection, metrics: &Metrics) -> RecycleResult<DbErr> {
@@ -328,8 +342,9 @@ impl managed::Manager for Manager {
 
 /// A pool with a maximum number of connections. Clones share the connections.
 ///
-/// - **Acquire:** [`get`](Self::get) returns an idle connection, opens a new one, or waits up to [`MAX_DATABASE_WAIT`]
-///   until a connection is returned. Tenants share the connections equally: see [`FairQueue`].
+/// - **Acquire:** [`get`](Self::get) returns an idle connection, opens a new one, or waits up to
+///   [`DatabaseTimeouts::wait`] until a connection is returned. Tenants share the connections equally: see
+///   [`FairQueue`].
 /// - **Return:** a connection returns to the pool when it is dropped, without a round trip. It is checked before its
 ///   next use: see [`Manager`].
 /// - **Error:** after a failed statement the connection is pinged before it is used again.
@@ -376,9 +391,10 @@ impl Pool {
     pub(super) async fn open(
         options: Options,
         size: usize,
+        timeouts: DatabaseTimeouts,
         observer: Option<StatementObserver>,
     ) -> Result<Self, DbErr> {
-        let pool = managed::Pool::builder(Manager { options, observer })
+        let pool = managed::Pool::builder(Manager { options, timeouts, observer })
             .max_size(size)
             .timeouts(Timeouts { wait: None, create: Some(MAX_DATABASE_WAIT), recycle: None })
             .runtime(Runtime::Tokio1)
@@ -397,9 +413,14 @@ impl Pool {
         }
     }
 
+    /// Returns the longest time that [`get`](Self::get) waits for a connection.
+    pub(super) fn max_wait(&self) -> Duration {
+        self.connections.manager().timeouts.wait
+    }
+
     /// Takes a connection out of the pool.
     pub(super) async fn get(&self, claim: impl Into<Claim>) -> Result<PooledConnection, DbErr> {
-        let permit = self.queue.acquire_within(claim, MAX_DATABASE_WAIT).await;
+        let permit = self.queue.acquire_within(claim, self.max_wait()).await;
         let permit = permit.ok_or(DbErr::ConnectionAcquire(ConnAcquireErr::Timeout))?;
         match self.connections.get().await {
             Ok(connection) => Ok(PooledConnection { connection, _permit: permit }),

@@ -62,10 +62,34 @@ use url::Options;
 /// values.
 pub type StatementObserver = Arc<dyn Fn(&str) + Send + Sync>;
 
-/// The longest time that a request waits for a connection or for SQLite's write lock, or retries after conflicts. After
-/// this time the request fails with `UNAVAILABLE`. The constant also limits the time for a rollback and for closing the
+/// The longest time for opening a connection, for the retries of [`with_retry`], for a rollback, and for closing the
 /// connections.
 const MAX_DATABASE_WAIT: Duration = Duration::from_secs(4);
+
+/// The time limits of the connections that serve requests. Only tests change the default values.
+#[derive(Clone, Copy, Debug)]
+pub struct DatabaseTimeouts {
+    /// The longest time that a request waits for a connection or for SQLite's write lock, or that an
+    /// [`OptimisticWrite`] retries after conflicts. After this time the request fails with `UNAVAILABLE`.
+    pub wait: Duration,
+    /// `lock_timeout` of PostgreSQL.
+    pub lock: Duration,
+    /// `statement_timeout` of PostgreSQL.
+    pub statement: Duration,
+    /// `idle_in_transaction_session_timeout` of PostgreSQL.
+    pub idle_in_transaction: Duration,
+}
+
+impl Default for DatabaseTimeouts {
+    fn default() -> Self {
+        Self {
+            wait: MAX_DATABASE_WAIT,
+            lock: Duration::from_millis(200),
+            statement: Duration::from_secs(5),
+            idle_in_transaction: Duration::from_secs(10),
+        }
+    }
+}
 
 /// The database of the service. Clones share its connections.
 #[derive(Clone)]
@@ -113,18 +137,28 @@ impl Database {
 
     /// Connects to `postgres://…` or `sqlite://…`. Creates the SQLite file if it does not exist.
     pub async fn connect(url: &str, observer: Option<StatementObserver>) -> Result<Self, DbErr> {
+        Self::connect_with(url, DatabaseTimeouts::default(), observer).await
+    }
+
+    /// Connects like [`connect`](Self::connect), with other time limits.
+    pub async fn connect_with(
+        url: &str,
+        timeouts: DatabaseTimeouts,
+        observer: Option<StatementObserver>,
+    ) -> Result<Self, DbErr> {
         let options = Options::parse(url)?;
         let (read_pool, write_pool) = match options {
             Options::Postgres(_) => {
-                let shared = Pool::open(options.clone(), Self::POSTGRES_CONNECTIONS, observer).await?;
+                let shared = Pool::open(options.clone(), Self::POSTGRES_CONNECTIONS, timeouts, observer).await?;
                 (shared.clone(), shared)
             }
             Options::Sqlite(ref file) => {
                 url::create_private(file.get_filename());
                 // SQLite takes one writer at a time. The writers of this process wait in a fair queue for one
                 // connection, so they never get SQLITE_BUSY because of each other.
-                let write_pool = Pool::open(options.clone(), 1, observer.clone()).await?;
-                (Pool::open(Options::parse_read_only(url)?, Self::SQLITE_READERS, observer).await?, write_pool)
+                let write_pool = Pool::open(options.clone(), 1, timeouts, observer.clone()).await?;
+                let read_options = Options::parse_read_only(url)?;
+                (Pool::open(read_options, Self::SQLITE_READERS, timeouts, observer).await?, write_pool)
             }
         };
         let batch_writer = Arc::new(BatchWriter::new(write_pool.clone()));
@@ -149,6 +183,11 @@ impl Database {
     pub async fn begin_write(&self) -> Result<Transaction, DbErr> {
         self.check_may_write()?;
         Transaction::begin(&self.write_pool).await
+    }
+
+    /// Returns the longest time that a write retries after conflicts.
+    fn max_wait(&self) -> Duration {
+        self.write_pool.max_wait()
     }
 
     fn check_may_write(&self) -> Result<(), DbErr> {

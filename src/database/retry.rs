@@ -55,7 +55,19 @@ pub async fn with_retry<T, F>(operation: &'static str, attempt: impl FnMut() -> 
 where
     F: Future<Output = Result<T, TransactionError>>,
 {
-    let retried = retry(operation, attempt, |error| match error {
+    with_retry_for(MAX_DATABASE_WAIT, operation, attempt).await
+}
+
+/// Runs `attempt` like [`with_retry`]. Returns `UNAVAILABLE` if conflicts last longer than `max_wait`.
+pub(super) async fn with_retry_for<T, F>(
+    max_wait: Duration,
+    operation: &'static str,
+    attempt: impl FnMut() -> F,
+) -> Result<T, Error>
+where
+    F: Future<Output = Result<T, TransactionError>>,
+{
+    let retried = retry(max_wait, operation, attempt, |error| match error {
         TransactionError::Conflict(error) => Some(error),
         TransactionError::Error(_) => None,
     });
@@ -74,13 +86,14 @@ pub(super) async fn retry_read<T, F>(attempt: impl FnMut() -> F) -> Result<T, Db
 where
     F: Future<Output = Result<T, DbErr>>,
 {
-    retry("read", attempt, |error| is_conflict(error).then_some(error)).await
+    retry(MAX_DATABASE_WAIT, "read", attempt, |error| is_conflict(error).then_some(error)).await
 }
 
 /// Retries with exponential backoff and full jitter. Limits the time and not the number of attempts, because the next
 /// attempt may succeed even after many conflicts. Under the isolation level `serializable`, a busy row causes many
 /// consecutive conflicts.
 async fn retry<T, E, F>(
+    max_wait: Duration,
     operation: &'static str,
     mut attempt: impl FnMut() -> F,
     conflict_of: impl Fn(&E) -> Option<&DbErr>,
@@ -93,7 +106,7 @@ where
     loop {
         let outcome = attempt().await;
         let conflict = outcome.as_ref().err().and_then(&conflict_of);
-        let Some(conflict) = conflict.filter(|_| started.elapsed() <= MAX_DATABASE_WAIT) else { return outcome };
+        let Some(conflict) = conflict.filter(|_| started.elapsed() <= max_wait) else { return outcome };
         conflicts += 1;
         tracing::debug!(operation, conflicts, cause = describe(conflict), "transaction conflict, retrying");
         metrics::counter!("vivamo_retries_total", "operation" => operation).increment(1);

@@ -20,7 +20,7 @@ use tower::Service;
 
 use super::response_timeout::ResponseTimeout;
 use super::self_wake::poll_again_if_woken;
-use crate::config::ClientTimeouts;
+use crate::config::HttpTimeouts;
 
 /// The maximum number of open connections. Each connection costs a file descriptor and some memory, even if the client
 /// sends nothing.
@@ -41,7 +41,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
 pub async fn serve(
     listener: TcpListener,
     router: Router,
-    timeouts: ClientTimeouts,
+    timeouts: HttpTimeouts,
     open: Gauge,
     stop: impl Future<Output = ()>,
 ) {

@@ -33,7 +33,7 @@ use ipnet::IpNet;
 use tower_http::cors::{AllowHeaders, CorsLayer};
 use tower_http::set_header::SetResponseHeaderLayer;
 
-use crate::config::HttpSettings;
+use crate::config::{HttpSettings, HttpTimeouts};
 use crate::database::RunningRequests;
 use crate::graphql::{Schema, introspection};
 use crate::service::Services;
@@ -45,16 +45,17 @@ struct Shared {
     services: Arc<Services>,
     schema: Schema,
     trusted_proxies: Vec<IpNet>,
+    timeouts: HttpTimeouts,
     in_flight: graphql::InFlight,
     running: RunningRequests,
 }
 
 /// Returns the router of the API: all paths but `/metrics`.
 pub async fn router(settings: HttpSettings, services: Arc<Services>, schema: Schema, probes: &Arc<Probes>) -> Router {
-    let HttpSettings { graphiql, trusted_proxies, cors_origins, .. } = settings;
+    let HttpSettings { graphiql, trusted_proxies, cors_origins, timeouts, .. } = settings;
     let graphiql = graphiql.unwrap_or(services.environment == Environment::Sandbox);
     let (in_flight, running) = Default::default();
-    let state = Arc::new(Shared { services, schema, trusted_proxies, in_flight, running });
+    let state = Arc::new(Shared { services, schema, trusted_proxies, timeouts, in_flight, running });
     let graphql = any(graphql::handle);
     let graphql = if cors_origins.is_empty() { graphql } else { graphql.layer(cors(cors_origins)) };
     let mut router = Router::new().route("/graphql", graphql);

@@ -17,7 +17,7 @@ use vivamo::service::Actor;
 use vivamo::service::customers::{CreateOutcome, CustomerChanges, CustomerDraft, CustomerRef};
 
 use support::proxy::{Cut, Proxy};
-use support::{Backend, Caller, TestApp, both, run};
+use support::{Backend, Caller, TestApp, Timeouts, both, run};
 
 async fn actor(app: &TestApp, caller: &Caller) -> Actor {
     app.services.api_keys.authenticate(&caller.key, None).await.unwrap()
@@ -303,15 +303,16 @@ async fn only_the_write_that_the_database_rejects_fails() {
 async fn a_write_that_waits_for_a_lock_does_not_delay_its_batch() {
     run(Backend::Postgres, Environment::Sandbox, async |app| {
         let own = app.operator("Own").await;
+        let replica = app.replica_with_timeouts(Timeouts::with_short_locks()).await;
         for id in ["a", "b", "c"] {
             app.created(&own, id, json!({ "email": format!("{id}@example.com") })).await;
         }
-        let actor = actor(app, &own).await;
+        let actor = actor(&replica, &own).await;
         let keyed = |id: &str| CustomerDraft {
             idempotency_key: Some(IdempotencyKey::parse(id).unwrap()),
             ..new(id, &format!("{id}@example.com"))
         };
-        assert_eq!(create(app, &actor, keyed("e")).await, "CREATED");
+        assert_eq!(create(&replica, &actor, keyed("e")).await, "CREATED");
         let expire = "UPDATE idempotency_key SET expires_at = now() - interval '1 second'";
         support::postgres::execute(app.database_url(), expire).await.unwrap();
 
@@ -322,7 +323,7 @@ async fn a_write_that_waits_for_a_lock_does_not_delay_its_batch() {
         holder.execute_unprepared("SELECT 1 FROM idempotency_key FOR UPDATE").await.unwrap();
         let rename = |id: &str| {
             update(
-                app,
+                &replica,
                 &actor,
                 CustomerChanges { data: Values { first_name: Set(name("Ada")), ..Default::default() }, ..changes(id) },
             )
@@ -330,14 +331,15 @@ async fn a_write_that_waits_for_a_lock_does_not_delay_its_batch() {
         let reuse_key = CustomerDraft { idempotency_key: keyed("e").idempotency_key, ..new("f", "f@example.com") };
         let others = async {
             let updates = join_all(["a", "c"].map(rename));
-            let outcomes = join(updates, join_all(["d", "g"].map(|id| create(app, &actor, keyed(id))))).await;
+            let outcomes = join(updates, join_all(["d", "g"].map(|id| create(&replica, &actor, keyed(id))))).await;
             holder.commit().await.unwrap();
             outcomes
         };
-        let blocked = join(Box::pin(rename("b")), Box::pin(create(app, &actor, reuse_key)));
+        let blocked = join(Box::pin(rename("b")), Box::pin(create(&replica, &actor, reuse_key)));
         let (blocked, (updates, creates)) = join(blocked, others).await;
         assert_eq!((blocked.0.as_str(), blocked.1.as_str()), ("VERSION 2", "CREATED"));
         assert_eq!((updates, creates), (vec!["VERSION 2".to_owned(); 2], vec!["CREATED".to_owned(); 2]));
+        replica.stop().await;
     })
     .await;
 }

@@ -8,6 +8,7 @@ use entity::deployment::Environment;
 use entity::value::OperatorId;
 use sea_orm::ConnectionTrait;
 use serde_json::{Value, json};
+use vivamo::database::DatabaseTimeouts;
 use vivamo::keyed_hash::KeyedHash;
 use vivamo::open::{DatabaseSettings, open};
 use vivamo::service::{Actor, RequestInfo, ServiceSettings, now};
@@ -480,7 +481,8 @@ async fn a_dump_is_restored_into_a_younger_server() {
         support::postgres::execute(app.database_url(), restore).await.unwrap();
         let open = async |migrate| {
             let url = app.database_url().to_owned();
-            let settings = DatabaseSettings { url, migrate, wait: Duration::ZERO, observer: None };
+            let timeouts = DatabaseTimeouts::default();
+            let settings = DatabaseSettings { url, migrate, wait: Duration::ZERO, timeouts, observer: None };
             open(settings, ServiceSettings::new(Environment::Sandbox, KeyedHash::new(KEY_SECRET))).await
         };
         let failure = open(false).await.err().unwrap().to_string();

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use vivamo::config::LimitSettings;
 use vivamo::error::ErrorCode;
 
-use support::{Answer, Caller, TestApp, both};
+use support::{Answer, Caller, TestApp, Timeouts, both};
 
 /// Sends a request that fails with this code, and returns the codes of the answer.
 async fn codes_of(app: &TestApp, code: ErrorCode) -> Vec<String> {
@@ -101,13 +101,15 @@ async fn codes_of(app: &TestApp, code: ErrorCode) -> Vec<String> {
             Answer::read(request.send().await.unwrap()).await.codes()
         }
         ErrorCode::Unavailable => {
+            let replica = app.replica_with_timeouts(Timeouts::deployed()).await;
             // Another transaction blocks the create for longer than a request waits.
             let writer = app.database.begin_write().await.unwrap();
             if app.is_postgres() {
                 writer.execute_unprepared("LOCK TABLE customer IN ACCESS EXCLUSIVE MODE").await.unwrap();
             }
-            let answer = app.create(&own, "1", json!({ "email": "unavailable@example.com" })).await;
+            let answer = replica.create(&own, "1", json!({ "email": "unavailable@example.com" })).await;
             writer.commit().await.unwrap();
+            replica.stop().await;
             assert_eq!(answer.body["errors"][0]["extensions"]["retryable"], true);
             answer.codes()
         }

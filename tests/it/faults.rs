@@ -20,7 +20,7 @@ use vivamo::service::ServiceSettings;
 use vivamo::service::phone_lookup::{LineTypeLookup, LookupError};
 
 use support::proxy::{Cut, Proxy};
-use support::{Answer, Backend, Caller, KEY_SECRET, TestApp, both, run, run_on};
+use support::{Answer, Backend, Caller, KEY_SECRET, TestApp, Timeouts, both, run, run_on};
 
 async fn create_with_key(app: &TestApp, caller: &Caller) -> Answer {
     let create = "mutation ($input: CreateCustomerInput!) { createCustomer(input: $input) { replayed outcome } }";
@@ -144,8 +144,8 @@ async fn run_query(app: &TestApp, query: &BatchedQuery<2>, text: &str) -> String
 both!(requests_are_unavailable_if_all_connections_wait_for_a_lock, Sandbox, async |app| {
     // Uses two operators, because one operator cannot take all connections.
     let (operator, other) = (app.operator("A").await, app.operator("B").await);
-    let watcher = app.replica(app.database_url().to_owned()).await;
-    // A connection outside the service holds the lock, because the connections of the service have timeouts.
+    let replica = app.replica_with_timeouts(Timeouts::deployed()).await;
+    // A connection outside the service holds the lock, because on SQLite the service has only one that writes.
     let connection = sea_orm::Database::connect(app.database_url()).await.unwrap();
     let immediate = Some(sea_orm::SqliteTransactionMode::Immediate);
     let options = TransactionOptions { sqlite_transaction_mode: immediate, ..Default::default() };
@@ -158,30 +158,31 @@ both!(requests_are_unavailable_if_all_connections_wait_for_a_lock, Sandbox, asyn
     let requests = join_all((0..40).map(|number| {
         let data = json!({ "email": format!("{number}@example.com") });
         let (operator, id) = (if number % 2 == 0 { &operator } else { &other }, number.to_string());
+        let replica = &replica;
         async move {
-            if app.is_postgres() {
-                app.graphql(operator, page, json!({})).await
+            if replica.is_postgres() {
+                replica.graphql(operator, page, json!({})).await
             } else {
-                app.create(operator, &id, data).await
+                replica.create(operator, &id, data).await
             }
         }
     }));
     let health = async {
-        // On PostgreSQL, `watcher` counts the waiting requests, because all connections of `app` are in use. On SQLite,
-        // `wait_until_blocked` counts only the requests to `app`.
-        if app.is_postgres() { &watcher } else { app }.wait_until_blocked(9).await;
-        app.http.get(format!("{}/healthz", app.url)).send().await.unwrap().status().as_u16()
+        // On PostgreSQL, `app` counts the waiting requests, because all connections of `replica` are in use. On SQLite,
+        // `wait_until_blocked` counts only the requests to `replica`.
+        if app.is_postgres() { app } else { &replica }.wait_until_blocked(9).await;
+        app.http.get(format!("{}/healthz", replica.url)).send().await.unwrap().status().as_u16()
     };
     let (answers, health) = tokio::join!(requests, health);
     assert_eq!(health, 200);
-    watcher.stop().await;
     for answer in answers {
         let errors: Vec<Value> = answer.body["errors"].as_array().unwrap().clone();
         assert_eq!(answer.codes(), ["UNAVAILABLE"], "{errors:?}");
     }
     holder.rollback().await.unwrap();
-    app.created(&operator, "user-1", json!({ "email": "ada@example.com" })).await;
+    replica.created(&operator, "user-1", json!({ "email": "ada@example.com" })).await;
     assert_eq!(app.count_rows("customer").await, 1);
+    replica.stop().await;
 });
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -227,24 +228,24 @@ async fn a_locked_row_delays_its_own_writers_only() {
         let (own, other) = (app.operator("Own").await, app.operator("Other").await);
         app.created(&own, "locked", json!({ "email": "locked@example.com" })).await;
         app.created(&own, "free", json!({ "email": "free@example.com" })).await;
-        let watcher = app.replica(app.database_url().to_owned()).await;
-        let holder = watcher.database.begin_write().await.unwrap();
+        let replica = app.replica_with_timeouts(Timeouts::with_short_locks()).await;
+        let holder = app.database.begin_write().await.unwrap();
         let lock = "SELECT 1 FROM customer WHERE email = 'locked@example.com' FOR UPDATE";
         holder.execute_unprepared(lock).await.unwrap();
 
         let customer = json!({ "externalCustomerId": "locked" });
         let updates = join_all((0..UPDATES).map(|number| {
             let data = json!({ "firstName": format!("Ada {number}") });
-            app.update(&own, customer.clone(), data)
+            replica.update(&own, customer.clone(), data)
         }));
         let others = async {
-            watcher.wait_until_blocked(1).await;
+            app.wait_until_blocked(1).await;
             for number in 0..5 {
                 let (id, email) = (number.to_string(), format!("{number}@example.com"));
-                app.created(&other, &id, json!({ "email": email })).await;
+                replica.created(&other, &id, json!({ "email": email })).await;
                 let free = json!({ "externalCustomerId": "free" });
-                app.updated(&own, free, json!({ "lastName": format!("King {number}") })).await;
-                app.query(&own, "{ customers(first: 1) { nodes { id } } }").await;
+                replica.updated(&own, free, json!({ "lastName": format!("King {number}") })).await;
+                replica.query(&own, "{ customers(first: 1) { nodes { id } } }").await;
             }
             holder.commit().await.unwrap();
         };
@@ -255,7 +256,7 @@ async fn a_locked_row_delays_its_own_writers_only() {
             .collect();
         versions.sort_unstable();
         assert_eq!(versions, (2..=UPDATES as u64 + 1).collect::<Vec<_>>());
-        watcher.stop().await;
+        replica.stop().await;
     })
     .await;
 }

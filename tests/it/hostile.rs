@@ -20,7 +20,7 @@ use vivamo::service::customers::{CreateOutcome, CustomerChanges, CustomerDraft, 
 use vivamo::service::{Actor, RequestInfo};
 
 use support::attacks::attacks;
-use support::{Caller, TestApp, both};
+use support::{Caller, TestApp, Timeouts, both};
 
 // Each inner list is one part of a UNION, and SQLite limits the number of parts in a statement.
 both!(the_largest_nested_pages_are_answered, Sandbox, async |app| {
@@ -141,6 +141,7 @@ both!(a_response_that_grows_too_large_is_not_built, Sandbox, async |app| {
 both!(a_client_that_reads_a_few_bytes_at_a_time_does_not_keep_its_memory, Sandbox, async |app| {
     let operator = app.operator("A").await;
     create_long_addresses(app, &operator).await;
+    let replica = app.replica_with_timeouts(Timeouts::with_short_clients()).await;
     // The responses have nearly the maximum size. Four such responses use nearly all memory of a key, so a fifth
     // response must wait.
     let query = LARGE_RESPONSE.replacen("40", "30", 1);
@@ -154,24 +155,25 @@ both!(a_client_that_reads_a_few_bytes_at_a_time_does_not_keep_its_memory, Sandbo
     let read_slowly = async || {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(4096).unwrap();
-        let mut client = socket.connect(app.url.trim_start_matches("http://").parse().unwrap()).await.unwrap();
+        let mut client = socket.connect(replica.url.trim_start_matches("http://").parse().unwrap()).await.unwrap();
         client.write_all(request.as_bytes()).await.unwrap();
         client.read_exact(&mut [0; 64]).await.unwrap();
         started.add_permits(1);
         loop {
             let _ = client.read(&mut [0; 64]).await;
             // This request makes a pause between two reads.
-            app.query(&operator, "{ viewer { role } }").await;
+            replica.query(&operator, "{ viewer { role } }").await;
         }
     };
     let read_at_once = async {
         let _ = started.acquire_many(4).await.unwrap();
-        app.graphql(&operator, &query, json!({})).await
+        replica.graphql(&operator, &query, json!({})).await
     };
     tokio::select! {
         _ = join_all((0..4).map(|_| read_slowly())) => {}
         answer = read_at_once => assert_eq!(answer.codes(), Vec::<String>::new()),
     }
+    replica.stop().await;
 });
 
 both!(a_write_does_not_reveal_a_customer_by_the_size_of_its_lookups, Sandbox, async |app| {

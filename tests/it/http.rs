@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use support::{Answer, Backend, Caller, TestApp, both, run};
+use support::{Answer, Backend, Caller, TestApp, Timeouts, both, run};
 
 const QUERY: &str = r#"{"query":"{ viewer { role } }"}"#;
 
@@ -320,7 +320,8 @@ both!(each_request_has_its_own_id, Sandbox, async |app| {
 
 both!(slow_clients_are_disconnected_and_do_not_block_others, Sandbox, async |app| {
     let caller = app.operator("A").await;
-    let address = app.url.trim_start_matches("http://");
+    let replica = app.replica_with_timeouts(Timeouts::with_short_clients()).await;
+    let address = replica.url.trim_start_matches("http://");
     let mut slow = Vec::new();
     for number in 0..300 {
         let mut connection = TcpStream::connect(address).await.unwrap();
@@ -328,14 +329,15 @@ both!(slow_clients_are_disconnected_and_do_not_block_others, Sandbox, async |app
         connection.write_all(first_bytes[number % 3]).await.unwrap();
         slow.push(connection);
     }
-    assert_eq!(app.query(&caller, "{ viewer { role } }").await["viewer"]["role"], "OPERATOR");
+    assert_eq!(replica.query(&caller, "{ viewer { role } }").await["viewer"]["role"], "OPERATOR");
     for mut connection in slow {
         // Another byte does not extend the timeout.
         let _ = connection.write_all(b"x").await;
         let mut rest = Vec::new();
-        let _ = timeout(Duration::from_secs(10), connection.read_to_end(&mut rest)).await.unwrap();
+        let _ = timeout(Duration::from_secs(60), connection.read_to_end(&mut rest)).await.unwrap();
     }
-    assert_eq!(app.query(&caller, "{ viewer { role } }").await["viewer"]["role"], "OPERATOR");
+    assert_eq!(replica.query(&caller, "{ viewer { role } }").await["viewer"]["role"], "OPERATOR");
+    replica.stop().await;
 });
 
 #[tokio::test]
@@ -399,7 +401,8 @@ both!(a_rejected_request_does_not_close_the_connection, Sandbox, async |app| {
 async fn a_body_that_does_not_arrive_is_rejected() {
     run(Backend::Sqlite, Environment::Sandbox, async |app| {
         let key = app.operator("A").await.key;
-        let mut client = TcpStream::connect(app.url.trim_start_matches("http://")).await.unwrap();
+        let replica = app.replica_with_timeouts(Timeouts::deployed()).await;
+        let mut client = TcpStream::connect(replica.url.trim_start_matches("http://")).await.unwrap();
         let head = format!(
             "POST /graphql HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\nContent-Type: application/json\r\n\
              Connection: close\r\nContent-Length: 100\r\n\r\n{{"
@@ -407,7 +410,8 @@ async fn a_body_that_does_not_arrive_is_rejected() {
         client.write_all(head.as_bytes()).await.unwrap();
         let mut response = String::new();
         client.read_to_string(&mut response).await.unwrap();
-        assert!(response.starts_with("HTTP/1.1 408 "), "{response}");
+        assert!(response.starts_with("HTTP/1.1 408 ") && response.contains("within 10 seconds"), "{response}");
+        replica.stop().await;
     })
     .await;
 }
@@ -426,13 +430,15 @@ both!(a_malformed_body_is_rejected, Sandbox, async |app| {
 });
 
 both!(clients_that_do_not_read_are_disconnected, Sandbox, async |app| {
-    let address = app.url.trim_start_matches("http://");
+    let replica = app.replica_with_timeouts(Timeouts::with_short_clients()).await;
+    let address = replica.url.trim_start_matches("http://");
     let requests = "GET /graphql HTTP/1.1\r\nHost: x\r\n\r\n".repeat(500_000);
     let mut client = TcpStream::connect(address).await.unwrap();
     // The responses fill all buffers between the service and the client. The service then waits for the client until
     // the response timeout, and closes the connection.
     let written = timeout(Duration::from_secs(60), client.write_all(requests.as_bytes())).await.unwrap();
     assert!(written.is_err(), "the service read all requests");
+    replica.stop().await;
 });
 
 both!(error_messages_do_not_repeat_values_of_the_wrong_type, Sandbox, async |app| {

@@ -143,8 +143,6 @@ async fn race(app: &TestApp, requests: &[Write<'_>]) -> Vec<String> {
         // blocks this row lock.
         holder.execute_unprepared("LOCK TABLE webhook IN EXCLUSIVE MODE").await.unwrap();
     }
-    // Opens the connection for the query below. Opening it later could take longer than the requests wait for a lock.
-    app.wait_until_blocked(0).await;
     let release = async {
         app.wait_until_blocked(requests.len()).await;
         holder.commit().await.unwrap();
@@ -593,12 +591,6 @@ both!(a_disconnect_while_missing_search_words_are_added, Sandbox, async |app| {
     let words = customer_word::Entity::find().filter(customer_word::Column::OperatorId.eq(operator));
     let word = words.one(app.database.reader()).await.unwrap().unwrap();
     postgres::execute(app.database_url(), "DELETE FROM customer_word").await.unwrap();
-    // Opens the connections of three transactions and of `wait_until_blocked`. A transaction waits for a lock at most
-    // 200 ms, and opening a connection can take longer. SQLite has one connection that writes.
-    let connections = if app.is_postgres() { 4 } else { 1 };
-    for transaction in join_all((0..connections).map(|_| app.database.begin_write())).await {
-        transaction.unwrap().commit().await.unwrap();
-    }
     // On PostgreSQL, `add_missing_words` locks the customer, and then waits until this transaction rolls back its
     // insert of the same word.
     let holder = app.database.begin_write().await.unwrap();

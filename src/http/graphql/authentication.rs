@@ -7,7 +7,7 @@ use axum::http::header;
 use axum::http::request::Parts;
 use ipnet::IpNet;
 
-use super::{HttpError, RequestLog, State, WORK_TIMEOUT, run_database_work};
+use super::{HttpError, RequestLog, State, run_database_work};
 use crate::database::{RequestContext, Tenant, describe, error_code};
 use crate::error::{ErrorCode, Violation};
 use crate::service::Actor;
@@ -36,7 +36,7 @@ pub async fn authenticate(state: &State, parts: &Parts, log: &mut RequestLog) ->
         is_sequential: false,
         running: state.running.clone(),
     };
-    match run_database_work(log.request_id, context, WORK_TIMEOUT, authentication).await? {
+    match run_database_work(state, log.request_id, context, state.timeouts.work, authentication).await? {
         Ok(actor) => Ok(actor),
         Err(AuthenticationError::Rejected(violation)) => Err(reject(violation).into()),
         Err(AuthenticationError::Failed(error)) => {

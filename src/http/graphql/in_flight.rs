@@ -25,9 +25,6 @@ const MAX_IN_FLIGHT: usize = 64;
 /// The maximum number of requests of one key that wait: half of the HTTP connections that a process accepts.
 const MAX_WAITING: usize = 2048;
 
-/// The longest time that a request waits.
-const MAX_SLOT_WAIT: Duration = Duration::from_secs(4);
-
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// Counts the requests in flight for each key.
@@ -63,8 +60,8 @@ impl Default for InFlight {
 
 impl InFlight {
     /// Waits until the caller's key may have one more request in flight. Fails with `RATE_LIMITED` if too many requests
-    /// wait, and with `UNAVAILABLE` after [`MAX_SLOT_WAIT`].
-    pub async fn enter(&self, caller: &Actor) -> Result<Slot, Violation> {
+    /// wait, and with `UNAVAILABLE` after `max_wait`.
+    pub async fn enter(&self, caller: &Actor, max_wait: Duration) -> Result<Slot, Violation> {
         let key = self.keys.get_with(caller.key(), Arc::default);
         let slot = |permit| {
             let response_size = Arc::new(ResponseSize::new(self.memory.clone(), key.memory.clone()));
@@ -74,13 +71,13 @@ impl InFlight {
             return Ok(slot(permit));
         }
         let _waiting = Waiting::join(&key.waiting, &self.waiting)?;
-        match timeout(MAX_SLOT_WAIT, key.slots.clone().acquire_owned()).await {
+        match timeout(max_wait, key.slots.clone().acquire_owned()).await {
             Ok(Ok(permit)) => Ok(slot(permit)),
             Ok(Err(_)) | Err(_) => {
                 let message = format!(
                     "This API key has {MAX_IN_FLIGHT} requests in flight, and this request has waited for {} seconds. It \
                      was not executed. Send fewer requests at the same time.",
-                    MAX_SLOT_WAIT.as_secs()
+                    max_wait.as_secs()
                 );
                 let violation = Violation::new(ErrorCode::Unavailable).with_message(message);
                 Err(violation.with_retry_after(Some(RETRY_AFTER)))
@@ -146,20 +143,21 @@ mod tests {
             disclosures_per_hour: None,
         };
         let (busy, other) = (key(), key());
+        let enter = |caller| in_flight.enter(caller, Duration::from_secs(60));
         let mut slots = Vec::new();
         for _ in 0..MAX_IN_FLIGHT {
-            slots.push(in_flight.enter(&busy).await.unwrap());
+            slots.push(enter(&busy).await.unwrap());
         }
-        let mut waiting: Vec<_> = (0..MAX_WAITING).map(|_| Box::pin(in_flight.enter(&busy))).collect();
+        let mut waiting: Vec<_> = (0..MAX_WAITING).map(|_| Box::pin(enter(&busy))).collect();
         for request in &mut waiting {
             assert!(poll!(request).is_pending());
         }
-        let rejected = in_flight.enter(&busy).await.err().unwrap();
+        let rejected = enter(&busy).await.err().unwrap();
         assert_eq!((rejected.code, rejected.retry_after), (ErrorCode::RateLimited, Some(RETRY_AFTER)));
-        assert!(pin!(in_flight.enter(&other)).await.is_ok());
+        assert!(pin!(enter(&other)).await.is_ok());
         // A request that stops waiting makes room for another request.
         waiting.pop();
-        let mut last = Box::pin(in_flight.enter(&busy));
+        let mut last = Box::pin(enter(&busy));
         assert!(poll!(&mut last).is_pending());
         slots.pop();
         assert!(waiting.remove(0).await.is_ok());

@@ -53,13 +53,6 @@ use request_log::RequestLog;
 pub use request_log::register_counters;
 use response::HttpError;
 
-/// The maximum time for authentication, for the arrival of the body, and for execution, each counted separately. On
-/// PostgreSQL, each statement has a shorter timeout of its own.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// The maximum time for the database work of a request. After this time, the database will most likely never respond.
-const WORK_TIMEOUT: Duration = Duration::from_secs(20);
-
 /// The maximum time for the database work of a mutation of the platform. It is longer, because the erasure of a
 /// customer with millions of history entries takes minutes.
 const PLATFORM_MUTATION_TIMEOUT: Duration = Duration::from_secs(300);
@@ -80,7 +73,7 @@ pub async fn handle(extract::State(state): extract::State<State>, request: Reque
     let (codes, mut response) = match process(&state, &parts, &mut body, accepted, &mut log).instrument(span).await {
         Ok(response) => response,
         Err(error) => {
-            parameters::discard(body).await;
+            parameters::discard(body, state.timeouts.rejected_body).await;
             (vec![error.violation.code], error.into_response(request_id))
         }
     };
@@ -110,15 +103,18 @@ async fn process(
         let message = "The response is application/graphql-response+json or application/json. Accept one of them.";
         return Err((StatusCode::NOT_ACCEPTABLE, message).into());
     };
-    let slot = state.in_flight.enter(&actor).await?;
+    let slot = state.in_flight.enter(&actor, state.timeouts.slot).await?;
     let (request_id, size) = (log.request_id, slot.response_size.clone());
     let finish = move |response, size: &ResponseSize| {
         let Rendered { response, codes } = graphql::render(response, request_id);
         (codes, response::from_graphql(response, media_type, size))
     };
     let is_get = parts.method == Method::GET;
-    let parameters =
-        if is_get { Parameters::from_url(&parts.uri) } else { Parameters::from_body(&parts.headers, body).await }?;
+    let parameters = if is_get {
+        Parameters::from_url(&parts.uri)
+    } else {
+        Parameters::from_body(&parts.headers, body, state.timeouts.request).await
+    }?;
 
     let staff = actor_header::read(&parts.headers)?;
     let variables = Variables::from_json(parameters.variables.into());
@@ -143,7 +139,7 @@ async fn process(
     let shows_cost = parts.headers.get(COST_HEADER).is_some_and(|value| value == "1");
     let is_of_platform = actor.operator().is_none();
     let work_timeout =
-        if checked.operation.is_mutation && is_of_platform { PLATFORM_MUTATION_TIMEOUT } else { WORK_TIMEOUT };
+        if checked.operation.is_mutation && is_of_platform { PLATFORM_MUTATION_TIMEOUT } else { state.timeouts.work };
     let (shared, work) = (state.clone(), log.work.clone());
     let context = RequestContext {
         tenant: actor.tenant(),
@@ -166,7 +162,7 @@ async fn process(
         }
         (finish(response, size), cost)
     });
-    let (response, cost) = run_database_work(request_id, context, work_timeout, execution).await?;
+    let (response, cost) = run_database_work(state, request_id, context, work_timeout, execution).await?;
     log.cost = cost;
     Ok(response)
 }
@@ -175,15 +171,16 @@ fn method_not_allowed(allowed: &'static str, message: &str) -> HttpError {
     HttpError::with_header(StatusCode::METHOD_NOT_ALLOWED, message, header::ALLOW, allowed)
 }
 
-/// Runs database work, and counts its statements. If the work takes longer than [`REQUEST_TIMEOUT`], the caller gets an
-/// error and the work goes on until `work_timeout`.
+/// Runs database work, and counts its statements. If the work takes longer than the timeout of a request, the caller
+/// gets an error and the work goes on until `work_timeout`.
 async fn run_database_work<T: Send + 'static>(
+    state: &State,
     request_id: RequestId,
     context: RequestContext,
     work_timeout: Duration,
     work: impl Future<Output = T> + Send + 'static,
 ) -> Result<T, HttpError> {
-    match timeout(REQUEST_TIMEOUT, run_to_completion(context, work_timeout, work)).await {
+    match timeout(state.timeouts.request, run_to_completion(context, work_timeout, work)).await {
         Ok(Ok(Ok(output))) => Ok(output),
         Ok(Err(_panic)) => Err(Violation::new(ErrorCode::Internal).into()),
         Ok(Ok(Err(_elapsed))) | Err(_elapsed) => {

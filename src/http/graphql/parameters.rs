@@ -12,8 +12,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use tokio::time::timeout;
 
+use super::HttpError;
 use super::media_type::is_json;
-use super::{HttpError, REQUEST_TIMEOUT};
 use crate::error::{ErrorCode, Violation};
 
 /// The maximum length of a body. A longer body is rejected without being parsed. Even the longest useful request is far
@@ -32,8 +32,8 @@ pub struct Parameters {
 
 impl Parameters {
     /// Reads the parameters from the body of a POST, which must be a JSON object. If the headers are rejected, the body
-    /// stays unread in `body`.
-    pub async fn from_body(headers: &HeaderMap, body: &mut Body) -> Result<Self, HttpError> {
+    /// stays unread in `body`. Waits for the body up to `max_time`.
+    pub async fn from_body(headers: &HeaderMap, body: &mut Body, max_time: Duration) -> Result<Self, HttpError> {
         const UNSUPPORTED: StatusCode = StatusCode::UNSUPPORTED_MEDIA_TYPE;
         if !is_json(headers) {
             let message = "Send the request as JSON, with the header Content-Type: application/json.";
@@ -43,9 +43,10 @@ impl Parameters {
             let message = "Send the body uncompressed, without the header Content-Encoding.";
             return Err(HttpError::with_header(UNSUPPORTED, message, header::ACCEPT_ENCODING, "identity"));
         }
-        let body = timeout(REQUEST_TIMEOUT, read_body(mem::take(body)))
-            .await
-            .map_err(|_| (StatusCode::REQUEST_TIMEOUT, "The request body did not arrive within 10 seconds."))??;
+        let body = timeout(max_time, read_body(mem::take(body))).await.map_err(|_| {
+            let message = format!("The request body did not arrive within {} seconds.", max_time.as_secs());
+            HttpError::from((StatusCode::REQUEST_TIMEOUT, &*message))
+        })??;
         let body = str::from_utf8(&body).map_err(|error| bad_request(&format!("The body is not UTF-8: {error}.")))?;
         let Value::Object(fields) = parse_json("The body", body.trim_start_matches('\u{feff}'))? else {
             return Err(bad_request("The body must be one JSON object. Send each operation in a request of its own."));
@@ -97,11 +98,10 @@ fn take<T: DeserializeOwned>(fields: &mut Map<String, Value>, name: &str, kind: 
     serde_json::from_value(value).map_err(|_| bad_request(&format!("`{name}` must be {kind}.")))
 }
 
-/// Reads the body of a rejected request, for at most a second, and keeps none of it in memory. If the service did not
+/// Reads the body of a rejected request, for at most `max_time`, and keeps none of it in memory. If the service did not
 /// wait for the rest of the body, the connection would close after the response. The next request of the client on this
 /// connection would then fail.
-pub async fn discard(body: Body) {
-    const MAX_TIME: Duration = Duration::from_secs(1);
+pub async fn discard(body: Body, max_time: Duration) {
     let (mut chunks, mut length) = (body.into_data_stream(), 0);
     let read = async {
         while let Some(Ok(chunk)) = chunks.next().await
@@ -110,7 +110,7 @@ pub async fn discard(body: Body) {
             length += chunk.len();
         }
     };
-    let _ = timeout(MAX_TIME, read).await;
+    let _ = timeout(max_time, read).await;
 }
 
 /// Reads a body. Fails if the body is too long, was cut off or is malformed. If the body is too long, continues to read

@@ -14,8 +14,8 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use vivamo::app::{App, AppSettings};
-use vivamo::config::{ClientTimeouts, HttpSettings, LimitSettings};
-use vivamo::database::Database;
+use vivamo::config::{HttpSettings, HttpTimeouts, LimitSettings};
+use vivamo::database::{Database, DatabaseTimeouts};
 use vivamo::keyed_hash::KeyedHash;
 use vivamo::open::DatabaseSettings;
 use vivamo::service::api_keys::KeyRequest;
@@ -43,6 +43,43 @@ pub struct TestApp {
     server: JoinHandle<()>,
 }
 
+/// The time limits of a service under test.
+#[derive(Clone, Copy, Default)]
+pub struct Timeouts {
+    pub database: DatabaseTimeouts,
+    pub http: HttpTimeouts,
+}
+
+impl Timeouts {
+    /// The defaults of the deployed service, for tests of the limits.
+    pub fn deployed() -> Self {
+        Self::default()
+    }
+
+    /// Limits that no test reaches, even on a slow machine. They are longer than `wait_until_blocked` waits, so that
+    /// no transaction stops waiting for a lock before all of them wait.
+    pub fn long() -> Self {
+        const LONG: Duration = Duration::from_secs(120);
+        let database = DatabaseTimeouts { wait: LONG, lock: LONG, statement: LONG, idle_in_transaction: LONG };
+        let http =
+            HttpTimeouts { idle: LONG, response: LONG, rejected_body: LONG, slot: LONG, request: LONG, work: 2 * LONG };
+        Self { database, http }
+    }
+
+    /// Long limits, but a client may take only two seconds to send the head of a request, and to read a response.
+    pub fn with_short_clients() -> Self {
+        let (long, short) = (Self::long(), Duration::from_secs(2));
+        Self { http: HttpTimeouts { idle: short, response: short, ..long.http }, ..long }
+    }
+
+    /// Long limits, but a statement waits for a lock only for as long as in the deployed service. Then the transaction
+    /// starts again, and gives its connection to others.
+    pub fn with_short_locks() -> Self {
+        let long = Self::long();
+        Self { database: DatabaseTimeouts { lock: DatabaseTimeouts::default().lock, ..long.database }, ..long }
+    }
+}
+
 /// An API key and its operator.
 #[derive(Clone, Debug)]
 pub struct Caller {
@@ -56,8 +93,8 @@ pub fn http_client() -> reqwest::Client {
     // reqwest panics without a default provider, even for plain HTTP.
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder()
-        // This timeout is shorter than the idle timeout of the service, so that no request is sent on a connection that
-        // is being closed.
+        // This timeout is shorter than every idle timeout of the service, so that no request is sent on a connection
+        // that is being closed.
         .pool_idle_timeout(Duration::from_millis(500))
         // The services of the tests use no TLS, so the certificates of the system are not parsed for each test.
         .tls_certs_only([])
@@ -78,7 +115,8 @@ impl TestApp {
 
     /// Starts the service with other settings. Returns `None` under the same condition as [`start`](Self::start).
     pub async fn start_with(backend: Backend, settings: ServiceSettings) -> Option<Self> {
-        Some(Self::start_on(TestDatabase::create(backend).await?, settings, Arc::default()).await)
+        let test_database = TestDatabase::create(backend).await?;
+        Some(Self::start_on(test_database, settings, Timeouts::long(), Arc::default()).await)
     }
 
     /// Starts another server on the same database, without limits. `database_url` leads to the database, directly or
@@ -90,12 +128,21 @@ impl TestApp {
     /// Starts another server on the same database, with limits.
     pub async fn replica_with(&self, database_url: String, limits: LimitSettings) -> Self {
         let settings = ServiceSettings { limits, ..default_settings(self.services.environment) };
-        Self::start_on(TestDatabase::existing(database_url), settings, self.exchanges.clone()).await
+        let test_database = TestDatabase::existing(database_url);
+        Self::start_on(test_database, settings, Timeouts::long(), self.exchanges.clone()).await
+    }
+
+    /// Starts another server on the same database, without rate limits, and with these time limits.
+    pub async fn replica_with_timeouts(&self, timeouts: Timeouts) -> Self {
+        let test_database = TestDatabase::existing(self.database_url().to_owned());
+        let settings = default_settings(self.services.environment);
+        Self::start_on(test_database, settings, timeouts, self.exchanges.clone()).await
     }
 
     async fn start_on(
         test_database: TestDatabase,
         settings: ServiceSettings,
+        timeouts: Timeouts,
         exchanges: Arc<Mutex<Vec<Exchange>>>,
     ) -> Self {
         logs::start();
@@ -107,6 +154,7 @@ impl TestApp {
                 url: test_database.url.clone(),
                 migrate: true,
                 wait: Duration::ZERO,
+                timeouts: timeouts.database,
                 observer: Some(observer),
             },
             services: settings,
@@ -114,7 +162,7 @@ impl TestApp {
             http: HttpSettings {
                 metrics: None,
                 graphiql: Some(true),
-                client_timeouts: ClientTimeouts { idle: Duration::from_secs(2), response: Duration::from_secs(2) },
+                timeouts: timeouts.http,
                 trusted_proxies: vec!["127.0.0.1/32".parse().unwrap()],
                 cors_origins: vec![HeaderValue::from_static("https://dashboard.example")],
             },
