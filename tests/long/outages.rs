@@ -224,6 +224,8 @@ async fn disconnected_clients_do_not_end_database_connections() {
     let mut known = HashSet::new();
     for round in 0..10 {
         let holder = servers.database.begin_write().await.unwrap();
+        // Requests whose client has disconnected may still hold locks.
+        holder.execute_unprepared("SET LOCAL lock_timeout = 0").await.unwrap();
         holder.execute_unprepared("LOCK TABLE customer IN SHARE MODE").await.unwrap();
         let ids: Vec<_> = (0..20).map(|number| format!("{round}-{number}")).collect();
         let requests = join_all(ids.iter().map(|id| {
@@ -254,8 +256,15 @@ async fn requests_accepted_before_the_stop_are_answered() {
     };
     // The first requests open connections. Opening them later could take longer than a request waits for a lock.
     join_all(operators.iter().enumerate().map(create)).await;
+    // This trigger waits for a lock without a timeout, so that all requests wait at the same time.
+    let wait = "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+                PERFORM set_config('lock_timeout', '0', true); PERFORM pg_advisory_xact_lock_shared(1); \
+                RETURN NEW; END $$; \
+                CREATE TRIGGER wait BEFORE INSERT ON customer FOR EACH ROW EXECUTE FUNCTION wait()";
+    postgres::execute(servers.url(), wait).await.unwrap();
     let holder = servers.database.begin_write().await.unwrap();
-    holder.execute_unprepared("LOCK TABLE customer IN SHARE MODE").await.unwrap();
+    let hold = "SET LOCAL idle_in_transaction_session_timeout = 0; SELECT pg_advisory_xact_lock(1)";
+    holder.execute_unprepared(hold).await.unwrap();
     let requests = join_all((10..).zip(&operators).map(create));
     let stop = async {
         let blocked = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
