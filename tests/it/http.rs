@@ -518,19 +518,26 @@ both!(only_configured_cors_origins_are_allowed, Sandbox, async |app| {
 
 both!(each_request_logs_one_line, Sandbox, async |app| {
     let caller = app.operator("A").await;
-    app.query(&caller, "{ viewer { role } }").await;
     let query = "query Dashboard($email: String) { customers(filter: { email: $email }) { edges { cursor } } }";
-    let answer = app.graphql(&caller, query, json!({ "email": "ada@example.com" })).await;
-    let id = answer.headers["x-request-id"].to_str().unwrap();
-    let log = support::logs::read();
-    let lines: Vec<Value> =
-        log.lines().filter(|line| line.contains(id)).map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(lines.len(), 1, "{lines:?}");
-    let line = &lines[0];
-    assert_eq!(
-        (&line["operator"], &line["kind"], &line["operation"]),
-        (&json!(caller.operator), &json!("query"), &json!("Dashboard"))
-    );
-    assert_eq!((&line["status"], &line["codes"], &line["statements"]), (&json!(200), &json!(""), &json!(1)));
-    assert!(line["key"].as_str().unwrap().starts_with("key_") && line["milliseconds"].is_u64());
+    for (caller, operator) in [(&caller, &*caller.operator), (&app.platform(), "platform")] {
+        let answer = app.graphql(caller, query, json!({ "email": "ada@example.com" })).await;
+        let id = answer.headers["x-request-id"].to_str().unwrap();
+        let log = support::logs::read();
+        let lines: Vec<Value> =
+            log.lines().filter(|line| line.contains(id)).map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        let line = &lines[0];
+        assert_eq!(
+            (&line["operator"], &line["kind"], &line["operation"]),
+            (&json!(operator), &json!("query"), &json!("Dashboard"))
+        );
+        assert_eq!((&line["status"], &line["codes"]), (&json!(200), &json!("")));
+        assert!(line["milliseconds"].is_u64());
+        if operator == "platform" {
+            // No statement looks up the platform key.
+            assert_eq!((&line["key"], &line["statements"]), (&Value::Null, &json!(1)));
+        } else {
+            assert!(line["key"].as_str().unwrap().starts_with("key_"));
+        }
+    }
 });

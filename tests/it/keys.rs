@@ -1,5 +1,7 @@
 //! API keys: authentication, expiry and revocation, and their management by the platform.
 
+use std::time::{Duration, Instant};
+
 use entity::api_key::Access;
 use entity::deployment::Environment;
 use entity::value::ApiKeyId;
@@ -220,10 +222,17 @@ both!(a_key_revoked_on_one_replica_is_rejected_on_another_within_a_second, Sandb
 });
 
 both!(a_recently_used_key_is_authenticated_from_the_cache, Sandbox, async |app| {
-    let own = app.operator("Own").await;
-    // The first request reads the key and its operator in one statement.
-    let (_, statements) = app.all_statements_of(app.query(&own, "{ viewer { role } }")).await;
-    assert_eq!(statements.len(), 1, "{statements:?}");
-    let (_, statements) = app.all_statements_of(app.query(&own, "{ viewer { role } }")).await;
-    assert_eq!(statements, Vec::<String>::new());
+    loop {
+        let own = app.operator("Own").await;
+        let since = Instant::now();
+        // The first request reads the key and its operator in one statement.
+        let (_, statements) = app.all_statements_of(app.query(&own, "{ viewer { role } }")).await;
+        assert_eq!(statements.len(), 1, "{statements:?}");
+        let (_, statements) = app.all_statements_of(app.query(&own, "{ viewer { role } }")).await;
+        // On a slow machine, the cached key may be out of date already. Then the loop tries again with a new key.
+        if since.elapsed() < Duration::from_millis(800) {
+            assert_eq!(statements, Vec::<String>::new());
+            break;
+        }
+    }
 });

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use support::{Caller, TestApp, both};
+use support::{Caller, TestApp, both, is_operator_lookup};
 
 const CUSTOMERS: &str = "query ($first: Int, $after: String, $last: Int, $before: String, \
     $filter: CustomerFilter, $orderBy: CustomerOrder) { \
@@ -376,12 +376,16 @@ both!(nodes_take_the_same_statements_as_edges, Sandbox, async |app| {
     };
     let by_edges = lists(|fields| format!("edges {{ node {{ {fields} }} }}"));
     let by_nodes = lists(|fields| format!("nodes {{ {fields} }}"));
+    // Operators are cached for a short time, so a request on a slow machine may look them up once more.
+    let statements_of = async |caller: &Caller, query: &str| {
+        let (_, mut statements) = app.statements_of(app.query(caller, query)).await;
+        statements.retain(|sql| !is_operator_lookup(sql));
+        statements
+    };
     for caller in [&own, &app.platform()] {
         for (by_edges, by_nodes) in by_edges.iter().zip(&by_nodes) {
-            // The first request reads the operators into memory.
-            app.query(caller, by_edges).await;
-            let (_, statements_by_edges) = app.statements_of(app.query(caller, by_edges)).await;
-            let (_, statements_by_nodes) = app.statements_of(app.query(caller, by_nodes)).await;
+            let statements_by_edges = statements_of(caller, by_edges).await;
+            let statements_by_nodes = statements_of(caller, by_nodes).await;
             assert!(!statements_by_edges.is_empty());
             assert_eq!(statements_by_nodes, statements_by_edges, "{by_nodes}");
         }

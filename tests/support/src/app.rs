@@ -285,12 +285,7 @@ impl TestApp {
     pub async fn statements_of<T>(&self, future: impl Future<Output = T>) -> (T, Vec<String>) {
         let (output, mut statements) = self.all_statements_of(future).await;
         statements.retain(|sql| !is_key_lookup(sql));
-        let is_operator_lookup = |sql: &String| {
-            [" IN", " = ANY"]
-                .iter()
-                .any(|list| sql.contains(&format!(r#"FROM "operator" WHERE "operator"."id"{list}"#)))
-        };
-        if let Some(lookup) = statements.iter().position(is_operator_lookup) {
+        if let Some(lookup) = statements.iter().position(|sql| is_operator_lookup(sql)) {
             statements.remove(lookup);
         }
         (output, statements)
@@ -367,6 +362,11 @@ impl TestApp {
 /// Recognizes the statement that authenticates a request.
 pub fn is_key_lookup(sql: &str) -> bool {
     sql.contains(r#"FROM "api_key""#)
+}
+
+/// Recognizes a lookup of operators by their ids.
+pub fn is_operator_lookup(sql: &str) -> bool {
+    [" IN", " = ANY"].iter().any(|list| sql.contains(&format!(r#"FROM "operator" WHERE "operator"."id"{list}"#)))
 }
 
 const FIELDS: &str = "{ id externalCustomerId email phone firstName lastName \
