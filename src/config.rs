@@ -180,10 +180,21 @@ pub struct LimitSettings {
     /// to a customer that is not connected to the operator (0 = unlimited)
     #[arg(long, env = "VIVAMO_DISCLOSURES_PER_HOUR", value_name = "COUNT", default_value_t = 100)]
     pub disclosures_per_hour: u32,
+
+    /// The longest time that a request waits for disclosures that other requests have reserved. Most reservations end
+    /// after some milliseconds. This field has no flag, because only tests change its value.
+    #[arg(skip = Self::RESERVATION_WAIT)]
+    pub reservation_wait: Duration,
 }
 
 impl LimitSettings {
-    pub const OFF: Self = Self { cost_per_second: 0, auth_failures_per_minute: 0, disclosures_per_hour: 0 };
+    const RESERVATION_WAIT: Duration = Duration::from_secs(1);
+    pub const OFF: Self = Self {
+        cost_per_second: 0,
+        auth_failures_per_minute: 0,
+        disclosures_per_hour: 0,
+        reservation_wait: Self::RESERVATION_WAIT,
+    };
 }
 
 /// The restrictions of emails and phones.

@@ -37,14 +37,14 @@ pub struct Limits {
     /// Buckets by the address or network of the client.
     auth_failures: TokenBuckets<IpAddr>,
     disclosures: TokenBuckets<OperatorId>,
+    /// The longest time that a request waits for disclosures that other requests have reserved.
+    max_reservation_wait: Duration,
     /// Notified each time a reservation ends.
     reservation_ended: Arc<Notify>,
 }
 
-/// The longest time that a request waits for disclosures that other requests have reserved. If they are still reserved
-/// after this time, the request is rejected, and the error asks the client to wait for the same time before a retry.
-/// Most reservations end after some milliseconds.
-const MAX_RESERVATION_WAIT: Duration = Duration::from_secs(1);
+/// The time that a client must wait before a retry if other requests have reserved the disclosures that it needs.
+const RETRY_AFTER_RESERVATIONS: Duration = Duration::from_secs(1);
 
 /// The limits that reject requests.
 #[derive(Clone, Copy, EnumIter)]
@@ -104,12 +104,14 @@ impl DisclosureKind {
 
 impl Limits {
     pub fn new(settings: LimitSettings) -> Self {
-        let LimitSettings { cost_per_second, auth_failures_per_minute, disclosures_per_hour } = settings;
+        let LimitSettings { cost_per_second, auth_failures_per_minute, disclosures_per_hour, reservation_wait } =
+            settings;
         const SECOND: Duration = Duration::from_secs(1);
         Self {
             costs: TokenBuckets::new(cost_per_second, SECOND, 10),
             auth_failures: TokenBuckets::new(auth_failures_per_minute, 60 * SECOND, 1),
             disclosures: TokenBuckets::with_changing_capacity(disclosures_per_hour, 3600 * SECOND),
+            max_reservation_wait: reservation_wait,
             reservation_ended: Arc::default(),
         }
     }
@@ -159,7 +161,7 @@ impl Limits {
                 }
             }
         };
-        timeout(MAX_RESERVATION_WAIT, take).await.unwrap_or(Err(Shortage::HeldByReservations))
+        timeout(self.max_reservation_wait, take).await.unwrap_or(Err(Shortage::HeldByReservations))
     }
 
     /// Takes `values` disclosures, at most the operator's budget, from the operator's bucket, and returns a
@@ -275,7 +277,7 @@ fn rate_limited(limit: Limit, message: &str, shortage: Shortage) -> Violation {
     limit.counter().increment(1);
     let retry_after = match shortage {
         Shortage::RefillsIn(time) => time,
-        Shortage::HeldByReservations => MAX_RESERVATION_WAIT,
+        Shortage::HeldByReservations => RETRY_AFTER_RESERVATIONS,
     };
     Violation::new(ErrorCode::RateLimited).with_message(message).with_retry_after(Some(retry_after))
 }

@@ -1,6 +1,6 @@
 //! Rate limits: the cost of requests by key, authentication failures by address, disclosures by operator.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use entity::api_key::Access;
 use entity::deployment::Environment;
@@ -399,7 +399,9 @@ both!(each_disclosed_value_counts, Sandbox, async |app| {
 
 both!(requests_wait_for_reserved_disclosures, Sandbox, async |app| {
     // Each of the requests reserves two disclosures, so half of them wait for the other half.
-    let replica = replica_with_limits(app, LimitSettings { disclosures_per_hour: 4, ..LimitSettings::OFF }).await;
+    let reservation_wait = Duration::from_secs(60);
+    let limits = LimitSettings { disclosures_per_hour: 4, reservation_wait, ..LimitSettings::OFF };
+    let replica = replica_with_limits(app, limits).await;
     let own = replica.operator("Fresh").await;
     let creates = (0..4).map(|number| {
         let (id, phone) = (number.to_string(), format!("+1415555{:04}", 2000 + number));
@@ -444,7 +446,12 @@ both!(reserved_disclosures_are_not_reported_as_used_up, Sandbox, async |app| {
 });
 
 both!(a_message_says_which_limit_was_reached, Sandbox, async |app| {
-    let limits = LimitSettings { cost_per_second: 1, auth_failures_per_minute: 1, disclosures_per_hour: 1 };
+    let limits = LimitSettings {
+        cost_per_second: 1,
+        auth_failures_per_minute: 1,
+        disclosures_per_hour: 1,
+        ..LimitSettings::OFF
+    };
     let replica = replica_with_limits(app, limits).await;
     let (own, other) = (replica.operator("Own").await, app.operator("Other").await);
     app.created(&other, "1", json!({ "email": "1@example.com" })).await;
