@@ -191,7 +191,7 @@ async fn large_indexes_are_built_while_others_write() {
         connection.execute_unprepared(reset).await.unwrap();
         // A time limit that is shorter than the wait below.
         let (_, name) = app.database_url().rsplit_once('/').unwrap();
-        let limit = format!("ALTER DATABASE {name} SET statement_timeout = '50ms'");
+        let limit = format!("ALTER DATABASE {name} SET statement_timeout = '500ms'");
         connection.execute_unprepared(&limit).await.unwrap();
         // The build must wait for this transaction, which holds the lock of a writer.
         let writer = connection.begin().await.unwrap();
@@ -200,7 +200,7 @@ async fn large_indexes_are_built_while_others_write() {
         let others = async {
             app.wait_until_blocked(1).await;
             app.created(&operator, "1", json!({ "email": "ada@example.com" })).await;
-            writer.execute_unprepared("SET statement_timeout = 0; SELECT pg_sleep(0.1)").await.unwrap();
+            writer.execute_unprepared("SET statement_timeout = 0; SELECT pg_sleep(0.8)").await.unwrap();
             writer.commit().await.unwrap();
         };
         let (first, second, ()) = tokio::join!(migrate(), migrate(), others);

@@ -55,10 +55,9 @@ fn sender_settings() -> SenderSettings {
     SenderSettings::new(Environment::Sandbox, loopback)
 }
 
-/// Sender settings with a short timeout, for receivers that do not respond. The timeout is long enough for the request
-/// to arrive on a busy machine.
-fn impatient_settings() -> SenderSettings {
-    SenderSettings { timeout: Duration::from_secs(2), ..sender_settings() }
+/// Sender settings with a long timeout, for receivers that respond late.
+fn patient_settings() -> SenderSettings {
+    SenderSettings { timeout: Duration::from_secs(60), ..sender_settings() }
 }
 
 /// Settings with the clock of the computer.
@@ -113,7 +112,7 @@ impl<'a> Process<'a> {
                 self.deliveries.deliver_due().await.unwrap();
             }
         };
-        timeout(Duration::from_secs(30), deliver).await.expect("the deliveries end");
+        timeout(Duration::from_secs(60), deliver).await.expect("the deliveries end");
     }
 
     /// Calls `deliver_due` until the receiver has got a delivery. Returns the deliveries that the receiver got.
@@ -248,7 +247,8 @@ both!(a_failed_attempt_is_repeated_with_the_same_id_and_body, Sandbox, async |ap
     let receiver = Receiver::start().await;
     let webhook = endpoint(app, &operator, &receiver.url).await;
     let process = Process::start(app);
-    let impatient = process.start_other(impatient_settings());
+    // The timeout is long enough for the request to arrive on a slow machine.
+    let impatient = process.start_other(SenderSettings { timeout: Duration::from_secs(10), ..sender_settings() });
     let soon = (process.now() + TimeDelta::hours(1)).format("%a, %d %b %Y %H:%M:%S GMT");
     let status = |status, headers: &str| Reply::Status(status, headers.to_owned());
     // Each reply with its status, its failure, and the shortest and the longest backoff in seconds.
@@ -897,7 +897,7 @@ both!(an_endpoint_that_becomes_active_is_claimed_at_the_next_poll, Sandbox, asyn
             None => {}
         }
         let resolver = Arc::new(Rebinding { lookups: AtomicUsize::new(0), answers: vec![vec!["127.0.0.1"]] });
-        let sender = SenderSettings { timeout: Duration::from_secs(60), resolver, ..sender_settings() };
+        let sender = SenderSettings { resolver, ..patient_settings() };
         // The clock of the process is ahead of the clock of the server that changes the endpoint.
         let clock: Clock = Arc::new(|| now() + TimeDelta::seconds(3));
         let settings = DeliverySettings { clock, ..settings(sender) };
@@ -1053,7 +1053,7 @@ async fn an_answer_whose_result_is_not_stored_leads_to_the_same_delivery() {
         app.wait_for_feed().await;
         let (proxy, url) = Proxy::before(app.database_url()).await;
         let replica = app.replica(url.into()).await;
-        let process = Process::start(&replica);
+        let process = Process::start_with(&replica, patient_settings());
         let answer = Arc::new(Notify::new());
         receiver.plan(Reply::After(answer.clone(), 204));
         let lose_connection = async {

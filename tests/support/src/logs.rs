@@ -1,7 +1,7 @@
 //! The log of the service under test: written to a file, and searched for personal data, keys and SQL.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 use std::sync::{LazyLock, Mutex, Once};
 use std::thread::JoinHandle;
@@ -27,6 +27,20 @@ fn path() -> PathBuf {
 /// Reads everything that was logged so far, by all tests of this run.
 pub fn read() -> String {
     std::fs::read_to_string(path()).unwrap()
+}
+
+/// Returns the number of bytes that were logged so far.
+pub fn length() -> u64 {
+    std::fs::metadata(path()).unwrap().len()
+}
+
+/// Reads what was logged after the first `length` bytes.
+pub fn read_after(length: u64) -> String {
+    let (mut file, mut bytes) = (File::open(path()).unwrap(), Vec::new());
+    file.seek(SeekFrom::Start(length)).unwrap();
+    file.read_to_end(&mut bytes).unwrap();
+    // The first byte may be in the middle of a character of another test.
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 struct Log {
