@@ -183,17 +183,22 @@ impl Cursors {
         Some(Position { sort_key, id: Uuid::from_slice(id).ok()? })
     }
 
+    /// Returns the string that identifies the caller in the mask and the signature of a cursor.
+    fn caller_part(&self) -> String {
+        format!("{:?}", self.caller)
+    }
+
     /// Returns the accepted masks of the number of a position. A number is a position in the change feed of the whole
     /// platform. If an operator could read the numbers, it could compute how many changes other operators make.
     fn masks(&self, id: &[u8]) -> Accepted<i64> {
-        let masks = self.hash.accepted_digests("number in a cursor", &[format!("{:?}", self.caller).as_bytes(), id]);
+        let masks = self.hash.accepted_digests("number in a cursor", &[self.caller_part().as_bytes(), id]);
         // The default of 0 is never used, because a digest has 32 bytes.
         masks.map(|mask| mask.first_chunk().copied().map_or(0, i64::from_be_bytes))
     }
 
     /// Returns the accepted signatures of a position. New cursors get the current signature.
     fn signatures(&self, position: &[u8]) -> Accepted<Vec<u8>> {
-        let list = [self.list.signed_parts(), vec![format!("{:?}", self.caller)]].concat();
+        let list = [self.list.signed_parts(), vec![self.caller_part()]].concat();
         let parts: Vec<&[u8]> = list.iter().map(|part| part.as_bytes()).chain([position]).collect();
         self.hash.accepted_digests(PURPOSE, &parts).map(|mut signature| {
             signature.truncate(SIGNATURE_BYTES);
@@ -204,10 +209,15 @@ impl Cursors {
 
 #[cfg(test)]
 mod tests {
+    use entity::value::{ApiKeyId, EmailAddress, PhoneNumber, RequestId, SearchQuery};
     use proptest::prelude::*;
+    use sea_orm::Iterable;
 
     use super::*;
+    use crate::service::customers::{CustomerField, CustomerOrder, CustomerOrderField, TimeRange};
     use crate::service::now;
+
+    const ID: &str = "01h455vb4pex5vsknk084sn02q";
 
     fn cursors(hash: &KeyedHash, list: ListId) -> Cursors {
         Cursors { hash: hash.clone(), caller: None, list }
@@ -254,6 +264,107 @@ mod tests {
             number(7, one).abs_diff(number(8, other))
         };
         assert!(difference(Uuid::now_v7(), Uuid::now_v7()) > 1 << 20);
+    }
+
+    fn operator() -> OperatorId {
+        OperatorId::parse(&format!("op_{ID}")).expect("an id")
+    }
+
+    fn customer() -> CustomerId {
+        CustomerId::parse(&format!("cus_{ID}")).expect("an id")
+    }
+
+    // Cursors from older versions of the service must stay valid. Many of the strings contain the `Debug` output of
+    // types, so a renamed field or variant would change them.
+    #[test]
+    fn the_signed_parts_of_a_list_stay_the_same() {
+        let api_key = ApiKeyId::parse(&format!("key_{ID}")).expect("an id");
+        let request = RequestId::parse(&format!("req_{ID}")).expect("an id");
+        let time = DateTime::from_timestamp_micros(1_700_000_000_123_456);
+        let all_conditions = CustomerFilter {
+            search: SearchQuery::parse("ada@example.com").ok(),
+            email: EmailAddress::parse("ada@example.com").ok(),
+            phone: PhoneNumber::parse("+14155552671").ok(),
+            external_customer_id: ExternalCustomerId::parse("crm-1").ok(),
+            missing: CustomerField::iter().collect(),
+            email_verified: Some(true),
+            phone_verified: Some(false),
+            created_at: TimeRange { from: time, before: None },
+            connected_at: TimeRange { from: None, before: time },
+        };
+        let order = CustomerOrder { field: CustomerOrderField::ExternalCustomerId, descending: true };
+        let customers = |operator, filter, order| ListId::Customers(Arc::new(CustomerList { operator, filter, order }));
+        let defaults = |operator| customers(operator, CustomerFilter::default(), CustomerOrder::default());
+        let admin_events = |operator, api_key| ListId::AdminEvents(AdminEventFilter { operator, api_key });
+        let lists: [(ListId, &[&str]); 13] = [
+            (ListId::Operators, &["operators"]),
+            (
+                admin_events(Some(operator()), Some(api_key)),
+                &[
+                    "admin events",
+                    "AdminEventFilter { operator: Some(op_01h455vb4pex5vsknk084sn02q), \
+                     api_key: Some(key_01h455vb4pex5vsknk084sn02q) }",
+                ],
+            ),
+            (admin_events(None, None), &["admin events", "AdminEventFilter { operator: None, api_key: None }"]),
+            (ListId::OperatorsOfCustomer(customer()), &["operators of", "cus_01h455vb4pex5vsknk084sn02q"]),
+            (
+                ListId::Events(EventList::OfCustomer(customer())),
+                &["history by version", "cus_01h455vb4pex5vsknk084sn02q"],
+            ),
+            (ListId::Events(EventList::OfRequest(request)), &["events", "OfRequest(req_01h455vb4pex5vsknk084sn02q)"]),
+            (ListId::Events(EventList::OfApiKey(api_key)), &["events", "OfApiKey(key_01h455vb4pex5vsknk084sn02q)"]),
+            (ListId::Erasures, &["erasures"]),
+            (ListId::Changes, &["changes"]),
+            (ListId::Webhooks, &["webhooks"]),
+            (
+                defaults(None),
+                &[
+                    "customers",
+                    "(None, None, None, None)",
+                    "(None, [], TimeRange { from: None, before: None }, TimeRange { from: None, before: None }, \
+                     CustomerOrder { field: ConnectedAt, descending: false })",
+                ],
+            ),
+            (
+                defaults(Some(operator())),
+                &[
+                    "customers",
+                    "(None, None, None, None)",
+                    "(Some(op_01h455vb4pex5vsknk084sn02q), [], TimeRange { from: None, before: None }, \
+                     TimeRange { from: None, before: None }, CustomerOrder { field: ConnectedAt, descending: false })",
+                ],
+            ),
+            (
+                customers(Some(operator()), all_conditions, order),
+                &[
+                    "customers",
+                    "(Some([\"example\", \"com\", \"ada\", \"ada@example.com\"]), Some(\"ada@example.com\"), \
+                     Some(\"+14155552671\"), Some(\"crm-1\"))",
+                    "(Some(op_01h455vb4pex5vsknk084sn02q), [Email, FirstName, LastName, Phone, Address], \
+                     TimeRange { from: Some(2023-11-14T22:13:20.123456Z), before: None }, \
+                     TimeRange { from: None, before: Some(2023-11-14T22:13:20.123456Z) }, \
+                     CustomerOrder { field: ExternalCustomerId, descending: true })",
+                    "Some(true) Some(false)",
+                ],
+            ),
+        ];
+        for (list, parts) in lists {
+            assert_eq!(list.signed_parts(), parts);
+        }
+    }
+
+    #[test]
+    fn the_cursors_of_a_caller_stay_the_same() {
+        let position = Position { sort_key: SortKey::Number(7), id: *customer().as_uuid() };
+        for (caller, part, cursor) in [
+            (None, "None", "AYkKXayWd0u8zrMCCZqAVwT2oddFif_kv0kTQjsJdp4d"),
+            (Some(operator()), "Some(op_01h455vb4pex5vsknk084sn02q)", "AYkKXayWd0u8zrMCCZqAVwRP-tm-ycBfhIzyo-lk_00L"),
+        ] {
+            let cursors = Cursors::of(KeyedHash::new("one"), caller, ListId::Changes);
+            assert_eq!(cursors.caller_part(), part);
+            assert_eq!(cursors.encode(&position), cursor);
+        }
     }
 
     #[test]
