@@ -15,6 +15,20 @@ use vivamo::service::{Actor, ApiKeys, RequestInfo};
 
 use support::{Caller, KEY_SECRET, TestApp, both};
 
+/// The queries that fail with `FORBIDDEN` unless the caller is the platform.
+const PLATFORM_QUERIES: [&str; 3] = ["adminEvents", "customerEvents", "erasures"];
+
+/// The mutations that fail with `FORBIDDEN` unless the caller is the platform.
+const PLATFORM_MUTATIONS: [&str; 7] = [
+    "createOperator",
+    "updateOperator",
+    "createApiKey",
+    "revokeApiKey",
+    "revokeApiKeys",
+    "recordVerification",
+    "eraseCustomer",
+];
+
 /// The types of the introspection result, by name.
 struct Types(HashMap<String, Value>);
 
@@ -51,14 +65,7 @@ impl Types {
         match (text(&definition["kind"]), name) {
             ("ENUM", _) => text(&list(&definition["enumValues"])[0]["name"]).to_owned(),
             ("INPUT_OBJECT", _) => {
-                // An update needs `data` or an external id.
-                let is_required = |field: &&Value| field["type"]["kind"] == "NON_NULL" || field["name"] == "data";
-                let fields = list(&definition["inputFields"]);
-                let mut given: Vec<_> = fields.iter().filter(is_required).collect();
-                if given.is_empty() {
-                    given = fields.iter().take(1).collect();
-                }
-                let given = given.iter().map(|field| {
+                let given = needed_fields(definition).into_iter().map(|field| {
                     let value = match text(&field["name"]) {
                         "email" => "\"walker@example.com\"".to_owned(),
                         "operatorId" => ids["operator"].to_string(),
@@ -73,6 +80,26 @@ impl Types {
             (_, "Boolean") => "true".to_owned(),
             (_, "DateTime") => "\"2100-01-01T00:00:00Z\"".to_owned(),
             _ => "\"walk\"".to_owned(),
+        }
+    }
+
+    /// A GraphQL literal of a type that passes validation, but is not a valid value of most arguments.
+    fn invalid_value(&self, kind: &Value) -> String {
+        if kind["kind"] == "NON_NULL" {
+            return self.invalid_value(&kind["ofType"]);
+        }
+        let definition = &self.0[named_type(kind)];
+        match (text(&definition["kind"]), text(&definition["name"])) {
+            _ if kind["kind"] == "LIST" => "[]".to_owned(),
+            ("INPUT_OBJECT", _) => {
+                let fields = needed_fields(definition).into_iter();
+                let given =
+                    fields.map(|field| format!("{}: {}", text(&field["name"]), self.invalid_value(&field["type"])));
+                format!("{{ {} }}", given.collect::<Vec<_>>().join(", "))
+            }
+            (_, "Int") => "0".to_owned(),
+            (_, "ID" | "String") => "\"\"".to_owned(),
+            _ => self.value(kind, &Value::Null),
         }
     }
 
@@ -137,6 +164,30 @@ impl Types {
             })
             .collect()
     }
+
+    /// A request for each root field with invalid values of all arguments, with the name of the field.
+    fn invalid_requests(&self, root: &str) -> Vec<(String, String)> {
+        let operation = root.to_lowercase();
+        let fields = list(&self.0[root]["fields"]).iter().filter(|field| !list(&field["args"]).is_empty());
+        fields
+            .map(|field| {
+                let arguments = list(&field["args"]).iter();
+                let arguments = arguments
+                    .map(|argument| format!("{}: {}", text(&argument["name"]), self.invalid_value(&argument["type"])));
+                let (name, arguments) = (text(&field["name"]), arguments.collect::<Vec<_>>().join(", "));
+                (name.to_owned(), format!("{operation} {{ {name}({arguments}) {{ __typename }} }}"))
+            })
+            .collect()
+    }
+}
+
+/// The fields of an input object that a request sets: the required fields, or else the first field.
+fn needed_fields(definition: &Value) -> Vec<&Value> {
+    // An update needs `data` or an external id.
+    let is_required = |field: &&Value| field["type"]["kind"] == "NON_NULL" || field["name"] == "data";
+    let fields = list(&definition["inputFields"]);
+    let required: Vec<_> = fields.iter().filter(is_required).collect();
+    if required.is_empty() { fields.iter().take(1).collect() } else { required }
 }
 
 /// Returns keys that must be rejected: an empty, a revoked, an expired and a mistyped key, and a key of the other
@@ -196,7 +247,7 @@ both!(every_field_respects_every_kind_of_key, Sandbox, async |app| {
     for caller in [&own, &read_only] {
         for (field, request) in &queries {
             let answer = app.graphql(caller, request, json!({})).await;
-            let is_for_the_platform = ["adminEvents", "customerEvents", "erasures"].contains(&field.as_str());
+            let is_for_the_platform = PLATFORM_QUERIES.contains(&field.as_str());
             let expected = if is_for_the_platform { vec!["FORBIDDEN".to_owned()] } else { Vec::new() };
             assert_eq!(answer.codes(), expected, "{field}: {request}");
         }
@@ -226,6 +277,34 @@ both!(every_field_respects_every_kind_of_key, Sandbox, async |app| {
             "{field}: {request}"
         );
     }
+});
+
+both!(a_missing_right_comes_before_invalid_arguments, Sandbox, async |app| {
+    let types = Types::read().await;
+    let own = app.operator("Own").await;
+    let read_only = app.key(&own, Access::ReadOnly).await;
+    let platform = app.platform();
+    let (mut forbidden, mut invalid) = (0, 0);
+    let (queries, mutations) = (types.invalid_requests("Query"), types.invalid_requests("Mutation"));
+    for (field, request) in queries.iter().chain(&mutations) {
+        let is_for_the_platform = PLATFORM_QUERIES.contains(&field.as_str());
+        let is_mutation = request.starts_with("mutation");
+        for (caller, is_forbidden) in [
+            (&read_only, is_mutation || is_for_the_platform),
+            (&own, PLATFORM_MUTATIONS.contains(&field.as_str()) || is_for_the_platform),
+            (&platform, field == "createCustomer"),
+        ] {
+            let (answer, statements) = app.statements_of(app.graphql(caller, request, json!({}))).await;
+            let codes = answer.codes();
+            assert_eq!(codes.contains(&"FORBIDDEN".to_owned()), is_forbidden, "{request}: {codes:?}");
+            if is_forbidden {
+                assert_eq!((codes.len(), statements), (1, Vec::new()), "{request}: {codes:?}");
+                forbidden += 1;
+            }
+            invalid += usize::from(!is_forbidden && !codes.is_empty());
+        }
+    }
+    assert!(forbidden > 20 && invalid > 20, "{forbidden} and {invalid}");
 });
 
 both!(each_field_is_the_same_whether_it_is_written_directly_or_resolved, Sandbox, async |app| {

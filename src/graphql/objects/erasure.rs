@@ -7,7 +7,7 @@ use entity::value::ErasureId;
 
 use crate::database::pages::HasPosition;
 use crate::error::Error;
-use crate::graphql::context::{actor, services};
+use crate::graphql::context::{actor, platform, services};
 use crate::graphql::cursor::{Cursor, Cursors, ListId};
 use crate::graphql::direct::DirectObject;
 use crate::graphql::pagination::{Connection, Edge, PageArguments};
@@ -75,8 +75,9 @@ pub struct ErasureEdge {
 impl ErasureConnection {
     /// Reads a page of the receipts.
     pub async fn load(context: &Context<'_>, arguments: PageArguments) -> Result<Self, Error> {
+        let (services, actor) = platform(context)?;
         let cursors = Cursors::new(context, ListId::Erasures);
-        let page = services(context).customers.erasures(actor(context), arguments.parse(Some(&cursors))?).await?;
+        let page = services.customers.erasures(actor, arguments.parse(Some(&cursors))?).await?;
         let edge = |cursor, row| ErasureEdge { cursor, node: Erasure(row) };
         Ok(Self::new(page, &cursors, HasPosition::position, EmptyFields, edge))
     }
