@@ -28,8 +28,7 @@ use async_graphql::{Name, ServerError, ServerResult, Variables};
 use moka::sync::Cache;
 
 use super::rewrite::Normalised;
-use super::variables::RequiredVariables;
-use super::{document_fields, document_limits, document_size, rewrite, variables};
+use super::{arguments, document_fields, document_limits, document_size, rewrite, variables};
 
 /// Total weight of the cached documents, in bytes of text. A parsed document takes about fifty times the memory of its
 /// text, or about 200 bytes for each selection.
@@ -47,7 +46,8 @@ pub struct Document {
     pub parsed: Normalised,
     pub has_repeated_fields: bool,
     pub has_variable_page_size: bool,
-    required: RequiredVariables,
+    /// The variables that must not be null: see [`arguments::required_variables`].
+    required: Vec<Name>,
     /// The number of stored selections and values of arguments, with all fragments expanded.
     items: usize,
     is_valid: AtomicBool,
@@ -71,8 +71,8 @@ impl DocumentCache {
         Self { documents: Cache::builder().weigher(weigher).max_capacity(MAX_BYTES).build(), types }
     }
 
-    /// Returns the parsed document of a request, after checking the document against the limits, and the literals and
-    /// the variables against their types ([`variables::check_literals`], [`variables::check`]).
+    /// Returns the parsed document of a request, after checking the document against the limits, and the arguments and
+    /// the variables against their types ([`arguments::check_arguments`], [`variables::check`]).
     pub fn get_or_parse(
         &self,
         text: &str,
@@ -81,7 +81,7 @@ impl DocumentCache {
     ) -> ServerResult<Arc<Document>> {
         let mut document = self.get_or_insert(text, None, Vec::new(), || {
             let parsed = rewrite::normalise(document_limits::parse(text)?, &self.types)?;
-            variables::check_literals(&parsed, &self.types)?;
+            arguments::check_arguments(&parsed, &self.types)?;
             Ok(parsed)
         })?;
         let operation = one_of_several(&document.parsed, operation_name);
@@ -110,7 +110,7 @@ impl DocumentCache {
             let has_variable_page_size = document_fields::has_variable_page_size(&parsed);
             let items = document_size::stored_items(&parsed);
             let is_valid = AtomicBool::new(false);
-            let required = RequiredVariables::of(&parsed, &self.types);
+            let required = arguments::required_variables(&parsed, &self.types);
             let document = Document { parsed, has_repeated_fields, has_variable_page_size, required, items, is_valid };
             Ok::<_, ServerError>(Arc::new(document))
         };

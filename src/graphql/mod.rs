@@ -4,6 +4,7 @@
 //! error, async-graphql sets only the field to null. With `Result<Option<T>, Error>`, it would set the parent object to
 //! null.
 
+mod arguments;
 mod context;
 mod cost;
 mod cursor;

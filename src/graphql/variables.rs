@@ -1,5 +1,5 @@
-//! Checks the variables and the literals of a request as the GraphQL specification requires. This module implements
-//! six rules of the specification that async-graphql does not follow:
+//! Checks the variables of a request as the GraphQL specification requires. This module implements four rules of the
+//! specification that async-graphql does not follow:
 //!
 //! - If a required variable is missing, or a value has the wrong type, the request fails and nothing is executed. The
 //!   message names the field and contains no value, for example "$input.data.emial: unknown field of CustomerDataInput.
@@ -11,25 +11,15 @@
 //!   default in `@include` and `@skip`.
 //! - An integral number is an `Int`, even if the number is written as `1.0`, because many JSON encoders know only
 //!   floating-point numbers.
-//! - If a literal has the wrong type, or an `Int` has more than 32 bits, nothing is executed. async-graphql would find
-//!   some of these errors only when it executes the field, after earlier mutations of the request.
-//! - A variable must have a type that is allowed where it is used. async-graphql has this rule, but does not run it.
-//!   A variable that may be null may be used where null is not allowed if the variable, the argument or the input field
-//!   has a default; the request then fails if the variable is null. Two exceptions are for the convenience of clients:
-//!   in input objects, the types `ID` and `String` are interchangeable; and a variable that may be null may be used in
-//!   an input object that needs exactly one field. If the variable is missing, its field counts as omitted.
-
-use std::collections::HashMap;
-use std::convert::Infallible;
 
 use async_graphql::indexmap::IndexMap;
-use async_graphql::parser::types::{Selection, SelectionSet, VariableDefinition};
+use async_graphql::parser::types::VariableDefinition;
 use async_graphql::registry::{MetaInputValue, MetaType, MetaTypeName, Registry};
-use async_graphql::{Name, Number, Positioned, ServerError, ServerResult, Variables};
-use async_graphql_value::{ConstValue, Value};
+use async_graphql::{Name, Number, ServerError, ServerResult, Variables};
+use async_graphql_value::ConstValue;
 
 use super::operation::selected_operation;
-use super::rewrite::{Normalised, root_type};
+use super::rewrite::Normalised;
 use super::time;
 
 /// Names of unknown input fields are quoted in messages up to this length.
@@ -43,60 +33,15 @@ const MAX_LIST_ITEMS: usize = 100;
 /// string each time that a field uses it, so one string could be copied thousands of times.
 const MAX_STRING_BYTES: usize = 8_000;
 
-/// Variables that must not be null if the request has them, although their type may allow null: they are used where
-/// null is not allowed, or in an input object that needs exactly one field.
-#[derive(Default)]
-pub struct RequiredVariables(Vec<Name>);
-
-impl RequiredVariables {
-    /// Finds these variables in the arguments of a document.
-    pub fn of(document: &Normalised, types: &Registry) -> Self {
-        let mut required = Self::default();
-        for (_, Positioned { node: operation, .. }) in document.operations().iter() {
-            let root = root_type(operation.ty);
-            let add = &mut |value: &Positioned<Value>, location: Location<'_>| {
-                required.add(&value.node, location.type_name, types);
-                Ok(())
-            };
-            // `add` never fails. The walk fails at an unknown argument, and then `check_literals` has rejected the
-            // document.
-            let _ = for_each_argument(&operation.selection_set.node, root, types, add);
-        }
-        required
-    }
-
-    fn add(&mut self, value: &Value, type_name: &str, types: &Registry) {
-        match (MetaTypeName::create(type_name), value) {
-            (MetaTypeName::NonNull(_), Value::Variable(name)) => self.0.push(name.clone()),
-            (MetaTypeName::NonNull(inner), _) => self.add(value, inner, types),
-            (MetaTypeName::List(item_type), Value::List(items)) => {
-                items.iter().for_each(|item| self.add(item, item_type, types));
-            }
-            (MetaTypeName::List(item_type), Value::Object(_)) => self.add(value, item_type, types),
-            (MetaTypeName::Named(name), Value::Object(values)) => {
-                let Some(MetaType::InputObject { input_fields, oneof, .. }) = types.types.get(name) else { return };
-                for (name, value) in values {
-                    match (input_fields.get(name.as_str()), value) {
-                        (Some(_), Value::Variable(name)) if *oneof => self.0.push(name.clone()),
-                        (Some(field), _) => self.add(value, &field.ty, types),
-                        (None, _) => {}
-                    }
-                }
-            }
-            (MetaTypeName::List(_) | MetaTypeName::Named(_), _) => {}
-        }
-    }
-}
-
-/// Checks the variables of a request against their types, and that no [required variable](RequiredVariables) is null.
-/// Adds the defaults of missing variables. Converts numbers of the type `Int` that are written as `1.0` to integers,
-/// and numbers of the type `ID` to strings.
+/// Checks the variables of a request against their types, and that no variable in `required` is null. Adds the defaults
+/// of missing variables. Converts numbers of the type `Int` that are written as `1.0` to integers, and numbers of the
+/// type `ID` to strings.
 ///
 /// Returns the missing variables that may be null and have no default.
 pub fn check(
     document: &Normalised,
     operation_name: Option<&str>,
-    required: &RequiredVariables,
+    required: &[Name],
     variables: &mut Variables,
     types: &Registry,
 ) -> ServerResult<Vec<Name>> {
@@ -108,7 +53,7 @@ pub fn check(
             variables.insert(name.node.clone(), default.node.clone());
         }
         let result = match variables.get_mut(&name.node) {
-            Some(ConstValue::Null) if required.0.contains(&name.node) => problem("must not be null."),
+            Some(ConstValue::Null) if required.contains(&name.node) => problem("must not be null."),
             Some(value) => check_value(value, &var_type.node.to_string(), types),
             None if var_type.node.nullable => {
                 missing.push(name.node.clone());
@@ -122,199 +67,18 @@ pub fn check(
     Ok(missing)
 }
 
-/// Checks the types of variables, the names of arguments, and the literals and variables in arguments. Ignores unknown
-/// fields, which validation rejects.
-pub fn check_literals(document: &Normalised, types: &Registry) -> ServerResult<()> {
-    for (_, Positioned { node: operation, .. }) in document.operations().iter() {
-        let mut variables = HashMap::new();
-        for definition in &operation.variable_definitions {
-            let type_name = definition.node.var_type.node.to_string();
-            let name = MetaTypeName::concrete_typename(&type_name);
-            if !types.types.get(name).is_some_and(MetaType::is_input) {
-                return Err(ServerError::new(format!("Unknown input type \"{name}\"."), Some(definition.pos)));
-            }
-            let default = definition.node.default_value.as_ref();
-            let has_default = default.is_some_and(|default| default.node != ConstValue::Null);
-            variables.insert(&definition.node.name.node, VariableType { type_name, has_default });
-        }
-        let check = &mut |value: &Positioned<Value>, location: Location<'_>| {
-            let error = |problem| ServerError::new(format!("{}{problem}", location.name), Some(value.pos));
-            check_literal(&value.node, location.type_name, types).map_err(error)?;
-            let error = |message| ServerError::new(message, Some(value.pos));
-            check_types_of_variables(&value.node, location, &variables, types).map_err(error)
-        };
-        for_each_argument(&operation.selection_set.node, root_type(operation.ty), types, check)?;
-    }
-    Ok(())
-}
-
-/// An argument or an input field.
-#[derive(Clone, Copy)]
-struct Location<'t> {
-    name: &'t str,
-    type_name: &'t str,
-    has_default: bool,
-    is_in_object: bool,
-}
-
-impl<'t> Location<'t> {
-    fn of(value: &'t MetaInputValue, is_in_object: bool) -> Self {
-        Self { name: &value.name, type_name: &value.ty, has_default: value.default_value.is_some(), is_in_object }
-    }
-}
-
-struct VariableType {
-    type_name: String,
-    /// True if the variable has a default other than null.
-    has_default: bool,
-}
-
-/// Checks that the variables in a value have types that are allowed there.
-fn check_types_of_variables(
-    value: &Value,
-    location: Location<'_>,
-    variables: &HashMap<&Name, VariableType>,
-    types: &Registry,
-) -> Result<(), String> {
-    let inner = |type_name| Location { type_name, has_default: false, ..location };
-    match (MetaTypeName::create(location.type_name), value) {
-        (_, Value::Variable(name)) => match variables.get(name) {
-            Some(variable) if !is_allowed(variable, location) => Err(format!(
-                "Variable \"{name}\" of type \"{}\" used in position expecting type \"{}\"",
-                variable.type_name, location.type_name
-            )),
-            // Validation rejects unknown variables.
-            Some(_) | None => Ok(()),
-        },
-        (MetaTypeName::NonNull(inner_type), _) => check_types_of_variables(value, inner(inner_type), variables, types),
-        (MetaTypeName::List(item_type), Value::List(items)) => {
-            items.iter().try_for_each(|item| check_types_of_variables(item, inner(item_type), variables, types))
-        }
-        (MetaTypeName::List(item_type), Value::Object(_)) => {
-            check_types_of_variables(value, inner(item_type), variables, types)
-        }
-        (MetaTypeName::Named(name), Value::Object(values)) => {
-            let Some(MetaType::InputObject { input_fields, .. }) = types.types.get(name) else { return Ok(()) };
-            values.iter().try_for_each(|(name, value)| match input_fields.get(name.as_str()) {
-                Some(field) => check_types_of_variables(value, Location::of(field, true), variables, types),
-                None => Ok(()),
-            })
-        }
-        (MetaTypeName::List(_) | MetaTypeName::Named(_), _) => Ok(()),
-    }
-}
-
-/// Returns true if the variable is allowed in this position: `IsVariableUsageAllowed` of the specification, with the
-/// exceptions of this module.
-fn is_allowed(variable: &VariableType, location: Location<'_>) -> bool {
-    let allows_null = !variable.type_name.ends_with('!');
-    let type_name = match MetaTypeName::create(location.type_name) {
-        MetaTypeName::NonNull(inner) if allows_null && (variable.has_default || location.has_default) => inner,
-        MetaTypeName::NonNull(_) | MetaTypeName::List(_) | MetaTypeName::Named(_) => location.type_name,
-    };
-    is_subtype(&variable.type_name, type_name, location.is_in_object)
-}
-
-fn is_subtype(own: &str, expected: &str, is_in_object: bool) -> bool {
-    match (MetaTypeName::create(own), MetaTypeName::create(expected)) {
-        (MetaTypeName::NonNull(own), MetaTypeName::NonNull(expected))
-        | (MetaTypeName::List(own), MetaTypeName::List(expected)) => is_subtype(own, expected, is_in_object),
-        (MetaTypeName::NonNull(own), MetaTypeName::List(_) | MetaTypeName::Named(_)) => {
-            is_subtype(own, expected, is_in_object)
-        }
-        (MetaTypeName::Named(own), MetaTypeName::Named(expected)) => {
-            let is_string = |name| ["ID", "String"].contains(&name);
-            own == expected || is_in_object && is_string(own) && is_string(expected)
-        }
-        (MetaTypeName::List(_) | MetaTypeName::Named(_), _) => false,
-    }
-}
-
-/// Calls `visit` for each argument in the selections of an object type, including the conditions of `@include` and
-/// `@skip`. Fails if `visit` fails, or if a field or an argument is unknown. In unknown types and in introspection,
-/// visits only the conditions and the name in `__type`.
-fn for_each_argument(
-    set: &SelectionSet,
-    object_type: &str,
-    types: &Registry,
-    visit: &mut impl FnMut(&Positioned<Value>, Location<'_>) -> ServerResult<()>,
-) -> ServerResult<()> {
-    const CONDITION: Location<'_> =
-        Location { name: "if", type_name: "Boolean!", has_default: false, is_in_object: false };
-    const TYPE: Location<'_> = Location { name: "name", type_name: "String!", ..CONDITION };
-    for selection in &set.items {
-        for Positioned { node: directive, .. } in selection.node.directives() {
-            for (name, value) in &directive.arguments {
-                if name.node != CONDITION.name {
-                    let (name, directive) = (&name.node, &directive.name.node);
-                    let message = format!("Unknown argument \"{name}\" on directive \"{directive}\".");
-                    return Err(ServerError::new(message, Some(value.pos)));
-                }
-                visit(value, CONDITION)?;
-            }
-        }
-        match &selection.node {
-            Selection::Field(Positioned { node: field, pos }) => {
-                let fields = types.types.get(object_type).and_then(MetaType::fields);
-                let Some(meta) = fields.and_then(|fields| fields.get(field.name.node.as_str())) else {
-                    // async-graphql would compare each unknown name with all fields of the type.
-                    if let Some(fields) = fields
-                        && !field.name.node.starts_with("__")
-                    {
-                        let name = &field.name.node;
-                        let suggestion = suggestion(fields.keys(), name);
-                        let message = format!("Unknown field \"{name}\" on type \"{object_type}\".{suggestion}");
-                        return Err(ServerError::new(message, Some(*pos)));
-                    }
-                    if let Some(name) = field.get_argument(TYPE.name).filter(|_| field.name.node == "__type") {
-                        visit(name, TYPE)?;
-                    }
-                    for_each_argument(&field.selection_set.node, "", types, visit)?;
-                    continue;
-                };
-                for (name, value) in &field.arguments {
-                    // An unknown argument would be removed unseen if it uses a missing variable.
-                    let Some(argument) = meta.args.get(name.node.as_str()) else {
-                        let suggestion = suggestion(meta.args.keys(), &name.node);
-                        let (argument, field) = (&name.node, &field.name.node);
-                        let message = format!(
-                            "Unknown argument \"{argument}\" on field \"{field}\" of type \"{object_type}\".{suggestion}"
-                        );
-                        return Err(ServerError::new(message, Some(name.pos)));
-                    };
-                    visit(value, Location::of(argument, false))?;
-                }
-                let inner = MetaTypeName::concrete_typename(&meta.ty);
-                for_each_argument(&field.selection_set.node, inner, types, visit)?;
-            }
-            Selection::InlineFragment(Positioned { node: inline, .. }) => {
-                let condition = inline.type_condition.as_ref().map(|condition| condition.node.on.node.as_str());
-                for_each_argument(&inline.selection_set.node, condition.unwrap_or(object_type), types, visit)?;
-            }
-            Selection::FragmentSpread(_) => {}
-        }
-    }
-    Ok(())
-}
-
-fn check_literal(value: &Value, type_name: &str, types: &Registry) -> Result<(), Problem> {
-    let in_place_of_variable = |_| Ok::<_, Infallible>(ConstValue::Binary(Default::default()));
-    let Ok(mut value) = value.clone().into_const_with(in_place_of_variable);
-    check_value(&mut value, type_name, types)
-}
-
-/// A type error in the value of a variable: the path from the variable to the value at fault, and the message. For
-/// example `.data.email: must not be null.`
-type Problem = String;
+/// A type error in the value of a variable or an argument: the path from the variable or the argument to the value at
+/// fault, and the message. For example `.data.email: must not be null.`
+pub type Problem = String;
 
 fn problem(message: &str) -> Result<(), Problem> {
     Err(format!(": {message}"))
 }
 
 /// Checks a value against a type such as `[CustomerField!]`. Accepts any value, except a forbidden null, if the type is
-/// not an input type, because validation rejects such a variable. Accepts binary values, which only [`check_literal`]
-/// makes.
-fn check_value(value: &mut ConstValue, type_name: &str, types: &Registry) -> Result<(), Problem> {
+/// not an input type, because validation rejects such a variable. Accepts binary values, which stand for variables: no
+/// other value is binary.
+pub fn check_value(value: &mut ConstValue, type_name: &str, types: &Registry) -> Result<(), Problem> {
     match (MetaTypeName::create(type_name), &mut *value) {
         (_, ConstValue::Binary(_)) => Ok(()),
         (MetaTypeName::NonNull(_), ConstValue::Null) => problem("must not be null."),
@@ -396,7 +160,7 @@ fn check_input_object(
 }
 
 /// Returns a sentence that names the known name that was probably meant, or nothing.
-fn suggestion<'k>(mut known: impl Iterator<Item = &'k String>, name: &str) -> String {
+pub fn suggestion<'k>(mut known: impl Iterator<Item = &'k String>, name: &str) -> String {
     known.find(|known| is_similar(known, name)).map(|known| format!(" Did you mean `{known}`?")).unwrap_or_default()
 }
 
