@@ -278,12 +278,6 @@ impl Violation {
         Self::of(ErrorCode::InvalidArgument, field).with_message(note)
     }
 
-    /// A violation by a time outside the years 0001 to 9999. PostgreSQL and SQLite would store such a time differently.
-    pub fn outside_calendar(field: InputField) -> Self {
-        let message = format!("`{}` must be between the years 0001 and 9999 in UTC.", field.path().join("."));
-        Self::of(ErrorCode::InvalidArgument, field).with_message(message)
-    }
-
     /// Replaces the message. The new message must not contain personal data.
     pub fn with_message(self, message: impl Into<String>) -> Self {
         Self { message: message.into(), ..self }

@@ -7,10 +7,10 @@ use entity::value::{ApiKeyId, DisplayName, OperatorId};
 use sea_orm::ActiveEnum;
 
 use super::{display_name, operator_id, print};
-use crate::error::{Error, ErrorCode};
+use crate::error::{Error, ErrorCode, InputField};
 use crate::failure::Failure;
 use crate::service::api_keys::KeyRequest;
-use crate::service::{Actor, RequestInfo, Services, is_in_calendar, now, without_leap_second};
+use crate::service::{Actor, RequestInfo, Services, in_calendar, now, without_leap_second};
 
 #[derive(Debug, Args)]
 pub struct KeyArgs {
@@ -65,11 +65,11 @@ fn key_id(text: &str) -> Result<ApiKeyId, &'static str> {
 fn future_time(text: &str) -> Result<DateTime<Utc>, &'static str> {
     let time = text.parse().map_err(|_| "expected a time, for example 2027-01-31T00:00:00Z")?;
     let time = without_leap_second(time);
-    match time > now() {
-        true if is_in_calendar(time) => Ok(time),
-        true => Err("must be before the year 10000 in UTC, for example 2027-01-31T00:00:00Z"),
-        false => Err("must be in the future, for example 2027-01-31T00:00:00Z"),
+    if time <= now() {
+        return Err("must be in the future, for example 2027-01-31T00:00:00Z");
     }
+    let too_late = |_| "must be before the year 10000 in UTC, for example 2027-01-31T00:00:00Z";
+    in_calendar(time, InputField::ExpiresAt).map_err(too_late)
 }
 
 pub async fn run(args: KeyArgs, services: &Services) -> Result<(), Failure> {

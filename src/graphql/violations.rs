@@ -6,7 +6,7 @@ use entity::value::{EmailAddress, ExternalCustomerId, IdempotencyKey, OperatorId
 
 use super::time::Time;
 use crate::error::{Error, ErrorCode, InputField, Violation};
-use crate::service::{Actor, is_in_calendar};
+use crate::service::{Actor, in_calendar};
 
 const NO_EXTERNAL_IDS: &str =
     "`externalCustomerId` belongs to an operator, so it cannot be used here with the platform key.";
@@ -118,10 +118,6 @@ impl Violations {
 
     pub fn time(&mut self, field: InputField, time: Option<Time>) -> Option<DateTime<Utc>> {
         let Time(time) = time?;
-        if !is_in_calendar(time) {
-            self.add(Violation::outside_calendar(field));
-            return None;
-        }
-        Some(time)
+        in_calendar(time, field).map_err(|violation| self.add(violation)).ok()
     }
 }

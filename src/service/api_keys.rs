@@ -28,7 +28,7 @@ use tokio::sync::oneshot;
 
 use super::audit::{self, Subject};
 use super::key_format::{self, is_well_formed};
-use super::{Actor, Origin, RequestInfo, is_in_calendar, now};
+use super::{Actor, Origin, RequestInfo, in_calendar, now};
 use crate::database::{self, Database, Transaction, TransactionError, Work, is_one_of, with_retry};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::keyed_hash::{Accepted, KeyedHash};
@@ -313,9 +313,7 @@ impl ApiKeys {
             let note = "`expiresAt` must be in the future, for example 2100-01-31T00:00:00Z.";
             return Err(Violation::argument(InputField::ExpiresAt, note).into());
         }
-        if key.expires_at.is_some_and(|expires_at| !is_in_calendar(expires_at)) {
-            return Err(Violation::outside_calendar(InputField::ExpiresAt).into());
-        }
+        key.expires_at.map(|expires_at| in_calendar(expires_at, InputField::ExpiresAt)).transpose()?;
         let create = || async {
             let transaction = self.database.begin_write().await?;
             check_operator(&transaction, operator).await?;

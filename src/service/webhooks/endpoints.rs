@@ -22,7 +22,7 @@ use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::keyed_hash::KeyedHash;
 use crate::service::audit::{self, Subject};
 use crate::service::feed::{FeedRequest, start_expired};
-use crate::service::{Actor, Feed, Origin, RequestInfo, is_in_calendar, now};
+use crate::service::{Actor, Feed, Origin, RequestInfo, in_calendar, now};
 
 /// The maximum number of endpoints of an operator. The message of [`ErrorCode::TooManyWebhooks`] names it.
 pub(super) const MAX_ENDPOINTS_PER_OPERATOR: u64 = 5;
@@ -283,10 +283,9 @@ impl Webhooks {
         start: StartOfDeliveries,
     ) -> Result<Position, Error> {
         match start {
-            StartOfDeliveries::From(time) if !is_in_calendar(time) => {
-                Err(Violation::outside_calendar(InputField::DeliverFromTime).into())
+            StartOfDeliveries::From(time) => {
+                self.feed.position_before(operator, in_calendar(time, InputField::DeliverFromTime)?).await
             }
-            StartOfDeliveries::From(time) => self.feed.position_before(operator, time).await,
             StartOfDeliveries::After(_) if actor.operator() != Some(operator) => {
                 let note =
                     "With the platform key, use `time`: the platform's cursors belong to the feed of all customers.";

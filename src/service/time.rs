@@ -1,0 +1,32 @@
+//! The current time, and the times that both databases can store.
+
+use chrono::{DateTime, Datelike, SubsecRound, Utc};
+
+use crate::error::{ErrorCode, InputField, Violation};
+
+/// Returns the current time in microseconds, the precision of PostgreSQL. A time that is written therefore equals the
+/// time that is read back.
+#[expect(clippy::disallowed_methods, reason = "this function truncates the time to microseconds")]
+pub fn now() -> DateTime<Utc> {
+    Utc::now().trunc_subsecs(6)
+}
+
+/// Turns a leap second (`23:59:60`) into the first second of the next minute, as PostgreSQL does. Returns other times
+/// unchanged.
+pub fn without_leap_second(time: DateTime<Utc>) -> DateTime<Utc> {
+    const SECOND: u32 = 1_000_000_000;
+    // In a leap second, `chrono` has more than a second of nanoseconds.
+    let nanoseconds = time.timestamp_subsec_nanos();
+    let seconds = time.timestamp() + i64::from(nanoseconds / SECOND);
+    DateTime::from_timestamp(seconds, nanoseconds % SECOND).unwrap_or(time)
+}
+
+/// Returns the time if its year in UTC is between 0001 and 9999. PostgreSQL and SQLite would store other times
+/// differently, and compare them differently. `field` is the argument that is at fault.
+pub fn in_calendar(time: DateTime<Utc>, field: InputField) -> Result<DateTime<Utc>, Violation> {
+    if (1..=9999).contains(&time.year()) {
+        return Ok(time);
+    }
+    let message = format!("`{}` must be between the years 0001 and 9999 in UTC.", field.path().join("."));
+    Err(Violation::of(ErrorCode::InvalidArgument, field).with_message(message))
+}
