@@ -1,5 +1,4 @@
-//! Classifies database errors, and describes them for the log and for people who start the service on a database that
-//! cannot be opened.
+//! Classifies database errors, and describes them for the log.
 //!
 //! The classes overlap: a conflict is also an error of the statement, and some conflicts count as an outage after the
 //! last retry.
@@ -11,17 +10,18 @@
 //! | outage ([`is_outage`]) | perhaps | all members get the error | `UNAVAILABLE`: the client may repeat the request |
 //! | any other error | perhaps | all members get the error | `INTERNAL` |
 
-use std::io::ErrorKind;
 use std::sync::Arc;
 
 use sea_orm::sqlx::error::DatabaseError;
-use sea_orm::sqlx::postgres::{PgConnectOptions, PgDatabaseError};
+use sea_orm::sqlx::postgres::PgDatabaseError;
 use sea_orm::{DbErr, RuntimeErr, sqlx};
 
 use super::response_size::SizeError;
-use super::url::{Options, SETTING};
-use super::{MAX_DATABASE_WAIT, sqlite_file};
 use crate::error::{Error, ErrorCode};
+use sqlite_codes::{BUSY, CANTOPEN, FULL, IOERR, LOCKED, READONLY};
+use sqlstates::{
+    DEADLOCK, DIVISION_BY_ZERO, INSUFFICIENT_PRIVILEGE, LOCK_TIMEOUT, READ_ONLY_TRANSACTION, SERIALIZATION_FAILURE,
+};
 
 impl From<DbErr> for Error {
     fn from(error: DbErr) -> Self {
@@ -50,17 +50,42 @@ pub(super) fn carried<E: std::error::Error + Copy + 'static>(error: &DbErr) -> O
 }
 
 /// Returns the error of the database driver inside an error of SeaORM.
-fn sqlx_error(error: &DbErr) -> Option<&sqlx::Error> {
+pub(super) fn sqlx_error(error: &DbErr) -> Option<&sqlx::Error> {
     let (DbErr::Conn(error) | DbErr::Exec(error) | DbErr::Query(error)) = error else { return None };
     let RuntimeErr::SqlxError(error) = error else { return None };
     Some(error)
 }
 
-/// The result code of SQLite for a file that another connection has locked.
-const BUSY: u32 = 5;
+/// Primary result codes of SQLite.
+pub(super) mod sqlite_codes {
+    /// Another connection has locked the file.
+    pub const BUSY: u32 = 5;
+    /// Another statement of the same connection has locked the table.
+    pub const LOCKED: u32 = 6;
+    pub const READONLY: u32 = 8;
+    pub const IOERR: u32 = 10;
+    /// The disk is full.
+    pub const FULL: u32 = 13;
+    pub const CANTOPEN: u32 = 14;
+    /// The file is not a database.
+    pub const NOTADB: u32 = 26;
+}
+
+/// Error codes of PostgreSQL.
+pub(super) mod sqlstates {
+    /// A statement with `must_write_all` did not write all of its rows: see `batch/mod.rs`.
+    pub const DIVISION_BY_ZERO: &str = "22012";
+    /// The transaction only reads, for example on a standby.
+    pub const READ_ONLY_TRANSACTION: &str = "25006";
+    pub const SERIALIZATION_FAILURE: &str = "40001";
+    pub const DEADLOCK: &str = "40P01";
+    pub const INSUFFICIENT_PRIVILEGE: &str = "42501";
+    /// The statement waited for a lock longer than `lock_timeout`.
+    pub const LOCK_TIMEOUT: &str = "55P03";
+}
 
 /// The code of an error that the database itself reported.
-enum Code<'e> {
+pub(super) enum Code<'e> {
     /// The SQLSTATE of PostgreSQL.
     Sqlstate(&'e str),
     /// The primary result code of SQLite.
@@ -69,7 +94,7 @@ enum Code<'e> {
 
 /// Returns the error that the database reported, or `None` if the error has another source, for example a broken
 /// connection.
-fn reported(error: &DbErr) -> Option<(Code<'_>, &dyn DatabaseError)> {
+pub(super) fn reported(error: &DbErr) -> Option<(Code<'_>, &dyn DatabaseError)> {
     let sqlx::Error::Database(error) = sqlx_error(error)? else { return None };
     let code = match error.try_downcast_ref::<PgDatabaseError>() {
         Some(error) => Code::Sqlstate(error.code()),
@@ -81,12 +106,11 @@ fn reported(error: &DbErr) -> Option<(Code<'_>, &dyn DatabaseError)> {
 
 /// Returns true if the transaction was certainly rolled back, and may succeed if it runs again.
 pub(super) fn is_conflict(error: &DbErr) -> bool {
-    const LOCKED: u32 = 6;
     match reported(error) {
         Some((_, error)) if error.is_unique_violation() => true,
-        // 22012 is a division by zero: a statement with `must_write_all` did not write all of its rows (see
-        // `batch/mod.rs`). The other codes are serialization failure, deadlock and lock timeout.
-        Some((Code::Sqlstate(code), _)) => matches!(code, "22012" | "40001" | "40P01" | "55P03"),
+        Some((Code::Sqlstate(code), _)) => {
+            matches!(code, DIVISION_BY_ZERO | SERIALIZATION_FAILURE | DEADLOCK | LOCK_TIMEOUT)
+        }
         Some((Code::Sqlite(code), _)) => matches!(code, BUSY | LOCKED),
         None => matches!(error, DbErr::RecordNotUpdated),
     }
@@ -95,7 +119,7 @@ pub(super) fn is_conflict(error: &DbErr) -> bool {
 /// Returns true if PostgreSQL has ended the statement because it waited for a lock longer than `lock_timeout`. Such an
 /// error is also a conflict.
 pub(super) fn is_lock_timeout(error: &DbErr) -> bool {
-    matches!(reported(error), Some((Code::Sqlstate("55P03"), _)))
+    matches!(reported(error), Some((Code::Sqlstate(LOCK_TIMEOUT), _)))
 }
 
 /// Returns true if SQLite cannot lock the file, because another connection is writing. Such an error is also a
@@ -112,7 +136,6 @@ pub(super) fn is_statement_error(error: &DbErr) -> bool {
 /// Returns true if the database is at fault and not the statement, so that the same request may succeed later.
 fn is_outage(error: &DbErr) -> bool {
     use sqlx::Error::{Io, Protocol, Tls, WorkerCrashed};
-    const BUSY_LOCKED_IOERR_FULL_CANTOPEN: [u32; 5] = [5, 6, 10, 13, 14];
     if let Some(SharedFailure { is_outage }) = carried(error) {
         return is_outage;
     }
@@ -123,22 +146,20 @@ fn is_outage(error: &DbErr) -> bool {
         return true;
     }
     match reported(error) {
-        // 08: connection lost. 28: role refused. 3D: no such database. 40 and 55P03: a conflict or lock timeout after
-        // the last retry. 53: out of resources. 57: statement timeout, shutting down, starting up. 58: system error.
-        // 42501: a missing privilege.
+        // 08: connection lost. 28: role refused. 3D: no such database. 40 and the lock timeout: a conflict after the
+        // last retry. 53: out of resources. 57: statement timeout, shutting down, starting up. 58: system error.
         Some((Code::Sqlstate(code), _)) => {
             ["08", "28", "3D", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class))
-                || matches!(code, "42501" | "55P03")
+                || matches!(code, INSUFFICIENT_PRIVILEGE | LOCK_TIMEOUT)
         }
-        Some((Code::Sqlite(code), _)) => BUSY_LOCKED_IOERR_FULL_CANTOPEN.contains(&code),
+        Some((Code::Sqlite(code), _)) => matches!(code, BUSY | LOCKED | IOERR | FULL | CANTOPEN),
         None => matches!(sqlx_error(error), Some(Io(_) | Tls(_) | Protocol(_) | WorkerCrashed)),
     }
 }
 
 /// Returns true if the database can be read but not written, for example a standby, or a file without write permission.
 pub(super) fn is_read_only(error: &DbErr) -> bool {
-    const READONLY: u32 = 8;
-    matches!(reported(error), Some((Code::Sqlstate("25006") | Code::Sqlite(READONLY), _)))
+    matches!(reported(error), Some((Code::Sqlstate(READ_ONLY_TRANSACTION) | Code::Sqlite(READONLY), _)))
 }
 
 /// Returns true if the database server cannot be reached at the moment, for example because the server is starting.
@@ -203,107 +224,10 @@ pub fn describe(error: &DbErr) -> String {
     }
 }
 
-/// Returns a message that says why the database at `url` cannot be opened, and what to do about it. The message names
-/// hosts, users and files, but no passwords.
-pub fn explain_connect_error(url: &str, error: &DbErr) -> String {
-    // A migration failed because the table that it creates already exists.
-    if reported(error).is_some_and(|(_, error)| error.message().ends_with("already exists")) {
-        return format!("This database has tables of another application. Use an empty database: change {SETTING}.");
-    }
-    let explained = match sqlite_file(url) {
-        Some(file) => sqlite_message(&file.display().to_string(), error),
-        None => match Options::parse(url) {
-            Ok(Options::Postgres(options)) => postgres_message(&options, error),
-            Ok(Options::Sqlite(_)) | Err(_) => None,
-        },
-    };
-    explained.unwrap_or_else(|| format!("Cannot open the database: {}. Check {SETTING}.", describe(error)))
-}
-
-fn sqlite_message(file: &str, error: &DbErr) -> Option<String> {
-    const READONLY: u32 = 8;
-    const CANTOPEN: u32 = 14;
-    const NOTADB: u32 = 26;
-    match reported(error)?.0 {
-        Code::Sqlite(READONLY | CANTOPEN) => Some(format!(
-            "Cannot open the database file {file}. Check that the folder of the file exists and that the \
-             folder and the file can be written, or change {SETTING}."
-        )),
-        Code::Sqlite(NOTADB) => Some(format!("{file} is not a SQLite database. Change {SETTING}.")),
-        Code::Sqlite(_) | Code::Sqlstate(_) => None,
-    }
-}
-
-/// Returns the `GRANT` statement that a role needs in order to serve.
-pub(super) fn grant_tables(role: &str) -> String {
-    format!(
-        "Run as the owner of the tables: GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO \"{role}\"."
-    )
-}
-
-fn create_hint(server: &str, database: &str, user: &str) -> String {
-    format!(
-        "{server} does not let `{user}` create tables in `{database}`. The command `vivamo migrate` must \
-         create tables. Run as the owner of the database: GRANT USAGE, CREATE ON SCHEMA public TO \"{user}\"."
-    )
-}
-
-fn postgres_message(options: &PgConnectOptions, error: &DbErr) -> Option<String> {
-    let (host, user) = (options.get_host(), options.get_username());
-    let server = format!("PostgreSQL at {host}:{}", options.get_port());
-    let database = options.get_database().unwrap_or(user);
-    Some(match (reported(error), error, sqlx_error(error)) {
-        (Some((Code::Sqlstate("28P01" | "28000"), error)), ..) => {
-            let cause = error.message();
-            format!(
-                "{server} rejected user `{user}` ({cause}). Check the user and password in {SETTING}. Special characters \
-                 must be percent-encoded, for example % as %25."
-            )
-        }
-        // The role may not use the schema, or may not create tables in the schema.
-        (Some((Code::Sqlstate("3F000"), _)), ..) => create_hint(&server, database, user),
-        (Some((Code::Sqlstate("42501"), error)), ..) if error.message().contains(" schema ") => {
-            create_hint(&server, database, user)
-        }
-        (Some((Code::Sqlstate("42501"), error)), ..) if error.message().contains(" database ") => format!(
-            "{server} does not let `{user}` use the database `{database}`. Run as the owner of the database: \
-             GRANT CONNECT ON DATABASE \"{database}\" TO \"{user}\"; or change {SETTING}."
-        ),
-        (Some((Code::Sqlstate("42501"), _)), ..) => {
-            format!("{server} does not let `{user}` use the tables of `{database}`. {}", grant_tables(user))
-        }
-        (Some((Code::Sqlstate("25006"), _)), ..) => {
-            format!("{server} does not accept writes: it is a standby, or read-only. Change {SETTING}.")
-        }
-        // The database does not accept connections, or has too many of them.
-        (Some((Code::Sqlstate("55000" | "53300"), error)), ..) => {
-            format!("{server} refuses connections to `{database}` ({}).", error.message())
-        }
-        (Some((Code::Sqlstate("3D000"), _)), ..) => {
-            format!("{server} has no database `{database}`. Create it with `createdb {database}`, or change {SETTING}.")
-        }
-        (_, _, Some(sqlx::Error::Tls(cause))) => {
-            format!(
-                "Cannot use TLS with {server}: {cause}. Check sslmode, sslrootcert, sslcert and sslkey in {SETTING}."
-            )
-        }
-        (_, _, Some(sqlx::Error::Io(cause))) if cause.to_string().starts_with("failed to lookup address") => {
-            format!("Cannot find the host `{host}` of PostgreSQL ({cause}). Check {SETTING}.")
-        }
-        (_, _, Some(sqlx::Error::Io(cause))) if cause.kind() == ErrorKind::ConnectionRefused => {
-            format!("Cannot connect to {server}: connection refused. Is it running? Check {SETTING}.")
-        }
-        (_, _, Some(sqlx::Error::Io(cause))) => format!("Cannot connect to {server}: {cause}. Check {SETTING}."),
-        (_, DbErr::ConnectionAcquire(_), _) | (_, _, Some(sqlx::Error::PoolTimedOut)) => {
-            let seconds = MAX_DATABASE_WAIT.as_secs();
-            format!("{server} did not answer within {seconds} seconds. Check {SETTING} and the network.")
-        }
-        _ => return None,
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io::ErrorKind;
+
     use super::*;
 
     #[test]

@@ -13,7 +13,8 @@ use sea_orm::{
     SqlxPostgresConnector, SqlxSqliteConnector, Statement, TransactionOptions, TransactionTrait,
 };
 
-use super::error::{grant_tables, is_busy, is_conflict, is_lock_timeout, is_read_only};
+use super::connect_error::grant_tables;
+use super::error::{is_busy, is_conflict, is_lock_timeout, is_read_only};
 use super::retry::retry_read;
 use super::url::{Options, failed_to_connect};
 use super::{Database, MAX_DATABASE_WAIT, url};

@@ -12,6 +12,7 @@
 
 mod arrays;
 mod batch;
+mod connect_error;
 mod connection;
 mod error;
 mod fair_queue;
@@ -30,8 +31,9 @@ mod url;
 pub use batch::{
     BatchedQuery, WriteSet, WriteStatement, delete_listed, insert_from_select, insert_listed, row_values, update_listed,
 };
+pub use connect_error::explain_connect_error;
 pub use connection::try_get_time;
-pub use error::{describe, error_code, explain_connect_error, is_unreachable};
+pub use error::{describe, error_code, is_unreachable};
 pub use fair_queue::{FairQueue, Tenant};
 pub use migrate::{Inspection, Problem, backup, migrate, migration_count};
 pub use optimistic_write::OptimisticWrite;

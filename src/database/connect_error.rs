@@ -1,0 +1,110 @@
+//! Explains why a database cannot be opened, for people who start the service.
+
+use std::io::ErrorKind;
+
+use sea_orm::sqlx::postgres::PgConnectOptions;
+use sea_orm::{DbErr, sqlx};
+
+use super::error::sqlite_codes::{CANTOPEN, NOTADB, READONLY};
+use super::error::sqlstates::{INSUFFICIENT_PRIVILEGE, READ_ONLY_TRANSACTION};
+use super::error::{Code, describe, reported, sqlx_error};
+use super::url::{Options, SETTING};
+use super::{MAX_DATABASE_WAIT, sqlite_file};
+
+/// Returns a message that says why the database at `url` cannot be opened, and what to do about it. The message names
+/// hosts, users and files, but no passwords.
+pub fn explain_connect_error(url: &str, error: &DbErr) -> String {
+    // A migration failed because the table that it creates already exists.
+    if reported(error).is_some_and(|(_, error)| error.message().ends_with("already exists")) {
+        return format!("This database has tables of another application. Use an empty database: change {SETTING}.");
+    }
+    let explained = match sqlite_file(url) {
+        Some(file) => sqlite_message(&file.display().to_string(), error),
+        None => match Options::parse(url) {
+            Ok(Options::Postgres(options)) => postgres_message(&options, error),
+            Ok(Options::Sqlite(_)) | Err(_) => None,
+        },
+    };
+    explained.unwrap_or_else(|| format!("Cannot open the database: {}. Check {SETTING}.", describe(error)))
+}
+
+fn sqlite_message(file: &str, error: &DbErr) -> Option<String> {
+    match reported(error)?.0 {
+        Code::Sqlite(READONLY | CANTOPEN) => Some(format!(
+            "Cannot open the database file {file}. Check that the folder of the file exists and that the \
+             folder and the file can be written, or change {SETTING}."
+        )),
+        Code::Sqlite(NOTADB) => Some(format!("{file} is not a SQLite database. Change {SETTING}.")),
+        Code::Sqlite(_) | Code::Sqlstate(_) => None,
+    }
+}
+
+/// Returns the `GRANT` statement that a role needs in order to serve.
+pub(super) fn grant_tables(role: &str) -> String {
+    format!(
+        "Run as the owner of the tables: GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO \"{role}\"."
+    )
+}
+
+fn create_hint(server: &str, database: &str, user: &str) -> String {
+    format!(
+        "{server} does not let `{user}` create tables in `{database}`. The command `vivamo migrate` must \
+         create tables. Run as the owner of the database: GRANT USAGE, CREATE ON SCHEMA public TO \"{user}\"."
+    )
+}
+
+fn postgres_message(options: &PgConnectOptions, error: &DbErr) -> Option<String> {
+    let (host, user) = (options.get_host(), options.get_username());
+    let server = format!("PostgreSQL at {host}:{}", options.get_port());
+    let database = options.get_database().unwrap_or(user);
+    Some(match (reported(error), error, sqlx_error(error)) {
+        (Some((Code::Sqlstate("28P01" | "28000"), error)), ..) => {
+            let cause = error.message();
+            format!(
+                "{server} rejected user `{user}` ({cause}). Check the user and password in {SETTING}. Special characters \
+                 must be percent-encoded, for example % as %25."
+            )
+        }
+        // The role may not use the schema, or may not create tables in the schema.
+        (Some((Code::Sqlstate("3F000"), _)), ..) => create_hint(&server, database, user),
+        (Some((Code::Sqlstate(INSUFFICIENT_PRIVILEGE), error)), ..) if error.message().contains(" schema ") => {
+            create_hint(&server, database, user)
+        }
+        (Some((Code::Sqlstate(INSUFFICIENT_PRIVILEGE), error)), ..) if error.message().contains(" database ") => {
+            format!(
+                "{server} does not let `{user}` use the database `{database}`. Run as the owner of the database: \
+             GRANT CONNECT ON DATABASE \"{database}\" TO \"{user}\"; or change {SETTING}."
+            )
+        }
+        (Some((Code::Sqlstate(INSUFFICIENT_PRIVILEGE), _)), ..) => {
+            format!("{server} does not let `{user}` use the tables of `{database}`. {}", grant_tables(user))
+        }
+        (Some((Code::Sqlstate(READ_ONLY_TRANSACTION), _)), ..) => {
+            format!("{server} does not accept writes: it is a standby, or read-only. Change {SETTING}.")
+        }
+        // The database does not accept connections, or has too many of them.
+        (Some((Code::Sqlstate("55000" | "53300"), error)), ..) => {
+            format!("{server} refuses connections to `{database}` ({}).", error.message())
+        }
+        (Some((Code::Sqlstate("3D000"), _)), ..) => {
+            format!("{server} has no database `{database}`. Create it with `createdb {database}`, or change {SETTING}.")
+        }
+        (_, _, Some(sqlx::Error::Tls(cause))) => {
+            format!(
+                "Cannot use TLS with {server}: {cause}. Check sslmode, sslrootcert, sslcert and sslkey in {SETTING}."
+            )
+        }
+        (_, _, Some(sqlx::Error::Io(cause))) if cause.to_string().starts_with("failed to lookup address") => {
+            format!("Cannot find the host `{host}` of PostgreSQL ({cause}). Check {SETTING}.")
+        }
+        (_, _, Some(sqlx::Error::Io(cause))) if cause.kind() == ErrorKind::ConnectionRefused => {
+            format!("Cannot connect to {server}: connection refused. Is it running? Check {SETTING}.")
+        }
+        (_, _, Some(sqlx::Error::Io(cause))) => format!("Cannot connect to {server}: {cause}. Check {SETTING}."),
+        (_, DbErr::ConnectionAcquire(_), _) | (_, _, Some(sqlx::Error::PoolTimedOut)) => {
+            let seconds = MAX_DATABASE_WAIT.as_secs();
+            format!("{server} did not answer within {seconds} seconds. Check {SETTING} and the network.")
+        }
+        _ => return None,
+    })
+}
