@@ -40,7 +40,7 @@ pub async fn customers(
     list: Arc<CustomerList>,
     page: PageRequest,
 ) -> Result<CustomerPage, Error> {
-    let request = CustomerPageRequest { list, page, operators: operators_selected_for_each_customer(context) };
+    let request = CustomerPageRequest { list, page, links: operators_selected_for_each_customer(context) };
     // If the document selects the page twice, the loader reads it once.
     let RepeatedFields(has_repeated_fields) = context.data_unchecked();
     if *has_repeated_fields || is_inside_a_list(context) {
@@ -51,14 +51,14 @@ pub async fn customers(
 }
 
 /// Returns a page of the links between a customer and its operators.
-pub async fn operators_of_customer(
+pub async fn links_of_customer(
     context: &Context<'_>,
     view: &CustomerView,
     request: PageRequest,
 ) -> Result<Page<Arc<customer_operator::Model>>, Error> {
-    match view.operators_in_memory(actor(context), &request) {
+    match view.links_in_memory(actor(context), &request) {
         Some(page) => Ok(page.into_owned()),
-        None => load(context, OperatorsOfCustomer(view.customer.id, request)).await,
+        None => load(context, LinksOfCustomer(view.customer.id, request)).await,
     }
 }
 
@@ -130,9 +130,9 @@ pub struct Loader {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct VisibleCustomer(pub CustomerId);
 
-/// Key of a page of the operators that a customer is connected to.
+/// Key of a page of the links between a customer and its operators.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct OperatorsOfCustomer(CustomerId, PageRequest);
+pub struct LinksOfCustomer(CustomerId, PageRequest);
 
 /// Key of a page of history entries.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -200,13 +200,13 @@ impl dataloader::Loader<CountOfCustomers> for Loader {
     }
 }
 
-impl dataloader::Loader<OperatorsOfCustomer> for Loader {
+impl dataloader::Loader<LinksOfCustomer> for Loader {
     type Value = Page<Arc<customer_operator::Model>>;
     type Error = Error;
 
-    async fn load(&self, keys: &[OperatorsOfCustomer]) -> Result<HashMap<OperatorsOfCustomer, Self::Value>, Error> {
+    async fn load(&self, keys: &[LinksOfCustomer]) -> Result<HashMap<LinksOfCustomer, Self::Value>, Error> {
         let lists: Vec<_> = keys.iter().map(|key| (key.0, key.1.clone())).collect();
-        by_key(keys, self.services.customers.operators(&self.actor, &lists).await?)
+        by_key(keys, self.services.customers.link_pages(&self.actor, &lists).await?)
     }
 }
 

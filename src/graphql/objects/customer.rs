@@ -291,14 +291,14 @@ impl CustomerOperatorConnection {
     /// Reads a page of a customer's operators.
     async fn load(context: &Context<'_>, view: &CustomerView, arguments: PageArguments) -> Result<Self, Error> {
         let cursors = Cursors::new(context, ListId::OperatorsOfCustomer(view.customer.id));
-        let page = fetch::operators_of_customer(context, view, arguments.parse(Some(&cursors))?).await?;
+        let page = fetch::links_of_customer(context, view, arguments.parse(Some(&cursors))?).await?;
         let operators = fetch::operators(context, page.rows.iter().map(|link| link.operator_id)).await?;
         Ok(Self::of(&cursors, &page, operators))
     }
 
     /// Returns a page of a customer's operators if the rows of the page are in memory.
     fn in_memory(context: &ContextSelectionSet<'_>, view: &CustomerView, request: &PageRequest) -> Option<Self> {
-        let page = view.operators_in_memory(actor(context), request)?;
+        let page = view.links_in_memory(actor(context), request)?;
         let ids = page.rows.iter().map(|link| link.operator_id);
         let operators = services(context).operators.cached(actor(context), ids)?;
         let cursors = Cursors::new(context, ListId::OperatorsOfCustomer(view.customer.id));

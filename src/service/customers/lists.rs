@@ -1,4 +1,4 @@
-//! Lists of customers and of a customer's operators: orders, pages and counts.
+//! Lists of customers and of the links of a customer: orders, pages and counts.
 
 use std::borrow::Cow;
 use std::iter;
@@ -41,12 +41,12 @@ pub enum CustomerOrderField {
     ExternalCustomerId,
 }
 
-/// Selects a page of a list of customers. If `operators` is given, each customer comes with that page of its operators.
+/// Selects a page of a list of customers. If `links` is given, each customer comes with that page of its links.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct CustomerPageRequest {
     pub list: Arc<CustomerList>,
     pub page: PageRequest,
-    pub operators: Option<PageRequest>,
+    pub links: Option<PageRequest>,
 }
 
 /// A page of a list of customers.
@@ -80,7 +80,7 @@ impl Customers {
             page.ok_or_else(|| Error::internal("a page of customers is missing"))
         };
         let mut pages: Vec<_> = requests.iter().map(next).collect::<Result<_, _>>()?;
-        self.add_operators(actor, requests, &mut pages).await?;
+        self.add_links(actor, requests, &mut pages).await?;
         Ok(pages)
     }
 
@@ -162,9 +162,9 @@ impl Customers {
         Ok(requests.into_iter().filter_map(found_page).collect())
     }
 
-    /// Adds a page of operators to each customer in `pages`. Skips the customers of pages whose requests do not ask for
-    /// operators.
-    async fn add_operators(
+    /// Adds a page of links to each customer in `pages`. Skips the customers of pages whose requests do not ask for
+    /// links.
+    async fn add_links(
         &self,
         actor: &Actor,
         requests: &[CustomerPageRequest],
@@ -172,16 +172,16 @@ impl Customers {
     ) -> Result<(), Error> {
         let mut owners = Vec::new();
         for (request, page) in requests.iter().zip(&*pages) {
-            if let Some(operators) = &request.operators {
-                owners.extend(page.customers.rows.iter().map(|view| (view.customer.id, operators.clone())));
+            if let Some(links) = &request.links {
+                owners.extend(page.customers.rows.iter().map(|view| (view.customer.id, links.clone())));
             }
         }
-        let mut found = self.operators(actor, &owners).await?.into_iter();
+        let mut found = self.link_pages(actor, &owners).await?.into_iter();
         for (request, page) in requests.iter().zip(pages) {
-            let Some(operators) = &request.operators else { continue };
+            let Some(links) = &request.links else { continue };
             for view in &mut page.customers.rows {
                 // Not copied, because nothing else refers to the view yet.
-                Arc::make_mut(view).operators = found.next().map(|page| (operators.clone(), page));
+                Arc::make_mut(view).links = found.next().map(|page| (links.clone(), page));
             }
         }
         Ok(())
@@ -204,8 +204,8 @@ impl Customers {
         Ok(pages::list_counts(self.database.reader(), lists.collect()).await?)
     }
 
-    /// Loads pages of the links of customers, oldest first. An operator sees only its own link.
-    pub async fn operators(
+    /// Returns pages of the links of customers, oldest first. An operator sees only its own link.
+    pub async fn link_pages(
         &self,
         actor: &Actor,
         requests: &[(CustomerId, PageRequest)],
@@ -226,13 +226,13 @@ impl Customers {
 }
 
 impl CustomerView {
-    /// Returns a page of [`Customers::operators`] for this customer if the links were read together with the customer.
-    pub fn operators_in_memory(&self, actor: &Actor, request: &PageRequest) -> Option<Cow<'_, Page<Arc<Link>>>> {
+    /// Returns a page of [`Customers::link_pages`] for this customer if the links were read together with the customer.
+    pub fn links_in_memory(&self, actor: &Actor, request: &PageRequest) -> Option<Cow<'_, Page<Arc<Link>>>> {
         if let (Some(link), Some(_)) = (&self.link, actor.operator()) {
             // An operator sees only its own link.
             return Some(Cow::Owned(request.of_one(Arc::new(link.clone()))));
         }
-        self.operators.as_ref().filter(|(read, _)| read == request).map(|(_, page)| Cow::Borrowed(page))
+        self.links.as_ref().filter(|(read, _)| read == request).map(|(_, page)| Cow::Borrowed(page))
     }
 }
 

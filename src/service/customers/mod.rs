@@ -85,8 +85,8 @@ pub struct CustomerView {
     /// The link of the operator through which the customer is seen. `None` if the platform sees the customer without an
     /// operator, for example in its list of all customers.
     pub link: Option<Link>,
-    /// A page of the customer's operators, if it was read together with the customer.
-    operators: Option<(PageRequest, Page<Arc<Link>>)>,
+    /// A page of the customer's links, if it was read together with the customer.
+    links: Option<(PageRequest, Page<Arc<Link>>)>,
 }
 
 impl Customers {
@@ -106,7 +106,7 @@ impl Customers {
 
 impl CustomerView {
     fn new(customer: customer::Model, link: Option<Link>) -> Self {
-        Self { customer, link, operators: None }
+        Self { customer, link, links: None }
     }
 
     /// Time at which the customer was connected to the caller's operator, in microseconds since 1970.
