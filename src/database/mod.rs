@@ -42,7 +42,7 @@ pub use inspect::{Inspection, Problem};
 pub use migrate::{migrate, migration_count};
 pub use optimistic_write::OptimisticWrite;
 pub use request::{RequestContext, RunningRequests, Work, WorkCounter, record, record_query, run_as};
-pub use response_size::{KeyMemory, ProcessMemory, ResponseSize, SizeError, Unread};
+pub use response_size::{KeyMemory, ProcessMemory, ResponseSize, SizeError, UnreadResponse};
 pub use retry::{TransactionError, with_retry};
 pub use run_to_completion::run_to_completion;
 pub use sql::{Sql, is_one_of, subquery};
@@ -299,10 +299,10 @@ impl ConnectionTrait for Reader {
             ReadKind::OfWrite | ReadKind::SharedLookup => None,
         };
         loop {
-            let was_large = response.as_ref().is_some_and(|response| response.is_large());
+            let had_reservation = response.as_ref().is_some_and(|response| response.has_reservation());
             let query = || async { self.connection().await?.query_all(statement.clone(), response.as_deref()).await };
             let rows = retry_read(query).await;
-            if !was_large && response.as_ref().is_some_and(|response| response.is_large()) {
+            if !had_reservation && response.as_ref().is_some_and(|response| response.has_reservation()) {
                 // `LoadRounds::run` checks the size before each poll. The yield causes a new poll, so that the rest of
                 // a large response is built outside the worker threads.
                 tokio::task::yield_now().await;

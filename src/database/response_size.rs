@@ -144,13 +144,13 @@ impl ResponseSize {
     /// Returns the maximum number of bytes to build at a time. Without a reservation, this is the size of a small
     /// response.
     pub fn limit(&self) -> usize {
-        if self.is_large() { MAX_BYTES } else { SMALL_BYTES }
+        if self.has_reservation() { MAX_BYTES } else { SMALL_BYTES }
     }
 
     /// Waits for a reservation if the response is large and has none. Fails if the response is too large already.
     pub async fn before_growth(&self) -> Result<(), SizeError> {
         self.add(0)?;
-        if self.must_wait() { self.wait_for_memory().await } else { Ok(()) }
+        if self.needs_reservation() { self.wait_for_memory().await } else { Ok(()) }
     }
 
     /// Starts to count the rows of a statement.
@@ -158,13 +158,14 @@ impl ResponseSize {
         RowsSize { response: self, bytes: 0 }
     }
 
-    /// Returns true if the response is large and has its reservation. Building the rest of it may take much processor
-    /// time. Other requests should not wait for this work.
-    pub fn is_large(&self) -> bool {
+    /// Returns true if the response has a reservation, because it is large. Building the rest of such a response may
+    /// take much processor time. Other requests should not wait for this work.
+    pub fn has_reservation(&self) -> bool {
         self.reservation.initialized()
     }
 
-    fn must_wait(&self) -> bool {
+    /// Returns true if the response is large and has no reservation.
+    fn needs_reservation(&self) -> bool {
         let (bytes, rows) = (self.bytes.load(Ordering::Relaxed), self.row_bytes.load(Ordering::Relaxed));
         bytes.max(rows) > SMALL_BYTES && !self.reservation.initialized()
     }
@@ -178,7 +179,7 @@ impl ResponseSize {
             // Fails if another statement of the request reserves at the same time. One reservation is enough.
             let _ = self.reservation.set(Mutex::new(Reservation { of_key, of_process }));
         }
-        self.is_large()
+        self.has_reservation()
     }
 
     /// Waits until there is memory for a response of [`MAX_BYTES`]. Fails if this memory does not become free within
@@ -192,8 +193,8 @@ impl ResponseSize {
         };
         match timeout(MAX_MEMORY_WAIT, self.reservation.get_or_try_init(|| reserve)).await {
             Ok(Ok(_)) => {
-                // `LoadRounds::run` checks `is_large` before each poll. The yield causes a new poll, so that the rest
-                // of the response is built outside the worker threads.
+                // `LoadRounds::run` checks `has_reservation` before each poll. The yield causes a new poll, so that the
+                // rest of the response is built outside the worker threads.
                 tokio::task::yield_now().await;
                 Ok(())
             }
@@ -203,14 +204,14 @@ impl ResponseSize {
 
     /// Splits the reserved memory of a finished response. `bytes` is the size of the response. The returned value keeps
     /// this size reserved until the value is dropped. The rest is given back when this [`ResponseSize`] is dropped.
-    pub fn finish(&self, bytes: usize) -> Unread {
+    pub fn finish(&self, bytes: usize) -> UnreadResponse {
         let reservation = self.reservation.get().and_then(|reservation| {
             let Reservation { of_key, of_process } = &mut *reservation.lock();
             let permits = permits(bytes.min(MAX_BYTES)) as usize;
             Some(Reservation { of_key: of_key.split(permits)?, of_process: of_process.split(permits)? })
         });
         self.process.unread.increment(bytes as f64);
-        Unread { bytes, gauge: self.process.unread.clone(), _reservation: reservation }
+        UnreadResponse { bytes, gauge: self.process.unread.clone(), _reservation: reservation }
     }
 }
 
@@ -228,7 +229,7 @@ impl RowsSize<'_> {
         if self.response.row_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > MAX_ROW_BYTES {
             return Err(SizeError::TooLarge);
         }
-        let has_memory = !self.response.must_wait() || self.response.reserve_now();
+        let has_memory = !self.response.needs_reservation() || self.response.reserve_now();
         if has_memory { Ok(()) } else { Err(SizeError::MustWait) }
     }
 
@@ -245,13 +246,13 @@ impl Drop for RowsSize<'_> {
 }
 
 /// A finished response that its client has not read completely.
-pub struct Unread {
+pub struct UnreadResponse {
     bytes: usize,
     gauge: Gauge,
     _reservation: Option<Reservation>,
 }
 
-impl Drop for Unread {
+impl Drop for UnreadResponse {
     fn drop(&mut self) {
         self.gauge.decrement(self.bytes as f64);
     }
@@ -319,7 +320,7 @@ mod tests {
         // Memory that is free is reserved without a wait.
         drop(others);
         let mut rows = size.rows();
-        assert_eq!((rows.add(MAX_ROW_BYTES), size.is_large()), (Ok(()), true));
+        assert_eq!((rows.add(MAX_ROW_BYTES), size.has_reservation()), (Ok(()), true));
         assert_eq!(rows.add(1), Err(SizeError::TooLarge));
     }
 

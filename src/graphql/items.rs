@@ -98,7 +98,7 @@ async fn write_directly<T: DirectObject>(
         return Ok(None);
     }
     loop {
-        let (limit, may_wait) = (size.limit(), !size.is_large());
+        let (limit, may_wait) = (size.limit(), !size.has_reservation());
         match write_text(context, limit, &write) {
             Ok(Json { text, values, .. }) => {
                 size.add(text.len())?;

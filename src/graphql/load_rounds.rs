@@ -47,6 +47,6 @@ impl LoadRounds {
                 }
             }
         };
-        poll_fn(|context| if size.is_large() { block_in_place(|| poll(context)) } else { poll(context) }).await
+        poll_fn(|context| if size.has_reservation() { block_in_place(|| poll(context)) } else { poll(context) }).await
     }
 }

@@ -112,6 +112,6 @@ both!(a_large_text_waits_for_memory, Sandbox, async |app| {
         let size = Arc::new(ResponseSize::new(ProcessMemory::default(), KeyMemory::default()));
         let response = schema.execute(checked, info, Actor::Platform, &size).await;
         assert!(response.errors.is_empty(), "{:?}", response.errors);
-        assert_eq!(size.is_large(), is_large, "{items}");
+        assert_eq!(size.has_reservation(), is_large, "{items}");
     }
 });

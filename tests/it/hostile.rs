@@ -240,7 +240,7 @@ both!(rows_that_make_a_response_too_large_are_not_read, Sandbox, async |app| {
         run_to_completion(context, Duration::from_secs(20), query).await.unwrap().unwrap()
     };
     assert_eq!(read(400).await.unwrap(), 400);
-    assert!(size.is_large());
+    assert!(size.has_reservation());
     assert_eq!(read(400).await.unwrap(), 400);
     assert!(read(400).await.unwrap_err().has(ErrorCode::ResponseTooLarge));
     // The connections can be used again.

@@ -9,7 +9,7 @@ use serde::Serialize;
 use tokio::task::block_in_place;
 
 use super::MediaType;
-use crate::database::{ResponseSize, Unread};
+use crate::database::{ResponseSize, UnreadResponse};
 use crate::error::{ErrorCode, Violation};
 use crate::graphql::{self, ErrorExtensions};
 
@@ -103,7 +103,7 @@ pub fn from_graphql(response: async_graphql::Response, media_type: MediaType, si
             text
         })
     };
-    let text = if size.is_large() { block_in_place(serialize) } else { serialize() };
+    let text = if size.has_reservation() { block_in_place(serialize) } else { serialize() };
     let Ok(text) = text else {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };
@@ -138,7 +138,7 @@ fn to_json(response: &async_graphql::Response, bytes: usize) -> serde_json::Resu
 /// connection is closed.
 struct UnreadText {
     text: Vec<u8>,
-    _unread: Unread,
+    _unread: UnreadResponse,
 }
 
 impl AsRef<[u8]> for UnreadText {
