@@ -104,8 +104,8 @@
 //! round trips. Without `BEGIN`, only an error inside the SQL statement can undo its writes. The error is a division by
 //! zero, because SQL has no expression that raises an error on purpose.
 
+mod keyed_locks;
 mod reads;
-mod turns;
 mod write_set;
 mod writes;
 
@@ -123,14 +123,14 @@ use tokio::sync::oneshot;
 use tokio::task;
 
 use super::request::{Work, is_alone, record};
-use turns::Turns;
+use keyed_locks::KeyedLocks;
 
 /// Collects requests `T` of concurrent callers per key `K`, and distributes the results `R`.
 struct Batcher<K, T, R> {
     /// Pending requests, grouped by batch key.
     open: Mutex<HashMap<K, Vec<Waiter<T, R>>>>,
-    /// The turns of the batches. `None` if batches of one key may run at the same time.
-    turns: Option<Turns<K>>,
+    /// The locks of the running batches. `None` if batches of one key may run at the same time.
+    locks: Option<KeyedLocks<K>>,
 }
 
 /// A request, and the channel to its caller.
@@ -150,18 +150,18 @@ impl<K: Clone + Eq + Hash, T, R> Batcher<K, T, R> {
         };
         if is_leader {
             let mut batch = OpenBatch { batcher: self, key: Some(key.clone()) };
-            let mut turn = None;
+            let mut guard = None;
             if !is_alone() {
                 task::yield_now().await;
-                if let Some(turns) = &self.turns {
-                    turn = Some(turns.wait(key).await);
+                if let Some(locks) = &self.locks {
+                    guard = Some(locks.lock_or_time_out(key).await);
                 }
             }
             let (requests, senders): (Vec<_>, Vec<_>) = batch.close().into_iter().unzip();
             for (sender, result) in senders.into_iter().zip(run(requests).await) {
                 let _ = sender.send(result);
             }
-            drop(turn);
+            drop(guard);
         } else {
             // The shared statement counts as one statement of each request in the batch.
             record(Work::Statement, 1);
@@ -172,7 +172,7 @@ impl<K: Clone + Eq + Hash, T, R> Batcher<K, T, R> {
 
 impl<K, T, R> Default for Batcher<K, T, R> {
     fn default() -> Self {
-        Self { open: Mutex::default(), turns: None }
+        Self { open: Mutex::default(), locks: None }
     }
 }
 

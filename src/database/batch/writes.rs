@@ -4,7 +4,7 @@
 use sea_orm::{ConnAcquireErr, DbErr};
 
 use super::Batcher;
-use super::turns::Turns;
+use super::keyed_locks::KeyedLocks;
 use super::write_set::{BatchKey, WriteSet};
 use crate::database::connection::Pool;
 use crate::database::error::{is_statement_error, log_shared_failure};
@@ -26,7 +26,7 @@ enum Outcome {
 
 impl BatchWriter {
     pub(in crate::database) fn new(pool: Pool) -> Self {
-        Self { pool, batcher: Batcher { turns: Some(Turns::default()), ..Batcher::default() } }
+        Self { pool, batcher: Batcher { locks: Some(KeyedLocks::default()), ..Batcher::default() } }
     }
 
     /// Writes all rows of `set`, or none. A conflict with another transaction is an error that
