@@ -14,6 +14,7 @@ use vivamo::keyed_hash::KeyedHash;
 use vivamo::service::api_keys::KeyRequest;
 use vivamo::service::{Actor, ApiKeys, RequestInfo};
 
+use support::postgres::execute;
 use support::{Answer, Caller, TestApp, both};
 
 const ROLE: &str = "{ viewer { role } }";
@@ -498,6 +499,25 @@ both!(a_match_before_a_lost_race_uses_a_disclosure, Sandbox, async |app| {
     let undo = app.database.begin_write().await.unwrap();
     undo.execute_unprepared(&rename("new", "mine")).await.unwrap();
     undo.commit().await.unwrap();
+    replica.stop().await;
+});
+
+both!(a_match_before_a_failure_uses_a_disclosure, Sandbox, async |app| {
+    let (own, other) = (app.operator("Own").await, app.operator("Other").await);
+    for name in ["ada", "grace"] {
+        app.created(&other, name, json!({ "email": format!("{name}@example.com") })).await;
+    }
+    let replica = replica_with_limits(app, LimitSettings { disclosures_per_hour: 1, ..LimitSettings::OFF }).await;
+    let rename = async |table: &str, new: &str| {
+        execute(app.database_url(), &format!("ALTER TABLE {table} RENAME TO {new}")).await.unwrap();
+    };
+    // The request finds the person, and cannot write the search words.
+    rename("customer_word", "renamed").await;
+    let answer = replica.create(&own, "new", json!({ "email": "ada@example.com" })).await;
+    assert_eq!(answer.codes(), ["INTERNAL"]);
+    rename("renamed", "customer_word").await;
+    let next = replica.create(&own, "next", json!({ "email": "grace@example.com" })).await;
+    assert_eq!(next.codes(), ["RATE_LIMITED"]);
     replica.stop().await;
 });
 

@@ -75,8 +75,8 @@ fn ascending() -> Uuid {
     Uuid::now_v7()
 }
 
-/// Returns a UUID from the time and random bits. [`ascending`] counts the UUIDs of a millisecond. Every response has the
-/// id of its request, so a caller could otherwise compute how many requests other callers send.
+/// Returns a UUID from the time and random bits. [`ascending`] counts the UUIDs of a millisecond. Every response has
+/// the id of its request, so a caller could otherwise compute how many requests other callers send.
 fn independent() -> Uuid {
     Uuid::new_v7(Timestamp::now(NoContext))
 }
