@@ -22,8 +22,8 @@ use tokio::time::timeout;
 pub enum Tenant {
     Operator(OperatorId),
     Platform,
-    /// Batched lookups of several tenants.
-    Lookups,
+    /// Batched reads, which serve several tenants.
+    BatchedReads,
     /// Deliveries of webhooks. There may be hundreds at the same time.
     Deliveries,
     /// Other work without an authenticated caller: authentication, background jobs and commands.
@@ -51,7 +51,7 @@ pub struct FairQueue(Arc<Shared>);
 
 struct Shared {
     /// The maximum number of permits that one tenant holds.
-    share: usize,
+    max_per_tenant: usize,
     state: Mutex<State>,
 }
 
@@ -77,20 +77,20 @@ impl FairQueue {
     /// Creates a queue with `size` permits. A single tenant can hold at most four fifths of the permits, but at least
     /// one.
     pub(super) fn new(size: usize) -> Self {
-        Self::with_share(size, (size - size.div_ceil(5)).max(1))
+        Self::with_max_per_tenant(size, (size - size.div_ceil(5)).max(1))
     }
 
-    /// Creates a queue with `size` permits. A single tenant can hold at most `share` permits.
-    pub fn with_share(size: usize, share: usize) -> Self {
+    /// Creates a queue with `size` permits. A single tenant can hold at most `max_per_tenant` permits.
+    pub fn with_max_per_tenant(size: usize, max_per_tenant: usize) -> Self {
         let state = State { free: size, held: HashMap::new(), long_reads: HashSet::new(), waiting: Vec::new() };
-        Self(Arc::new(Shared { share, state: Mutex::new(state) }))
+        Self(Arc::new(Shared { max_per_tenant, state: Mutex::new(state) }))
     }
 
     /// Takes a free permit. If the tenant must wait, returns a place in the queue instead, which receives the permit
     /// later. To stop waiting, drop the place.
     pub(super) fn acquire(&self, claim: Claim) -> Result<Permit, oneshot::Receiver<Permit>> {
         let mut state = self.0.state.lock();
-        if state.free > 0 && state.may_take(claim, self.0.share) {
+        if state.free > 0 && state.may_take(claim, self.0.max_per_tenant) {
             state.take(claim);
             return Ok(Permit { queue: self.clone(), claim });
         }
@@ -123,10 +123,10 @@ impl State {
         self.held.get(&tenant).copied().unwrap_or_default()
     }
 
-    /// Returns true if the tenant holds fewer than `share` permits. For a long read, the tenant must also have no other
-    /// long read.
-    fn may_take(&self, claim: Claim, share: usize) -> bool {
-        self.held(claim.tenant) < share && !(claim.is_long_read && self.long_reads.contains(&claim.tenant))
+    /// Returns true if the tenant holds fewer than `max_per_tenant` permits. For a long read, the tenant must also have
+    /// no other long read.
+    fn may_take(&self, claim: Claim, max_per_tenant: usize) -> bool {
+        self.held(claim.tenant) < max_per_tenant && !(claim.is_long_read && self.long_reads.contains(&claim.tenant))
     }
 
     fn take(&mut self, claim: Claim) {
@@ -149,10 +149,10 @@ impl State {
     }
 
     /// Takes a permit for the next waiting request, if there is a free permit and a request that may take it.
-    fn next(&mut self, share: usize) -> Option<(Claim, oneshot::Sender<Permit>)> {
+    fn next(&mut self, max_per_tenant: usize) -> Option<(Claim, oneshot::Sender<Permit>)> {
         while self.free > 0 {
             let claims = self.waiting.iter().map(|(claim, _)| *claim).enumerate();
-            let claims = claims.filter(|(_, claim)| self.may_take(*claim, share));
+            let claims = claims.filter(|(_, claim)| self.may_take(*claim, max_per_tenant));
             // If several tenants hold the fewest permits, takes the first of these tenants.
             let (index, _) = claims.min_by_key(|(_, claim)| self.held(claim.tenant))?;
             let (claim, mut senders) = self.waiting.remove(index);
@@ -172,11 +172,11 @@ impl State {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let Shared { share, state } = &*self.queue.0;
+        let Shared { max_per_tenant, state } = &*self.queue.0;
         let next = {
             let mut state = state.lock();
             state.give_back(self.claim);
-            state.next(*share)
+            state.next(*max_per_tenant)
         };
         if let Some((claim, sender)) = next {
             // If the request has just stopped waiting, the permit is dropped here, which serves the next request.
@@ -281,7 +281,7 @@ mod tests {
 
     #[test]
     fn one_permit_is_for_every_tenant() {
-        let shares = [1, 2, 4, 5, 10].map(|size| FairQueue::new(size).0.share);
-        assert_eq!(shares, [1, 1, 3, 4, 8]);
+        let limits = [1, 2, 4, 5, 10].map(|size| FairQueue::new(size).0.max_per_tenant);
+        assert_eq!(limits, [1, 1, 3, 4, 8]);
     }
 }

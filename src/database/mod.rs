@@ -130,8 +130,8 @@ enum ReadKind {
     /// A lookup that decides a write of the current request. Its rows may belong to customers of other operators, and
     /// the response does not contain them.
     OfWrite,
-    /// A short lookup for several requests, which may have several tenants.
-    SharedLookup,
+    /// A short read of a batch: of several requests, which may have several tenants.
+    Batched,
 }
 
 impl Database {
@@ -269,7 +269,7 @@ impl Reader {
     }
 
     async fn connection(&self) -> Result<PooledConnection, DbErr> {
-        let tenant = if self.kind == ReadKind::SharedLookup { Tenant::Lookups } else { request::tenant() };
+        let tenant = if self.kind == ReadKind::Batched { Tenant::BatchedReads } else { request::tenant() };
         self.pool.get(Claim { tenant, is_long_read: self.kind == ReadKind::Long }).await
     }
 }
@@ -295,8 +295,8 @@ impl ConnectionTrait for Reader {
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
         let response = match self.kind {
             ReadKind::Short | ReadKind::Long => request::response(),
-            // A shared lookup is short and belongs to several responses, so its bytes count for none of them.
-            ReadKind::OfWrite | ReadKind::SharedLookup => None,
+            // A batched read is short and belongs to several responses, so its bytes count for none of them.
+            ReadKind::OfWrite | ReadKind::Batched => None,
         };
         loop {
             let had_reservation = response.as_ref().is_some_and(|response| response.has_reservation());

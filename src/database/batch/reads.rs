@@ -86,9 +86,9 @@ impl<const N: usize> BatchedQuery<N> {
         };
         let sql = self.sql_for_batch.get_or_init(|| batch_sql(&self.select)).clone();
         let mut rows_by_request: Vec<_> = requests.iter().map(|_| Vec::new()).collect();
-        // A batch of several requests uses the tenant `Lookups`. Under the leader's tenant, a batch would wait while
-        // that tenant holds its maximum number of connections.
-        let reader = reader.for_reads(ReadKind::SharedLookup);
+        // A batch of several requests uses the tenant `BatchedReads`. Under the leader's tenant, a batch would wait
+        // while that tenant holds its maximum number of connections.
+        let reader = reader.for_reads(ReadKind::Batched);
         let values = Some(Values(into_arrays(requests)));
         for row in reader.query_all_raw(Statement { sql, values, db_backend: DbBackend::Postgres }).await? {
             let number: i64 = row.try_get("", NUMBER)?;

@@ -111,7 +111,7 @@ impl PhoneLookup {
         hash: KeyedHash,
     ) -> Self {
         let recent = Cache::builder().max_capacity(Self::MAX_RECENT).time_to_live(Self::RECENT_TTL).build();
-        let queue = FairQueue::with_share(Self::MAX_LOOKUPS, Self::MAX_TENANT_LOOKUPS);
+        let queue = FairQueue::with_max_per_tenant(Self::MAX_LOOKUPS, Self::MAX_TENANT_LOOKUPS);
         Self { carrier, unknown_lines, database, hash, queue, recent }
     }
 
