@@ -14,11 +14,11 @@ use super::request::{REQUEST, RequestContext};
 ///
 /// The HTTP server drops the future of a request when the client disconnects or the request times out. Without a task
 /// of its own, the work would be dropped too. If a statement was running, its connection would have to be closed. If
-/// the work was the leader of a batch of writes, the whole batch would fail. The task is cancelled after `limit`.
+/// the work was the leader of a batch of writes, the whole batch would fail. The task is cancelled after `time_limit`.
 pub fn run_to_completion<T: Send + 'static>(
     request: RequestContext,
-    limit: Duration,
+    time_limit: Duration,
     work: impl Future<Output = T> + Send + 'static,
 ) -> JoinHandle<Result<T, Elapsed>> {
-    tokio::spawn(timeout(limit, REQUEST.scope(request, work)).in_current_span())
+    tokio::spawn(timeout(time_limit, REQUEST.scope(request, work)).in_current_span())
 }

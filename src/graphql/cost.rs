@@ -10,7 +10,7 @@ use crate::service::cost::{MUTATION_COST, VALIDATION_COST, weights};
 
 /// The cost of an operation, estimated from its document and its variables.
 #[derive(Clone, Copy, Debug)]
-pub struct DocumentCost {
+pub struct CostEstimate {
     /// The number of fields.
     pub fields: u64,
     /// The minimum cost, even if the operation does less work.
@@ -22,7 +22,7 @@ pub struct DocumentCost {
 /// Estimates the cost of an operation of a normalised document. `root_fields` is the number of fields at its root. The
 /// estimate counts each list of the document once, even if the list is inside another list. If the operation does more
 /// work than estimated, the request pays the difference after the execution.
-pub fn estimate(operation: &OperationDefinition, root_fields: usize, variables: &Variables) -> DocumentCost {
+pub fn estimate(operation: &OperationDefinition, root_fields: usize, variables: &Variables) -> CostEstimate {
     let (mut fields, mut validations, mut work_of_fields) = (0, 0_u32, 0);
     for_each_field(&operation.selection_set.node, &mut |field| {
         fields += 1;
@@ -31,11 +31,11 @@ pub fn estimate(operation: &OperationDefinition, root_fields: usize, variables: 
     });
     if operation.ty == OperationType::Mutation {
         let cost = MUTATION_COST * u32::try_from(root_fields).unwrap_or(u32::MAX);
-        return DocumentCost { fields, minimum: cost, estimated: cost };
+        return CostEstimate { fields, minimum: cost, estimated: cost };
     }
     let minimum = VALIDATION_COST.saturating_mul(validations).max(1);
     let work = weights::REQUEST + fields * weights::FIELD + root_fields as u64 * weights::QUERY + work_of_fields;
-    DocumentCost { fields, minimum, estimated: weights::cost(work).max(minimum) }
+    CostEstimate { fields, minimum, estimated: weights::cost_of_work(work).max(minimum) }
 }
 
 /// The fields that are lists with pages of 20 items by default.

@@ -32,12 +32,12 @@ use async_graphql::{ContextSelectionSet, InputType, Positioned, Value};
 pub enum NotDirect {
     /// async-graphql must resolve the object.
     MustResolve,
-    /// The text is longer than [`Json::limit`].
+    /// The text is longer than [`JsonText::limit`].
     TooLong,
 }
 
 /// Writes the value of one field of a `T`.
-pub type Writer<'q, T> = Box<dyn Fn(&T, &mut Json) -> Result<(), NotDirect> + Send + Sync + 'q>;
+pub type Writer<'q, T> = Box<dyn Fn(&T, &mut JsonText) -> Result<(), NotDirect> + Send + Sync + 'q>;
 
 /// A type whose objects can be written directly.
 pub trait DirectObject: ContainerType + Sized + 'static {
@@ -161,7 +161,7 @@ impl<'q, T: DirectObject> Plan<'q, T> {
         if !self.fields.iter().any(|(known, _)| *known == key) {
             let writer = if field.name() == "__typename" {
                 let name = Value::from(T::type_name());
-                Box::new(move |_: &T, json: &mut Json| json.write(&name))
+                Box::new(move |_: &T, json: &mut JsonText| json.write(&name))
             } else {
                 T::writer(&field)?
             };
@@ -170,7 +170,7 @@ impl<'q, T: DirectObject> Plan<'q, T> {
         Ok(())
     }
 
-    pub fn write(&self, object: &T, json: &mut Json) -> Result<(), NotDirect> {
+    pub fn write(&self, object: &T, json: &mut JsonText) -> Result<(), NotDirect> {
         let mut separator = b'{';
         for (key, writer) in &self.fields {
             // A name in GraphQL needs no escapes in JSON.
@@ -188,7 +188,7 @@ impl<'q, T: DirectObject> Plan<'q, T> {
         Ok(())
     }
 
-    pub fn write_optional(&self, object: Option<&T>, json: &mut Json) -> Result<(), NotDirect> {
+    pub fn write_optional(&self, object: Option<&T>, json: &mut JsonText) -> Result<(), NotDirect> {
         match object {
             Some(object) => self.write(object, json),
             None => json.write(&Value::Null),
@@ -198,7 +198,7 @@ impl<'q, T: DirectObject> Plan<'q, T> {
     pub fn write_list(
         &self,
         objects: impl IntoIterator<Item = impl Borrow<T>>,
-        json: &mut Json,
+        json: &mut JsonText,
     ) -> Result<(), NotDirect> {
         json.text.push(b'[');
         for (index, object) in objects.into_iter().enumerate() {
@@ -216,7 +216,7 @@ impl<'q, T: DirectObject> Plan<'q, T> {
 }
 
 /// A JSON text that is being written.
-pub struct Json {
+pub struct JsonText {
     pub text: Vec<u8>,
     /// The maximum length of the text, checked after each item of a list.
     pub limit: usize,
@@ -224,7 +224,7 @@ pub struct Json {
     pub values: u64,
 }
 
-impl Json {
+impl JsonText {
     fn write(&mut self, value: &Value) -> Result<(), NotDirect> {
         write_value(value, &mut self.text).map_err(|_| NotDirect::MustResolve)?;
         self.values += count_values(value);

@@ -11,7 +11,7 @@ use async_graphql::parser::types::Field;
 use async_graphql::registry::Registry;
 use async_graphql::{ContextSelectionSet, OutputType, Positioned, ServerError, ServerResult, Value};
 
-use super::direct::{DirectObject, Json, NotDirect, Plan, RepeatedFields};
+use super::direct::{DirectObject, JsonText, NotDirect, Plan, RepeatedFields};
 use crate::database::{ResponseSize, SizeError, Work, record};
 use crate::error::Error;
 
@@ -71,7 +71,7 @@ impl<T: DirectObject, R: OutputType + Borrow<T>> OutputType for Items<T, R> {
 
     async fn resolve(&self, context: &ContextSelectionSet<'_>, field: &Positioned<Field>) -> ServerResult<Value> {
         response_size(context).before_growth().await.map_err(|error| fail(context, field, error))?;
-        let write = |plan: &Plan<'_, T>, json: &mut Json| plan.write_list(self.0.iter().map(R::borrow), json);
+        let write = |plan: &Plan<'_, T>, json: &mut JsonText| plan.write_list(self.0.iter().map(R::borrow), json);
         match write_directly(context, write).await {
             Ok(Some(text)) => return Ok(text),
             Ok(None) => {}
@@ -91,7 +91,7 @@ impl<T: DirectObject, R: OutputType + Borrow<T>> OutputType for Items<T, R> {
 /// async-graphql must resolve the objects.
 async fn write_directly<T: DirectObject>(
     context: &ContextSelectionSet<'_>,
-    write: impl Fn(&Plan<'_, T>, &mut Json) -> Result<(), NotDirect>,
+    write: impl Fn(&Plan<'_, T>, &mut JsonText) -> Result<(), NotDirect>,
 ) -> Result<Option<Value>, SizeError> {
     let size = response_size(context);
     if context.data_unchecked::<RepeatedFields>().0 {
@@ -100,7 +100,7 @@ async fn write_directly<T: DirectObject>(
     loop {
         let (limit, may_wait) = (size.limit(), !size.has_reservation());
         match write_text(context, limit, &write) {
-            Ok(Json { text, values, .. }) => {
+            Ok(JsonText { text, values, .. }) => {
                 size.add(text.len())?;
                 record(Work::Value, values);
                 return Ok(Some(Value::Binary(text.into())));
@@ -116,9 +116,9 @@ async fn write_directly<T: DirectObject>(
 fn write_text<T: DirectObject>(
     context: &ContextSelectionSet<'_>,
     limit: usize,
-    write: impl Fn(&Plan<'_, T>, &mut Json) -> Result<(), NotDirect>,
-) -> Result<Json, NotDirect> {
-    let mut json = Json { text: Vec::new(), limit, values: 0 };
+    write: impl Fn(&Plan<'_, T>, &mut JsonText) -> Result<(), NotDirect>,
+) -> Result<JsonText, NotDirect> {
+    let mut json = JsonText { text: Vec::new(), limit, values: 0 };
     write(&Plan::new(context, &context.item.node)?, &mut json)?;
     Ok(json)
 }

@@ -3,7 +3,7 @@
 use async_graphql::parser::types::{OperationDefinition, OperationType, Selection};
 use async_graphql::{Name, Positioned, ServerError, ServerResult, Variables};
 
-use super::cost::{self, DocumentCost};
+use super::cost::{self, CostEstimate};
 use super::document_fields::collect_fields;
 use super::rewrite::Normalised;
 
@@ -15,7 +15,7 @@ const MAX_NAME: usize = 64;
 pub struct Operation {
     pub is_mutation: bool,
     pub name: Option<String>,
-    pub cost: DocumentCost,
+    pub cost: CostEstimate,
     /// If true, at most one root field is executed at a time.
     pub is_sequential: bool,
     /// True if the operation selects `__schema` or `__type`.

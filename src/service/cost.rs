@@ -29,7 +29,7 @@ pub mod weights {
     }
 
     /// Converts work to a cost.
-    pub fn cost(work: u64) -> u32 {
+    pub fn cost_of_work(work: u64) -> u32 {
         u32::try_from(work.div_ceil(1000)).unwrap_or(u32::MAX)
     }
 }
@@ -43,9 +43,9 @@ pub const VALIDATION_COST: u32 = 2;
 
 /// Returns the cost of a request from the counted work, the number of fields of the operation, and the number of
 /// values in the response that the counted work does not include.
-pub fn cost(work: &WorkCounter, fields: u64, values: u64) -> u32 {
+pub fn cost_of_request(work: &WorkCounter, fields: u64, values: u64) -> u32 {
     let work: u64 = Work::iter().map(|kind| work.get(kind) * weight(kind)).sum();
-    weights::cost(weights::REQUEST + work + fields * weights::FIELD + values * weights::VALUE)
+    weights::cost_of_work(weights::REQUEST + work + fields * weights::FIELD + values * weights::VALUE)
 }
 
 /// Returns the weight of one unit of a kind of work.

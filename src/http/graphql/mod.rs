@@ -153,7 +153,7 @@ async fn process(
         // If the client disconnects, the request stays in flight until its execution ends.
         let Slot { response_size: size, .. } = &slot;
         let mut response = shared.schema.execute(checked, request_info, actor, size).await;
-        let used = cost::cost(&work, estimate.fields, graphql::count_values(&response.data));
+        let used = cost::cost_of_request(&work, estimate.fields, graphql::count_values(&response.data));
         let cost = charge.settle(used.max(estimate.minimum));
         if shows_cost {
             let Cost { requested, used, available } = cost;
