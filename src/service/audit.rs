@@ -7,7 +7,7 @@ use entity::value::{AdminEventId, ApiKeyId, OperatorId, WebhookId};
 use sea_orm::{ActiveModelTrait, ColumnTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter, QueryTrait};
 
 use super::{Actor, Origin, RequestInfo, now};
-use crate::database::pages::{self, HasPosition, List, Page, PageRequest, Position};
+use crate::database::pages::{self, HasPosition, ListPart, Page, PageRequest, Position};
 use crate::database::{Database, Transaction, record_query};
 use crate::error::Error;
 
@@ -55,7 +55,7 @@ impl AuditLog {
         let rows = Entity::find()
             .apply_if(filter.operator, |events, operator| events.filter(Column::OperatorId.eq(operator)))
             .apply_if(filter.api_key, |events, key| events.filter(Column::ApiKeyId.eq(key)));
-        let list = List::new(rows.into_query(), vec![Column::Id.into_expr()]);
+        let list = ListPart::new(rows.into_query(), vec![Column::Id.into_expr()]);
         Ok(pages::page(self.database.reader(), list, request).await?)
     }
 }

@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use super::{Actor, now};
 use crate::database::pages::{
-    self, BRANCH_ROWS, Direction, HasPosition, JoinedTable, List, Page, PageRequest, Position, SCAN, Scan,
+    self, BRANCH_ROWS, HasPosition, JoinedTable, ListPage, ListPart, Page, PageRequest, Position, SCAN, Scan,
 };
 use crate::database::{BatchedQuery, Database, TransactionError, positions, subquery, with_retry};
 use crate::error::{Error, ErrorCode, InputField, Violation};
@@ -96,9 +96,9 @@ impl Feed {
     pub(super) async fn read_of(&self, reader: OperatorId, request: FeedRequest) -> Result<FeedPage, Error> {
         let FeedRequest { size, after, types } = request;
         let list = self.list(reader, after.is_none(), types);
-        let page = PageRequest { direction: Direction::Forward, size, after: after.clone(), before: None };
-        let lists = vec![(list, page), self.last(reader), self.at(reader, after.as_ref().unwrap_or(&start()))];
-        let [page, last, at] = array(self.pages(lists).await?)?;
+        let page = ListPage::new(list, PageRequest { after: after.clone(), ..PageRequest::first(size) });
+        let pages = vec![page, self.last(reader), self.at(reader, after.as_ref().unwrap_or(&start()))];
+        let [page, last, at] = array(self.pages(pages).await?)?;
         let last = last.rows.last().map_or_else(start, HasPosition::position);
         // In each reader's feed, deleted changes leave one row with `swept`, which comes before all rows that are
         // shown. If the page begins with this row, changes after the position were deleted.
@@ -158,8 +158,8 @@ impl Feed {
         &self,
         positions: Vec<(OperatorId, Position)>,
     ) -> Result<Vec<Option<DateTime<Utc>>>, Error> {
-        let lists = positions.into_iter().map(|(reader, position)| self.first_after(reader, position)).collect();
-        let pages = self.pages(lists).await?;
+        let pages = positions.into_iter().map(|(reader, position)| self.first_after(reader, position)).collect();
+        let pages = self.pages(pages).await?;
         Ok(pages.iter().map(|page| page.rows.first().map(|change| change.occurred_at)).collect())
     }
 
@@ -256,16 +256,15 @@ impl Feed {
         self.database.reader().get_database_backend()
     }
 
-    async fn pages(&self, lists: Vec<(List, PageRequest)>) -> Result<Vec<Page<Model>>, DbErr> {
-        let lists = lists.into_iter().map(|(list, request)| (vec![list], request)).collect();
+    async fn pages(&self, pages: Vec<ListPage>) -> Result<Vec<Page<Model>>, DbErr> {
         let read = |row: &QueryResult| Model::from_query_result(row, "");
-        pages::pages(self.database.reader(), lists, read, |_, change| change.position()).await
+        pages::pages(self.database.reader(), pages, read, |_, change| change.position()).await
     }
 
     /// The first row of a reader after a position.
-    fn first_after(&self, reader: OperatorId, position: Position) -> (List, PageRequest) {
-        let request = PageRequest { direction: Direction::Forward, size: 1, after: Some(position), before: None };
-        (self.list(reader, false, None), request)
+    fn first_after(&self, reader: OperatorId, position: Position) -> ListPage {
+        let request = PageRequest { after: Some(position), ..PageRequest::first(1) };
+        ListPage::new(self.list(reader, false, None), request)
     }
 
     async fn last_row(&self, reader: OperatorId) -> Result<Option<Model>, DbErr> {
@@ -274,26 +273,24 @@ impl Feed {
     }
 
     /// The row of a reader at a position, or no row.
-    fn at(&self, reader: OperatorId, position: &Position) -> (List, PageRequest) {
+    fn at(&self, reader: OperatorId, position: &Position) -> ListPage {
         let (position, id) = position.number_and_id();
         let row = Entity::find().filter(is_row(reader, position, id.into()));
-        let request = PageRequest { direction: Direction::Forward, size: 1, after: None, before: None };
-        (List::new(row.into_query(), position_columns()), request)
+        ListPage::new(ListPart::new(row.into_query(), position_columns()), PageRequest::first(1))
     }
 
     /// The last row of a reader.
-    fn last(&self, reader: OperatorId) -> (List, PageRequest) {
-        let request = PageRequest { direction: Direction::Backward, size: 1, after: None, before: None };
-        (self.list(reader, false, None), request)
+    fn last(&self, reader: OperatorId) -> ListPage {
+        ListPage::new(self.list(reader, false, None), PageRequest::last(1))
     }
 
     /// The rows of a reader below the horizon, of these types. The list includes the swept row unless `is_from_start`
     /// is true.
-    fn list(&self, reader: OperatorId, is_from_start: bool, types: Option<Vec<EventType>>) -> List {
+    fn list(&self, reader: OperatorId, is_from_start: bool, types: Option<Vec<EventType>>) -> ListPart {
         let rows = visible_to(self.backend(), reader)
             .apply_if(is_from_start.then_some(false), |rows, swept| rows.filter(Column::Swept.eq(swept)));
         let columns = position_columns();
-        let Some(types) = types else { return List::new(rows.into_query(), columns) };
+        let Some(types) = types else { return ListPart::new(rows.into_query(), columns) };
         let scanned = |column: Column| Expr::col((Alias::new(SCAN), column));
         let is_shown = scanned(Column::Type).is_in(types).or(scanned(Column::Swept));
         let filters = vec![Query::select().expr(Expr::cust("1")).and_where(is_shown).take()];
@@ -301,7 +298,7 @@ impl Feed {
         let rows = rows.select_only().columns(scan_columns).into_query();
         let key = [Column::ReaderId, Column::Position, Column::Id];
         let joined = vec![JoinedTable::new::<Entity>(&key.map(|column| (column, BRANCH_ROWS, column.as_str())))];
-        List { joined, scan: Some(Scan { filters, ..Scan::default() }), ..List::new(rows, columns) }
+        ListPart { joined, scan: Some(Scan { filters, ..Scan::default() }), ..ListPart::new(rows, columns) }
     }
 }
 

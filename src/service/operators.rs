@@ -19,7 +19,7 @@ use super::api_keys::{CACHE_TTL, KeyRequest, NewApiKey};
 use super::audit::{self, Subject};
 use super::webhooks::endpoints;
 use super::{Actor, ApiKeys, Origin, RequestInfo, now};
-use crate::database::pages::{self, HasPosition, List, Page, PageRequest, Position};
+use crate::database::pages::{self, HasPosition, ListPart, Page, PageRequest, Position};
 use crate::database::{Database, Transaction, TransactionError, Work, is_one_of, record, with_retry};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 
@@ -85,7 +85,7 @@ impl Operators {
 
     /// Returns a page of the operators that the caller may see, oldest first.
     pub async fn page(&self, actor: &Actor, request: PageRequest) -> Result<Page<Model>, Error> {
-        let list = List::new(visible(actor).into_query(), vec![Column::Id.into_expr()]);
+        let list = ListPart::new(visible(actor).into_query(), vec![Column::Id.into_expr()]);
         Ok(pages::page(self.database.reader(), list, request).await?)
     }
 

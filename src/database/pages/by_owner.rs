@@ -12,7 +12,7 @@ use sea_orm::{ColumnTrait, Condition, DbErr, QueryResult};
 
 use super::branches::{Branch, limit, rows_by_branch};
 use super::keyset::{HasPosition, Page, PageRequest};
-use super::list::List;
+use super::list::{ListPage, ListPart};
 use super::read::pages;
 use crate::database::{Reader, is_one_of};
 
@@ -29,7 +29,7 @@ pub async fn pages_by_owner<K: Copy + Eq + Hash + ValueType + Into<Value>, T: Ha
     reader: &Reader,
     requests: &[(K, PageRequest)],
     owner: impl ColumnTrait,
-    list: impl Fn(Condition) -> List,
+    list: impl Fn(Condition) -> ListPart,
     read: impl Fn(&QueryResult) -> Result<(K, T), DbErr>,
 ) -> Result<Vec<Page<T>>, DbErr> {
     /// The smallest limit of the statement for all owners. This value is large, so that most requests use it as their
@@ -38,8 +38,8 @@ pub async fn pages_by_owner<K: Copy + Eq + Hash + ValueType + Into<Value>, T: Ha
     let [(_, request), ..] = requests else { return Ok(Vec::new()) };
     let has_position = request.after.is_some() || request.before.is_some();
     if has_position || requests.iter().any(|(_, other)| other != request) {
-        let lists = requests.iter().map(|(key, request)| (vec![list(owner.eq(*key).into())], request.clone()));
-        return pages(reader, lists.collect(), |row| read(row).map(|(_, row)| row), |_, row| row.position()).await;
+        let each = requests.iter().map(|(key, request)| ListPage::new(list(owner.eq(*key).into()), request.clone()));
+        return pages(reader, each.collect(), |row| read(row).map(|(_, row)| row), |_, row| row.position()).await;
     }
     let owners = requests.iter().map(|(owner, _)| *owner);
     // Rounded up, because each limit is another SQL statement.
@@ -74,8 +74,8 @@ pub async fn pages_by_owner<K: Copy + Eq + Hash + ValueType + Into<Value>, T: Ha
 }
 
 /// Selects the rows of each owner's page, and one row more (see [`PageRequest::page`]).
-fn numbered(list: List, owner: SimpleExpr, request: &PageRequest) -> SelectStatement {
-    let List { query: mut all, position_columns, descending, .. } = list;
+fn numbered(list: ListPart, owner: SimpleExpr, request: &PageRequest) -> SelectStatement {
+    let ListPart { query: mut all, position_columns, descending, .. } = list;
     let mut window = WindowStatement::new();
     window.add_partition_by(owner);
     for column in position_columns {

@@ -7,7 +7,7 @@ use sea_orm::sea_query::{Order, SelectStatement};
 use sea_orm::{ConnectionTrait, DbErr};
 
 use super::branches::{Branch, ROW, limit, rows_by_branch};
-use super::list::List;
+use super::list::ListPart;
 use super::scan::{MAX_SCAN, record_sort};
 use crate::database::{ReadKind, Reader, Work, record};
 
@@ -50,7 +50,7 @@ pub async fn counts(reader: &Reader, queries: Vec<(SelectStatement, usize)>) -> 
 /// Counts the rows of each list, which has one or more parts. Of each part it counts up to [`MAX_COUNT`] rows, or the
 /// rows among the first [`MAX_SCAN`] rows of a scan, in the order of the list. A scan that may be longer is counted
 /// twice: once without filters, to learn if it is longer.
-pub async fn list_counts(reader: &Reader, lists: Vec<Vec<List>>) -> Result<Vec<Count>, DbErr> {
+pub async fn list_counts(reader: &Reader, lists: Vec<Vec<ListPart>>) -> Result<Vec<Count>, DbErr> {
     let mut branches = Vec::new();
     let mut counted = |(number, part)| CountedPart::new(part, number > 0, &mut branches);
     let lists: Vec<Vec<_>> =
@@ -75,8 +75,8 @@ struct CountedPart {
 
 impl CountedPart {
     /// Adds the branches that count a part of a list. `continues` is true for a part that is not the first one.
-    fn new(part: List, continues: bool, branches: &mut Vec<Branch>) -> Self {
-        let List { mut query, position_columns, descending, scan, joined: _ } = part;
+    fn new(part: ListPart, continues: bool, branches: &mut Vec<Branch>) -> Self {
+        let ListPart { mut query, position_columns, descending, scan, joined: _ } = part;
         let bound = if scan.is_some() { MAX_SCAN } else { MAX_COUNT };
         let scan = scan.unwrap_or_default();
         let is_bounded = scan.is_bounded();

@@ -107,6 +107,16 @@ impl<T> Page<T> {
 }
 
 impl PageRequest {
+    /// The first `size` rows of a list.
+    pub fn first(size: usize) -> Self {
+        Self { direction: Direction::Forward, size, after: None, before: None }
+    }
+
+    /// The last `size` rows of a list.
+    pub fn last(size: usize) -> Self {
+        Self { direction: Direction::Backward, size, after: None, before: None }
+    }
+
     /// The order of the rows in the statement: a backward page reads the list from its end.
     pub(super) fn order(&self, descending: bool) -> Order {
         if (self.direction == Direction::Forward) == descending { Order::Desc } else { Order::Asc }

@@ -9,8 +9,8 @@ use super::branches::{Branch, ROWS, limit};
 use super::keyset::{PageRequest, Position, SortKey};
 use super::scan::Scan;
 
-/// A list to read pages of, or a part of such a list. A row may be in several parts.
-pub struct List {
+/// A list, or a part of a list. A row may be in several parts of a list.
+pub struct ListPart {
     pub query: SelectStatement,
     /// The columns of a row's [`Position`]: the sort key and the id, or only one of them if it is unique in the list.
     pub position_columns: Vec<SimpleExpr>,
@@ -22,6 +22,12 @@ pub struct List {
     pub scan: Option<Scan>,
 }
 
+/// A page to read of a list with one or more parts. A list with several parts must be in ascending order.
+pub struct ListPage {
+    pub parts: Vec<ListPart>,
+    pub request: PageRequest,
+}
+
 /// A table to join, with all its columns.
 pub struct JoinedTable {
     /// The columns of the table, with a comma before each column.
@@ -30,7 +36,7 @@ pub struct JoinedTable {
     join: String,
 }
 
-impl List {
+impl ListPart {
     /// A list in ascending order of the columns.
     pub fn new(query: SelectStatement, position_columns: Vec<SimpleExpr>) -> Self {
         Self { query, position_columns, descending: false, joined: Vec::new(), scan: None }
@@ -88,6 +94,13 @@ impl List {
             .iter()
             .map(|number| Branch { continues: true, ..branch(None, format!(" LIMIT 1 OFFSET {}", number - 1)) });
         iter::once(page).chain(milestones).collect()
+    }
+}
+
+impl ListPage {
+    /// A page of a list that has one part.
+    pub fn new(list: ListPart, request: PageRequest) -> Self {
+        Self { parts: vec![list], request }
     }
 }
 

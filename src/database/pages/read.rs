@@ -4,24 +4,23 @@ use sea_orm::{DbErr, FromQueryResult, QueryResult};
 
 use super::branches::rows_by_branch;
 use super::keyset::{Direction, HasPosition, Page, PageRequest, Position};
-use super::list::List;
+use super::list::{ListPage, ListPart};
 use super::scan::{MAX_SHORT_SCAN, Measure, Scan, record_sort};
 use crate::database::{ReadKind, Reader};
 
-/// Loads a page of each list, in one statement for up to 400 branches. Each list has one or more parts. A list with
-/// several parts must be in ascending order.
+/// Loads these pages, in one statement for up to 400 branches.
 ///
-/// `position` receives the index of a list, and a row of that list.
+/// `position` receives the index of a page, and a row of its list.
 pub async fn pages<T>(
     reader: &Reader,
-    lists: Vec<(Vec<List>, PageRequest)>,
+    pages: Vec<ListPage>,
     read: impl Fn(&QueryResult) -> Result<T, DbErr>,
     position: impl Fn(usize, &T) -> Position,
 ) -> Result<Vec<Page<T>>, DbErr> {
     let (mut requests, mut branches) = (Vec::new(), Vec::new());
-    let scans = lists.iter().flat_map(|(parts, _)| parts).filter_map(|part| part.scan.as_ref());
+    let scans = pages.iter().flat_map(|page| &page.parts).filter_map(|part| part.scan.as_ref());
     let kind = if scans.map(Scan::max_work).sum::<u64>() > MAX_SHORT_SCAN { ReadKind::Long } else { ReadKind::Short };
-    for (parts, request) in lists {
+    for ListPage { parts, request } in pages {
         let mut measures = Vec::with_capacity(parts.len());
         for (number, part) in parts.into_iter().enumerate() {
             let measure = part.scan.as_ref().map(|scan| {
@@ -87,10 +86,10 @@ fn read_all<T>(rows: &[QueryResult], read: impl Fn(&QueryResult) -> Result<T, Db
 /// Loads a page of one list. The rows of the list are rows of an entity.
 pub async fn page<M: FromQueryResult + HasPosition>(
     reader: &Reader,
-    list: List,
+    list: ListPart,
     request: PageRequest,
 ) -> Result<Page<M>, DbErr> {
     let read = |row: &QueryResult| M::from_query_result(row, "");
-    let mut pages = pages(reader, vec![(vec![list], request)], read, |_, row: &M| row.position()).await?;
+    let mut pages = pages(reader, vec![ListPage::new(list, request)], read, |_, row: &M| row.position()).await?;
     pages.pop().ok_or_else(|| DbErr::RecordNotFound("the page".to_owned()))
 }

@@ -24,7 +24,7 @@ use uuid::Uuid;
 
 use super::history::HISTORY_ORDER;
 use super::{CustomerField, Customers, Prepared, Replayable, history, row_writes, rows};
-use crate::database::pages::{self, HasPosition, List, Page, PageRequest, Position};
+use crate::database::pages::{self, HasPosition, ListPart, Page, PageRequest, Position};
 use crate::database::{
     OptimisticWrite, TransactionError, WriteSet, WriteStatement, delete_listed, positions, record_query,
 };
@@ -274,7 +274,7 @@ impl Customers {
     /// Loads a page of the receipts, oldest first. Platform only.
     pub async fn erasures(&self, actor: &Actor, request: PageRequest) -> Result<Page<Model>, Error> {
         actor.require_platform()?;
-        let list = List::new(Entity::find().into_query(), vec![Column::Id.into_expr()]);
+        let list = ListPart::new(Entity::find().into_query(), vec![Column::Id.into_expr()]);
         Ok(pages::page(self.database.reader(), list, request).await?)
     }
 

@@ -22,7 +22,7 @@ use serde_json::{Value as Json, json};
 use super::feed_rows;
 use super::rows::Link;
 use super::{CustomerField, Customers};
-use crate::database::pages::{self, List, Page, PageRequest, Position};
+use crate::database::pages::{self, ListPage, ListPart, Page, PageRequest, Position};
 use crate::database::{WriteSet, record_query, subquery};
 use crate::error::Error;
 use crate::service::{Actor, Origin, now};
@@ -131,7 +131,7 @@ impl Customers {
         requests: &[(EventList, PageRequest)],
     ) -> Result<Vec<Page<Arc<HistoryEntry>>>, Error> {
         let parts = visible_parts(actor);
-        let lists = requests.iter().map(|(list, request)| {
+        let pages = requests.iter().map(|(list, request)| {
             let any_customer = Column::CustomerId.into_expr();
             let (customer, condition, order) = match *list {
                 EventList::OfCustomer(id) => (id.into(), Column::CustomerId.eq(id), &HISTORY_ORDER[..]),
@@ -139,15 +139,15 @@ impl Customers {
                 EventList::OfApiKey(id) => (any_customer, Column::ApiKeyId.eq(id), &[Column::Id][..]),
             };
             let events = since_connection(actor, customer, Entity::find()).filter(condition);
-            let list = |part: &Condition| {
+            let part = |part: &Condition| {
                 let order = order.iter().map(|column| column.into_expr()).collect();
-                List::new(events.clone().filter(part.clone()).into_query(), order)
+                ListPart::new(events.clone().filter(part.clone()).into_query(), order)
             };
-            (parts.iter().map(list).collect(), request.clone())
+            ListPage { parts: parts.iter().map(part).collect(), request: request.clone() }
         });
         let read = |row: &QueryResult| Ok(Arc::new(HistoryEntry::new(actor, Model::from_query_result(row, "")?)));
-        let position = |list: usize, entry: &Arc<HistoryEntry>| requests[list].0.position(entry);
-        Ok(pages::pages(self.database.reader(), lists.collect(), read, position).await?)
+        let position = |page: usize, entry: &Arc<HistoryEntry>| requests[page].0.position(entry);
+        Ok(pages::pages(self.database.reader(), pages.collect(), read, position).await?)
     }
 
     /// Finds an entry of a history. Returns `None` if the caller may not see it.

@@ -18,7 +18,8 @@ use super::rows::{Link, customer_at, link_at, of_operator, own_customer_at};
 use super::search::{self, PlannedSearch, SearchPlan};
 use super::{CustomerView, Customers};
 use crate::database::pages::{
-    self, BRANCH_ROWS, Count, HasPosition, JoinedTable, List, Page, PageRequest, Position, SCAN, Scan, SortKey,
+    self, BRANCH_ROWS, Count, HasPosition, JoinedTable, ListPage, ListPart, Page, PageRequest, Position, SCAN, Scan,
+    SortKey,
 };
 use crate::error::Error;
 use crate::service::Actor;
@@ -91,10 +92,11 @@ impl Customers {
         requests: &[CustomerPageRequest],
     ) -> Result<Vec<Page<Arc<CustomerView>>>, DbErr> {
         let requests = requests.iter().filter(|request| request.list.operator_for(actor).is_none());
-        let lists = requests.map(|CustomerPageRequest { list, page, .. }| (vec![list.list_of_all()], page.clone()));
+        let pages =
+            requests.map(|CustomerPageRequest { list, page, .. }| ListPage::new(list.list_of_all(), page.clone()));
         let read = |row: &QueryResult| Ok(Arc::new(CustomerView::new(customer_at(row, pages::ROW)?, None)));
         let position = |_, view: &Arc<CustomerView>| Position::by_id(*view.customer.id.as_uuid());
-        pages::pages(self.database.reader(), lists.collect(), read, position).await
+        pages::pages(self.database.reader(), pages.collect(), read, position).await
     }
 
     /// Loads only the pages that list the customers of an operator.
@@ -138,18 +140,19 @@ impl Customers {
         &self,
         requests: Vec<(OperatorId, &CustomerPageRequest, Option<SearchPlan>)>,
     ) -> Result<Vec<CustomerPage>, DbErr> {
-        let lists = requests.iter().flat_map(|(operator, CustomerPageRequest { list, page, .. }, plan)| {
+        let pages = requests.iter().flat_map(|(operator, CustomerPageRequest { list, page, .. }, plan)| {
             let whole = PageRequest { after: None, before: None, ..page.clone() };
-            let first = list.searched_customer(*operator).map(|first| ((vec![first], whole), list));
-            iter::once(((list.parts(*operator, plan.as_ref()), page.clone()), list)).chain(first)
+            let first = list.searched_customer(*operator).map(|first| (ListPage::new(first, whole), list));
+            let page = ListPage { parts: list.parts(*operator, plan.as_ref()), request: page.clone() };
+            iter::once((page, list)).chain(first)
         });
-        let (lists, customer_lists): (Vec<_>, Vec<_>) = lists.unzip();
+        let (pages, customer_lists): (Vec<_>, Vec<_>) = pages.unzip();
         let read = |row: &QueryResult| {
             let (link, customer) = own_customer_at(row, pages::ROW)?;
             Ok(Arc::new(CustomerView::new(customer, Some(link))))
         };
         let position = |index: usize, view: &Arc<CustomerView>| customer_lists[index].position(view);
-        let mut found = pages::pages(self.database.reader(), lists, read, position).await?.into_iter();
+        let mut found = pages::pages(self.database.reader(), pages, read, position).await?.into_iter();
         let found_page = |(_, request, plan): (_, &CustomerPageRequest, _)| {
             let CustomerPageRequest { list, page, .. } = request;
             let mut customers = found.next()?;
@@ -215,7 +218,7 @@ impl Customers {
             let links = customer_operator::Entity::find()
                 .filter(owner)
                 .apply_if(actor.operator(), |links, own| links.filter(Column::OperatorId.eq(own)));
-            List::new(links.into_query(), vec![Column::ConnectedAt.into_expr(), Column::OperatorId.into_expr()])
+            ListPart::new(links.into_query(), vec![Column::ConnectedAt.into_expr(), Column::OperatorId.into_expr()])
         };
         let read = |row: &QueryResult| {
             let link = link_at(row, pages::ROW)?;
@@ -277,10 +280,10 @@ impl CustomerList {
 
     /// The customer with the searched email. It comes first in the list, even if some words of the email are not
     /// stored. It is read as a list of its own, so that the other customers stay in the order of their ids.
-    fn searched_customer(&self, operator: OperatorId) -> Option<List> {
+    fn searched_customer(&self, operator: OperatorId) -> Option<ListPart> {
         let email = self.searched_email()?;
         let query = of_operator(operator).filter(self.filter.on_own_customer(operator, Some(email)));
-        Some(List::new(query.into_query(), self.position_columns()))
+        Some(ListPart::new(query.into_query(), self.position_columns()))
     }
 
     /// The search, if it needs a [`SearchPlan`].
@@ -289,7 +292,7 @@ impl CustomerList {
     }
 
     /// The list of all customers.
-    fn list_of_all(&self) -> List {
+    fn list_of_all(&self) -> ListPart {
         use customer::Column::Id;
         debug_assert!(
             self.filter.search.is_none() && self.filter.on_link().is_empty(),
@@ -298,18 +301,22 @@ impl CustomerList {
         let customers = customer::Entity::find();
         let filter = self.filter.on_customer();
         if self.filter.is_unique() || filter.is_empty() {
-            return List::new(customers.filter(filter).into_query(), vec![Id.into_expr()]);
+            return ListPart::new(customers.filter(filter).into_query(), vec![Id.into_expr()]);
         }
         let is_scanned = Id.into_expr().equals((Alias::new(SCAN), Id));
         let filters = vec![scan_filter(customers.clone().filter(is_scanned).filter(filter))];
         let query = customers.select_only().column(Id).into_query();
         let joined = vec![JoinedTable::new::<customer::Entity>(&[(Id, BRANCH_ROWS, Id.as_str())])];
-        List { joined, scan: Some(Scan { filters, ..Scan::default() }), ..List::new(query, vec![Id.into_expr()]) }
+        ListPart {
+            joined,
+            scan: Some(Scan { filters, ..Scan::default() }),
+            ..ListPart::new(query, vec![Id.into_expr()])
+        }
     }
 
     /// The parts of an operator's list. Each row has the columns of a link, then the columns of the link's customer.
     /// Leaves out the [`searched_customer`](Self::searched_customer).
-    fn parts(&self, operator: OperatorId, plan: Option<&SearchPlan>) -> Vec<List> {
+    fn parts(&self, operator: OperatorId, plan: Option<&SearchPlan>) -> Vec<ListPart> {
         use customer_operator::Column::{CustomerId, OperatorId};
         let (filter, position_columns, excluded) = (&self.filter, self.position_columns(), self.searched_email());
         // Built only where it is needed: building a statement takes as long as reading several rows.
@@ -318,7 +325,8 @@ impl CustomerList {
                 .filter(filter.on_own_customer(operator, None))
                 .apply_if(excluded.cloned(), |own, email| own.filter(customer::Column::Email.ne(email)))
         };
-        let list = |query| List { descending: self.order.descending, ..List::new(query, position_columns.clone()) };
+        let list =
+            |query| ListPart { descending: self.order.descending, ..ListPart::new(query, position_columns.clone()) };
         let join_customers =
             |links| JoinedTable::new::<customer::Entity>(&[(customer::Column::Id, links, CustomerId.as_str())]);
         if filter.is_unique() {
@@ -334,7 +342,7 @@ impl CustomerList {
             None if has_only_link_conditions && order_index_has_link_columns => {
                 // The `LIMIT` applies before the join, so customers are joined only to the rows of the page.
                 let links = links(operator, filter).into_query();
-                return vec![List { joined: vec![join_customers(BRANCH_ROWS)], ..list(links) }];
+                return vec![ListPart { joined: vec![join_customers(BRANCH_ROWS)], ..list(links) }];
             }
             None => {
                 let links = if order_index_has_link_columns {
@@ -357,7 +365,7 @@ impl CustomerList {
         };
         let part = |(query, mut scan): (_, Scan)| {
             scan.filters.extend(conditions.clone());
-            List { joined: joined(), scan: Some(scan), ..list(query) }
+            ListPart { joined: joined(), scan: Some(scan), ..list(query) }
         };
         scans.into_iter().map(part).collect()
     }

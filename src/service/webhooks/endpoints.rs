@@ -16,7 +16,7 @@ use secrecy::SecretString;
 
 use super::addresses::AddressFilter;
 use super::signature::SigningSecret;
-use crate::database::pages::{self, HasPosition, List, Page, PageRequest, Position};
+use crate::database::pages::{self, HasPosition, ListPart, Page, PageRequest, Position};
 use crate::database::{self, Database, Transaction, TransactionError, with_retry};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::keyed_hash::KeyedHash;
@@ -98,7 +98,7 @@ impl Webhooks {
 
     /// Returns a page of the endpoints that the caller may see, oldest first.
     pub async fn page(&self, actor: &Actor, request: PageRequest) -> Result<Page<Model>, Error> {
-        let list = List::new(visible(actor).into_query(), vec![Column::Id.into_expr()]);
+        let list = ListPart::new(visible(actor).into_query(), vec![Column::Id.into_expr()]);
         Ok(pages::page(self.database.reader(), list, request).await?)
     }
 
