@@ -10,12 +10,11 @@ use tokio::time::sleep;
 
 use crate::database::{
     self, Database, DatabaseTimeouts, Inspection, Problem, StatementObserver, describe, explain_connect_error,
-    positions,
 };
 use crate::error::Error;
 use crate::failure::Failure;
 use crate::keyed_hash::KeyedHash;
-use crate::service::{Actor, ServiceSettings, Services, deployment};
+use crate::service::{Actor, ServiceSettings, Services, deployment, feed_positions};
 
 /// The settings of [`open`].
 pub struct DatabaseSettings {
@@ -64,11 +63,11 @@ pub async fn open(settings: DatabaseSettings, services: ServiceSettings) -> Resu
     let Claimed { database, deployment, migrated, had_no_tables } = claimed;
     let fingerprint = deployment.key_fingerprint.as_deref().unwrap_or_default();
     let hash = services.hash.clone().with_fingerprint(fingerprint).ok_or(Failure::OtherKeySecret)?;
-    if positions::is_ahead(&database).await.map_err(Error::from)? {
+    if feed_positions::stored_positions_are_ahead(&database).await.map_err(Error::from)? {
         if !is_migrating {
             return Err(Failure::FeedAhead);
         }
-        positions::raise_base(&database).await.map_err(Error::from)?;
+        feed_positions::raise_base(&database).await.map_err(Error::from)?;
         tracing::info!("raised the positions in the change feed");
     }
     let services = Services::new(&database, ServiceSettings { hash, ..services });
@@ -152,7 +151,7 @@ pub async fn pending_migrations(settings: DatabaseSettings, environment: Environ
         if !deployment::has_all_words(&database).await? {
             return Ok(vec!["the search words are incomplete".to_owned()]);
         }
-        if positions::is_ahead(&database).await.map_err(Error::from)? {
+        if feed_positions::stored_positions_are_ahead(&database).await.map_err(Error::from)? {
             return Ok(vec![
                 "the positions in the change feed are above the transaction ids of this PostgreSQL server".to_owned(),
             ]);

@@ -21,7 +21,6 @@ mod inspect;
 mod migrate;
 mod optimistic_write;
 pub mod pages;
-pub mod positions;
 mod request;
 mod response_size;
 mod retry;

@@ -20,11 +20,11 @@ use sea_orm::{
 };
 use uuid::Uuid;
 
-use super::{Actor, now};
+use super::{Actor, feed_positions, now};
 use crate::database::pages::{
     self, BRANCH_ROWS, HasPosition, JoinedTable, ListPage, ListPart, Page, PageRequest, Position, SCAN, Scan,
 };
-use crate::database::{BatchedQuery, Database, TransactionError, positions, subquery, with_retry};
+use crate::database::{BatchedQuery, Database, TransactionError, subquery, with_retry};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 
 #[derive(Clone)]
@@ -240,7 +240,7 @@ impl Feed {
     /// Returns the age of the oldest change that readers do not see yet, because an older transaction has not ended.
     /// Zero if readers see all changes.
     pub async fn lag(&self) -> Result<TimeDelta, Error> {
-        let Some(horizon) = positions::horizon(self.backend()) else {
+        let Some(horizon) = feed_positions::horizon(self.backend()) else {
             return Ok(TimeDelta::zero());
         };
         let hidden = Entity::find()
@@ -311,12 +311,14 @@ pub(super) fn start_expired(field: InputField) -> Violation {
 }
 
 /// Selects the rows that a reader may see now. On PostgreSQL, these are its rows with positions below the horizon,
-/// which is made from the oldest transaction that has not ended (see `database::positions`). On SQLite, these are all
-/// its rows.
+/// which is made from the oldest transaction that has not ended (see `service::feed_positions`). On SQLite, these are
+/// all its rows.
 pub(super) fn visible_to(backend: DbBackend, reader: impl Into<SimpleExpr>) -> Select<Entity> {
     Entity::find()
         .filter(Column::ReaderId.into_expr().eq(reader))
-        .apply_if(positions::horizon(backend), |rows, horizon| rows.filter(Column::Position.into_expr().lt(horizon)))
+        .apply_if(feed_positions::horizon(backend), |rows, horizon| {
+            rows.filter(Column::Position.into_expr().lt(horizon))
+        })
 }
 
 /// Selects the rows after a position that a reader may see now. `position` has the two parts of the position.

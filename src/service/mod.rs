@@ -16,6 +16,7 @@ pub mod deployment;
 pub mod disposable_domains;
 mod expired_rows;
 pub mod feed;
+pub mod feed_positions;
 pub mod idempotency;
 pub mod job_errors;
 mod key_format;

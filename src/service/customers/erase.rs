@@ -25,13 +25,11 @@ use uuid::Uuid;
 use super::history::HISTORY_ORDER;
 use super::{CustomerField, Customers, Prepared, Replayable, history, row_writes, rows};
 use crate::database::pages::{self, HasPosition, ListPart, Page, PageRequest, Position};
-use crate::database::{
-    OptimisticWrite, TransactionError, WriteSet, WriteStatement, delete_listed, positions, record_query,
-};
+use crate::database::{OptimisticWrite, TransactionError, WriteSet, WriteStatement, delete_listed, record_query};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::idempotency::IdempotentRequest;
 use crate::service::phone_lookup::lookup_hashes;
-use crate::service::{Actor, Origin, RequestInfo, now};
+use crate::service::{Actor, Origin, RequestInfo, feed_positions, now};
 
 /// A request to erase a customer.
 #[derive(Clone, Debug)]
@@ -56,7 +54,7 @@ const DELETE_CUSTOMER: WriteStatement = WriteStatement {
     build: |new, backend| {
         use customer::Column::{Id, Revision};
         let mut delete = delete_listed::<customer::Entity>(new, &[Id, Revision]);
-        delete.and_where_option(positions::is_written_before(backend, "customer"));
+        delete.and_where_option(feed_positions::keeps_version_order(backend, "customer"));
         Box::new(delete)
     },
     must_write_all: true,

@@ -13,7 +13,8 @@ use sea_orm::{ActiveEnum, ColumnTrait, DbBackend, IdenStatic, Iterable, JoinType
 
 use super::field::CustomerField;
 use super::rows::Link;
-use crate::database::{WriteSet, WriteStatement, insert_from_select, positions, row_values};
+use crate::database::{WriteSet, WriteStatement, insert_from_select, row_values};
+use crate::service::feed_positions;
 
 /// Inserts a row for each operator with a link to the customer, and a row for the platform.
 const INSERT_FOR_ALL: WriteStatement = WriteStatement {
@@ -32,7 +33,7 @@ fn rows_for_all(new: &Alias, backend: DbBackend) -> SelectStatement {
     let of_new = |column: &'static str| Expr::col((new.clone(), Alias::new(column)));
     let is_linked = CustomerId.into_expr().eq(of_new(Column::CustomerId.as_str()));
     let operator = [OperatorId.into_expr(), ExternalCustomerId.into_expr(), of_new(TYPE_FOR_OPERATORS)];
-    let platform = [positions::platform(backend), Expr::cust("NULL"), of_new(Column::Type.as_str())];
+    let platform = [feed_positions::platform_id_literal(backend), Expr::cust("NULL"), of_new(Column::Type.as_str())];
     let rows_for = |[reader, external_id, r#type]: [SimpleExpr; 3]| {
         let values = [
             (Column::Own, reader.clone().eq(of_new(AUTHOR))),
@@ -88,7 +89,7 @@ fn given_columns() -> impl Iterator<Item = Column> {
 /// Selects rows to insert. `position` is the current position, and `swept` is false. Any other column that is not among
 /// `values` has the value of the common table expression `new`.
 fn rows(new: &Alias, backend: DbBackend, values: &[(Column, SimpleExpr)]) -> SelectStatement {
-    let of_each_row = [(Column::Position, positions::current(backend)), (Column::Swept, Expr::cust("FALSE"))];
+    let of_each_row = [(Column::Position, feed_positions::new_position(backend)), (Column::Swept, Expr::cust("FALSE"))];
     let value = |column: Column| {
         let found = values.iter().chain(&of_each_row).find(|(other, _)| other.as_str() == column.as_str());
         found.map_or_else(|| Expr::col((new.clone(), column)), |(_, value)| value.clone())

@@ -9,11 +9,11 @@ use sea_orm::{ColumnTrait, IdenStatic, Iterable};
 use super::field::{CustomerField, verified_at};
 use super::rows::Link;
 use super::words;
-use crate::database::{WriteSet, WriteStatement, delete_listed, positions, row_values, update_listed};
-use crate::service::now;
+use crate::database::{WriteSet, WriteStatement, delete_listed, row_values, update_listed};
+use crate::service::{feed_positions, now};
 
 /// Replaces a customer if two conditions hold. The stored revision must be one less than the revision of the new row,
-/// and the change feed must stay in the order of the versions (see `database::positions`).
+/// and the change feed must stay in the order of the versions (see `service::feed_positions`).
 const REPLACE: WriteStatement = WriteStatement {
     name: "replace customers",
     columns: || customer::Column::iter().map(|column| column.as_str()).collect(),
@@ -22,7 +22,7 @@ const REPLACE: WriteStatement = WriteStatement {
         let columns = customer::Column::iter().filter(|column| !matches!(column, Id));
         let is_next = Revision.into_expr().eq(Expr::col((new.clone(), Revision)).sub(1));
         let mut replace = update_listed::<customer::Entity>(new, &[Id], columns);
-        replace.and_where(is_next).and_where_option(positions::is_written_before(backend, "customer"));
+        replace.and_where(is_next).and_where_option(feed_positions::keeps_version_order(backend, "customer"));
         Box::new(replace)
     },
     must_write_all: true,

@@ -18,11 +18,10 @@ use sea_orm::{
 use super::Customers;
 use super::rows::{Link, lock_own_customers};
 use crate::database::{
-    TransactionError, WriteSet, WriteStatement, delete_listed, insert_from_select, insert_listed, positions, subquery,
-    with_retry,
+    TransactionError, WriteSet, WriteStatement, delete_listed, insert_from_select, insert_listed, subquery, with_retry,
 };
 use crate::error::Error;
-use crate::service::Actor;
+use crate::service::{Actor, feed_positions};
 
 /// A place among the words of a link, and the word at this place. `None` removes the word.
 type PlacedWord = (i16, Option<SearchWord>);
@@ -224,11 +223,11 @@ impl Customers {
         // makes the write fail with a conflict and run again.
         let customers: BTreeSet<_> = links.iter().map(|(_, customer)| customer.id).collect();
         let next_revision = customer::Column::Revision.into_expr().add(1);
-        let is_written_before = positions::is_written_before(transaction.get_database_backend(), "customer");
+        let keeps_version_order = feed_positions::keeps_version_order(transaction.get_database_backend(), "customer");
         let update = customer::Entity::update_many()
             .col_expr(customer::Column::Revision, next_revision)
             .filter(customer::Column::Id.is_in(customers.iter().copied()))
-            .filter(Condition::all().add_option(is_written_before));
+            .filter(Condition::all().add_option(keeps_version_order));
         if update.exec(&transaction).await?.rows_affected < customers.len() as u64 {
             return Err(DbErr::RecordNotUpdated.into());
         }

@@ -15,18 +15,18 @@
 //!
 //! The positions of one customer must also be in the order of its versions. On SQLite, the positions are always in this
 //! order. PostgreSQL gives a transaction its id when it locks or writes its first row. Later the transaction may find
-//! rows that a transaction with a larger id has changed in the meantime. The condition [`is_written_before`] prevents a
-//! write to such a row.
+//! rows that a transaction with a larger id has changed in the meantime. The condition [`keeps_version_order`] prevents
+//! a write to such a row.
 //!
 //! A dump does not contain the transaction ids of its server. After a restore on a server with smaller transaction ids,
-//! new positions would be below the stored positions. [`is_ahead`] detects this, and [`raise_base`] lets new positions
-//! continue after the stored ones.
+//! new positions would be below the stored positions. [`stored_positions_are_ahead`] detects this, and [`raise_base`]
+//! lets new positions continue after the stored ones.
 
 use entity::{customer_change, deployment};
 use sea_orm::sea_query::{Expr, ExprTrait, Func, Query, SimpleExpr};
 use sea_orm::{ColumnTrait, ConnectionTrait, DbBackend, DbErr};
 
-use super::{Database, subquery};
+use crate::database::{Database, subquery};
 
 /// The SQL that reads `deployment.feed_base`.
 const BASE: &str = "COALESCE((SELECT feed_base FROM deployment WHERE id = 1), 0)";
@@ -35,25 +35,25 @@ const BASE: &str = "COALESCE((SELECT feed_base FROM deployment WHERE id = 1), 0)
 const NEXT: &str = "pg_snapshot_xmax(pg_current_snapshot())::text::bigint";
 
 /// The position of the changes that the current statement writes.
-pub fn current(backend: DbBackend) -> SimpleExpr {
+pub fn new_position(backend: DbBackend) -> SimpleExpr {
     if backend == DbBackend::Postgres {
         return Expr::cust(format!("pg_current_xact_id()::text::bigint + {BASE}"));
     }
-    last(backend).add(1)
+    last_position(backend).add(1)
 }
 
 /// The last stored position, or 0 if there is none. Reads only the platform's rows, because the platform has a row for
 /// each change.
-fn last(backend: DbBackend) -> SimpleExpr {
+fn last_position(backend: DbBackend) -> SimpleExpr {
     let last = Func::coalesce([customer_change::Column::Position.max(), Expr::val(0_i64)]);
-    let is_of_platform = customer_change::Column::ReaderId.into_expr().eq(platform(backend));
+    let is_of_platform = customer_change::Column::ReaderId.into_expr().eq(platform_id_literal(backend));
     let last = Query::select().expr(last).from(customer_change::Entity).and_where(is_of_platform).take();
     subquery(last)
 }
 
 /// [`OperatorId::PLATFORM`](entity::value::OperatorId::PLATFORM) as a literal. The query builder writes ids as text,
 /// and SQLite stores them as bytes.
-pub fn platform(backend: DbBackend) -> SimpleExpr {
+pub fn platform_id_literal(backend: DbBackend) -> SimpleExpr {
     let nil = "0".repeat(32);
     Expr::cust(if backend == DbBackend::Postgres { format!("'{nil}'::uuid") } else { format!("x'{nil}'") })
 }
@@ -77,7 +77,7 @@ pub fn horizon(backend: DbBackend) -> Option<SimpleExpr> {
 /// If the transaction has no id yet, all rows are accepted: its id will be larger than the ids of all transactions that
 /// it sees. If a statement waits until another transaction has changed a row, the check of the revision rejects the
 /// row.
-pub fn is_written_before(backend: DbBackend, table: &str) -> Option<SimpleExpr> {
+pub fn keeps_version_order(backend: DbBackend, table: &str) -> Option<SimpleExpr> {
     const CURRENT: &str = "pg_current_xact_id_if_assigned()::text::bigint";
     let ahead = format!("(\"{table}\".\"xmin\"::text::bigint - {CURRENT}) & 4294967295");
     let is_later = format!("{ahead} BETWEEN 1 AND {NEXT} - {CURRENT}");
@@ -91,26 +91,26 @@ const RESTORE_DISTANCE: i64 = 1 << 32;
 
 /// Returns true if the last stored position is larger than or equal to the position that the next transaction will get.
 /// Always false on SQLite.
-pub async fn is_ahead(database: &Database) -> Result<bool, DbErr> {
+pub async fn stored_positions_are_ahead(database: &Database) -> Result<bool, DbErr> {
     let backend = database.reader().get_database_backend();
     if backend != DbBackend::Postgres {
         return Ok(false);
     }
-    let query = Query::select().expr_as(last_is_ahead(), "is_ahead").take();
+    let query = Query::select().expr_as(last_position_is_ahead(), "is_ahead").take();
     let row = database.reader().query_one(&query).await?;
     row.map_or(Ok(false), |row| row.try_get("", "is_ahead"))
 }
 
-/// Raises the base of the positions if stored positions [are ahead](is_ahead).
+/// Raises the base of the positions if stored positions [are ahead](stored_positions_are_ahead).
 pub async fn raise_base(database: &Database) -> Result<(), DbErr> {
-    let base = last(DbBackend::Postgres).sub(Expr::cust(NEXT)).add(RESTORE_DISTANCE);
+    let base = last_position(DbBackend::Postgres).sub(Expr::cust(NEXT)).add(RESTORE_DISTANCE);
     let mut raise = Query::update();
-    raise.table(deployment::Entity).value(deployment::Column::FeedBase, base).and_where(last_is_ahead());
+    raise.table(deployment::Entity).value(deployment::Column::FeedBase, base).and_where(last_position_is_ahead());
     let transaction = database.begin_write().await?;
     transaction.execute(&raise).await?;
     transaction.commit().await
 }
 
-fn last_is_ahead() -> SimpleExpr {
-    last(DbBackend::Postgres).gte(Expr::cust(format!("{NEXT} + {BASE}")))
+fn last_position_is_ahead() -> SimpleExpr {
+    last_position(DbBackend::Postgres).gte(Expr::cust(format!("{NEXT} + {BASE}")))
 }
