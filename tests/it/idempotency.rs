@@ -7,10 +7,11 @@ use futures::future::join_all;
 use sea_orm::{ConnectionTrait, DbBackend, EntityTrait, Statement};
 use serde_json::{Value, json};
 use vivamo::config::LimitSettings;
+use vivamo::database::DatabaseTimeouts;
 use vivamo::keyed_hash::KeyedHash;
 use vivamo::service::{RequestInfo, ServiceSettings};
 
-use support::{Answer, Backend, Caller, KEY_SECRET, TestApp, both, run};
+use support::{Answer, Backend, Caller, KEY_SECRET, TestApp, Timeouts, both, run};
 
 const CREATE: &str = "mutation ($input: CreateCustomerInput!) { createCustomer(input: $input) { \
     replayed outcome matchedBy unappliedFields warnings { code message inputPath } \
@@ -138,7 +139,12 @@ both!(idempotency_keys_are_looked_up_before_customers, Sandbox, async |app| {
 async fn conflicting_writes_need_one_connection_each_while_the_secret_is_changed() {
     let hash = KeyedHash::new(KEY_SECRET).with_old("an older secret");
     let settings = ServiceSettings::new(Environment::Sandbox, hash);
-    let Some(app) = TestApp::start_with(Backend::Postgres, settings).await else { return };
+    // Several updates share a statement. When it reaches `lock_timeout`, each update takes a connection of its own. The
+    // timeout is long enough for all of these connections to wait at the same time.
+    let long = Timeouts::long();
+    let database = DatabaseTimeouts { lock: Duration::from_secs(2), ..long.database };
+    let timeouts = Timeouts { database, ..long };
+    let Some(app) = TestApp::start_with_timeouts(Backend::Postgres, settings, timeouts).await else { return };
     support::run_on(app, async |app| {
         let operator = app.operator("A").await;
         app.created(&operator, "1", json!({ "email": "ada@example.com" })).await;

@@ -115,8 +115,13 @@ impl TestApp {
 
     /// Starts the service with other settings. Returns `None` under the same condition as [`start`](Self::start).
     pub async fn start_with(backend: Backend, settings: ServiceSettings) -> Option<Self> {
-        let test_database = TestDatabase::create(backend).await?;
-        Some(Self::start_on(test_database, settings, Timeouts::long(), Arc::default()).await)
+        Self::start_with_timeouts(backend, settings, Timeouts::long()).await
+    }
+
+    /// Starts the service with other settings and with these time limits. Returns `None` under the same condition as
+    /// [`start`](Self::start).
+    pub async fn start_with_timeouts(backend: Backend, settings: ServiceSettings, timeouts: Timeouts) -> Option<Self> {
+        Some(Self::start_on(TestDatabase::create(backend).await?, settings, timeouts, Arc::default()).await)
     }
 
     /// Starts another server on the same database, without limits. `database_url` leads to the database, directly or
