@@ -42,8 +42,7 @@ class Page {
     });
     self.page.on('pageerror', (error) => self.errors.push(error.message));
     await self.page.goto(`${url}/graphiql`);
-    await self.tabs().first().waitFor();
-    await self.settle();
+    await self.waitUntilLoaded();
     return self;
   }
 
@@ -53,14 +52,27 @@ class Page {
     await this.page.context().close();
   }
 
-  /** Waits for 800 ms. GraphiQL reads an editor 100 ms after a change, and the rest of the time is for slow machines. */
-  settle = () => this.page.waitForTimeout(800);
+  /**
+   * Waits until the page has processed the last input. GraphiQL reads an editor 100 ms and stores tabs 500 ms after a
+   * change. This timer runs in the page too, so even on a slow machine it ends after these timers.
+   */
+  settle = () => this.page.evaluate(() => new Promise((resolve) => setTimeout(resolve, 800)));
+
+  /** Waits until the page has loaded its editors and restored the tabs of the last visit. */
+  async waitUntilLoaded() {
+    await this.tabs().first().waitFor();
+    await this.page.waitForFunction(() => {
+      const editor = document.querySelectorAll('.graphiql-editor-tool .graphiql-editor .CodeMirror')[1]?.CodeMirror;
+      // The page sets this option when it selects the tab of the last visit.
+      return editor?.getOption('lineWrapping') && editor.getValue();
+    });
+    await this.settle();
+  }
 
   async reload() {
     await this.settle();
     await this.page.reload();
-    await this.tabs().first().waitFor();
-    await this.settle();
+    await this.waitUntilLoaded();
   }
 
   tabs = () => this.page.locator('.graphiql-tab-button');
@@ -285,6 +297,7 @@ const tests = {
       await page.page.getByLabel('Show Documentation Explorer').click();
       await focused.click();
       await page.page.keyboard.press('Control+k');
+      await page.page.waitForFunction(() => document.activeElement.matches('.graphiql-doc-explorer-search input'));
       await page.page.keyboard.type('CustomerConn');
       await page.page.getByRole('option', { name: 'CustomerConnection' }).first().waitFor();
     }
