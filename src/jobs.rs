@@ -178,14 +178,17 @@ async fn sweep_changes(services: &Services, time: DateTime<Utc>) -> bool {
 /// example because a reader used the file for too long.
 async fn purge_erased(services: &Services) -> bool {
     match services.customers.purge_erased(&Actor::Platform).await {
-        Ok(true) => tracing::info!("removed erased customers from the database file"),
-        Ok(false) => {}
+        Ok(was_rewritten) => {
+            if was_rewritten {
+                tracing::info!("removed erased customers from the database file");
+            }
+            false
+        }
         Err(error) => {
             tracing::warn!(cause = error_message(error), "cannot remove erased customers from the database file");
-            return true;
+            true
         }
     }
-    false
 }
 
 /// Checks every second if a newer version has migrated the database in a way that forbids this version to write.

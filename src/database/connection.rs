@@ -168,8 +168,8 @@ impl Connection {
         self.run(execute).await
     }
 
-    /// Copies SQLite's write-ahead log to the file and empties the log. Waits up to `MAX_DATABASE_WAIT` for readers
-    /// that use the log.
+    /// Copies SQLite's write-ahead log to the file and empties the log. Waits up to [`DatabaseTimeouts::wait`] for
+    /// readers that use the log.
     pub(super) async fn empty_write_ahead_log(&mut self) -> Result<(), DbErr> {
         let checkpoint = Statement::from_string(DbBackend::Sqlite, "PRAGMA wal_checkpoint(TRUNCATE)");
         let rows = self.query_all(checkpoint, None).await?;

@@ -81,7 +81,7 @@ pub enum DisclosureKind {
     IdentityConflict,
     /// An update failed because another customer has the value.
     TakenOnUpdate,
-    /// A create matched a customer, but was then rejected with a code other than `IDENTITY_CONFLICT`.
+    /// A create matched a customer, but then failed, or was rejected with a code other than `IDENTITY_CONFLICT`.
     RejectedCreate,
 }
 

@@ -1000,7 +1000,7 @@ both!(an_operator_with_deleted_endpoints_gets_no_further_deliveries_at_the_same_
     for endpoint in &endpoints {
         assert_eq!(row(app, *endpoint).await.lease_until, None);
     }
-    // When the deliveries to the deleted endpoints have ended, the new endpoints are claimed.
+    // The new endpoints are claimed as soon as the deliveries to the deleted endpoints have ended.
     let wait = async {
         let mut polls = interval(Duration::from_millis(20));
         while row(app, endpoints[0]).await.delivered_position == 0 {
