@@ -91,7 +91,7 @@ impl App {
         Ok(Self { address, database, services, listener, router, probes, timeouts, metrics_server, jobs })
     }
 
-    /// Serves until `stop` completes, then waits for a limited time until the requests and deliveries under way are
+    /// Serves until `stop` completes, then waits for a limited time until the requests and deliveries in progress are
     /// finished, and closes the database.
     pub async fn run_until(self, stop: impl Future<Output = ()>) {
         let Self { database, listener, router, probes, timeouts, mut metrics_server, jobs, .. } = self;

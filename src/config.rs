@@ -142,7 +142,7 @@ pub struct HttpTimeouts {
     /// The longest time that a request waits because its key has too many requests in flight.
     pub slot: Duration,
     /// The maximum time for authentication, for the arrival of the body, and for execution, each counted separately. On
-    /// PostgreSQL, each statement has a shorter timeout of its own.
+    /// PostgreSQL, each statement has its own, shorter timeout.
     pub request: Duration,
     /// The maximum time for the database work of a request, except a mutation of the platform. After this time, the
     /// database will most likely never respond.
@@ -176,8 +176,8 @@ pub struct LimitSettings {
     #[arg(long, env = "VIVAMO_AUTH_FAILURES_PER_MINUTE", value_name = "COUNT", default_value_t = 30)]
     pub auth_failures_per_minute: u32,
 
-    /// Number of times per hour that an operator without a budget of its own may learn that an email or phone belongs
-    /// to a customer that is not connected to the operator (0 = unlimited)
+    /// Number of times per hour that an operator without its own budget may learn that an email or phone belongs to a
+    /// customer that is not connected to the operator (0 = unlimited)
     #[arg(long, env = "VIVAMO_DISCLOSURES_PER_HOUR", value_name = "COUNT", default_value_t = 100)]
     pub disclosures_per_hour: u32,
 

@@ -57,7 +57,7 @@ pub enum ErrorCode {
     #[error("Sorry, this phone number cannot be used. Please use a valid mobile number.")]
     PhoneNotMobile,
     /// The carrier lookup, which decides whether a phone is a mobile line, returned no result, or could not begin
-    /// because too many lookups were under way. Nothing was changed. Retry the request. Occurs only in production.
+    /// because too many lookups were in progress. Nothing was changed. Retry the request. Occurs only in production.
     #[error("The phone number could not be checked, and nothing was changed. Please retry.")]
     PhoneLookupUnavailable,
 
@@ -93,7 +93,7 @@ pub enum ErrorCode {
     IdempotencyKeyReused,
 
     /// The customer does not exist, or is not connected to your operator. In `disconnectCustomer` with the platform
-    /// key: the customer is not connected to the operator with `operatorId`. Also reported if you repeat
+    /// key: the customer is not connected to the operator given by `operatorId`. Also reported if you repeat
     /// `createCustomer`, `updateCustomer` or `recordVerification` with its idempotency key after the customer was
     /// erased, or disconnected from your operator, even if the customer was connected again.
     #[error("There is no such customer, or the customer is not connected to the operator.")]
@@ -137,7 +137,7 @@ pub enum ErrorCode {
     #[error("The request is not valid.")]
     BadRequest,
     /// The request contains the hash of a document instead of the document. The service stores no documents, so send
-    /// the document as `query`. Apollo Client and urql do this automatically.
+    /// the document as `query`. Apollo Client and urql automatically repeat the request with the document.
     #[error("PersistedQueryNotSupported")]
     PersistedQueryNotSupported,
     /// The service is temporarily unavailable, or did not finish in time. A mutation may have been applied, or may

@@ -21,8 +21,8 @@ pub struct Model {
     /// cannot be null.
     #[sea_orm(primary_key, auto_increment = false)]
     pub reader_id: OperatorId,
-    /// The position in the feed: see `database::positions`. The changes of one transaction may have the same position.
-    /// In this case they are ordered by their ids.
+    /// The position in the feed: see `service::feed_positions`. The changes of one transaction may have the same
+    /// position. In this case they are ordered by their ids.
     #[sea_orm(primary_key, auto_increment = false)]
     pub position: i64,
     /// The id of the history entry of the change.
@@ -40,7 +40,7 @@ pub struct Model {
     /// True if the reader made the change.
     pub own: bool,
     pub occurred_at: DateTime<Utc>,
-    /// True for the low-water mark: all earlier rows of the reader were deleted. Readers do not see this row.
+    /// True for the marker row: all earlier rows of the reader were deleted. Readers do not see this row.
     pub swept: bool,
 }
 

@@ -3,7 +3,7 @@
 //!
 //! `service::deployment` writes the row when the database is opened for the first time. Because of this row, a server
 //! rejects a database of the other environment, and a database whose key secret the server does not know. The
-//! migrations update `required_migration`, and `database::positions` updates `feed_base`.
+//! migrations update `required_migration`, and `service::feed_positions` updates `feed_base`.
 
 use sea_orm::entity::prelude::*;
 
@@ -23,7 +23,8 @@ pub struct Model {
     /// The keyed hash of a constant, made with `VIVAMO_KEY_SECRET`. A server compares this hash with the hash that is
     /// made with its own secret. `None` if only versions without this column have opened the database.
     pub key_fingerprint: Option<Vec<u8>>,
-    /// The number that is added to PostgreSQL's transaction ids in positions of the feed: see `database::positions`.
+    /// The number that is added to PostgreSQL's transaction ids in positions of the feed: see
+    /// `service::feed_positions`.
     pub feed_base: i64,
 }
 

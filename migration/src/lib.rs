@@ -26,8 +26,8 @@ mod m20261128_000016_history_order;
 mod m20261129_000017_visible_entries;
 
 /// The newest migration after which older servers must not write, because they would leave out rows that newer servers
-/// need. A server that does not know this migration refuses to write. A server that knows it, but not the
-/// migrations after it, continues to write.
+/// need. A server that does not know this migration refuses to write. A server that knows it, but not the migrations
+/// after it, continues to write.
 ///
 /// The current value is the migration that creates the webhooks. A server that does not know them would suspend an
 /// operator without pausing its deliveries. An even older server, without the change feed, would also change customers
@@ -102,7 +102,7 @@ pub async fn build_large_indexes(connection: &impl ConnectionTrait) -> Result<()
 /// A new column of a table.
 type NewColumn = (&'static str, ColumnDef);
 
-/// Adds columns, each with a statement of its own, because SQLite alters one column at a time.
+/// Adds columns, each with a separate statement, because SQLite alters one column at a time.
 async fn add_columns(
     manager: &SchemaManager<'_>,
     columns: impl IntoIterator<Item = NewColumn, IntoIter: Send>,

@@ -6,7 +6,7 @@ use sea_orm_migration::schema::*;
 #[derive(DeriveMigrationName)]
 pub(super) struct Migration;
 
-/// The new columns. Each takes a statement of its own, because SQLite alters one column at a time.
+/// The new columns. Each takes a separate statement, because SQLite alters one column at a time.
 fn columns() -> [ColumnDef; 2] {
     [timestamp_with_time_zone_null("expires_at").take(), timestamp_with_time_zone_null("last_used_at").take()]
 }

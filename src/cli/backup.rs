@@ -16,7 +16,8 @@ use crate::failure::Failure;
 pub async fn run(url: &str, copy: &Path) -> Result<(), Failure> {
     let Some(file) = database::sqlite_file(url) else {
         return Err(Failure::Other(format!(
-            "PostgreSQL has its own tools for backups. Run: pg_dump --format=custom --file={} \"$DATABASE_URL\"",
+            "PostgreSQL has its own tools for backups. Set PGHOST, PGUSER, PGDATABASE and PGPASSFILE. Then run: pg_dump \
+             --format=custom --file={}",
             copy.display()
         )));
     };

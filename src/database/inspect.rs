@@ -96,7 +96,7 @@ async fn inspect(connection: &DatabaseConnection, options: &Options) -> Result<I
 }
 
 /// Returns a problem if the database is read-only, or if the role may not read or write a table. Checks only the tables
-/// that have the same owner as the table of migrations, because an extension may have tables of its own.
+/// that have the same owner as the table of migrations, because an extension may have its own tables.
 async fn postgres_write_problem(connection: &DatabaseConnection, role: &str) -> Result<Option<Problem>, DbErr> {
     const SQL: &str = "SELECT current_setting('transaction_read_only') = 'on' AS is_read_only, \
         (SELECT COUNT(*) FROM pg_class AS t, pg_class AS m WHERE m.oid = to_regclass('seaql_migrations') AND t.oid <> m.oid \

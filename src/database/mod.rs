@@ -118,8 +118,8 @@ pub struct Reader {
     kind: ReadKind,
 }
 
-/// A kind of read statement. The kind decides for which tenant the connection is taken, if the statement counts as a
-/// long read, and if its rows count for the size of the response.
+/// A kind of read statement. The kind determines the tenant that the connection is taken for, whether the statement
+/// counts as a long read, and whether its rows count for the size of the response.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ReadKind {
     /// A statement of the current request.

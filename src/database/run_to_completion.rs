@@ -9,7 +9,7 @@ use tracing::Instrument;
 
 use super::request::{REQUEST, RequestContext};
 
-/// Spawns `work` in a task of its own, so that it completes even if the returned handle is dropped. The work counts as
+/// Spawns `work` in a separate task, so that it completes even if the returned handle is dropped. The work counts as
 /// work of `request`.
 ///
 /// The HTTP server drops the future of a request when the client disconnects or the request times out. Without a task

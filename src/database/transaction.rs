@@ -12,7 +12,7 @@ use super::batch::WriteSet;
 use super::connection::{Connection, Pool, PooledConnection};
 use super::request::tenant;
 
-/// A transaction that may write, on a connection of its own.
+/// A transaction that may write, on its own connection.
 ///
 /// - **Commit:** [`commit`](Self::commit) makes everything durable. If the commit fails because the connection was
 ///   lost, the transaction may have been committed or not. In that case the error does not count as a conflict, so the

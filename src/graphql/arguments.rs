@@ -3,13 +3,13 @@
 //!
 //! - If a literal has the wrong type, or an `Int` has more than 32 bits, nothing is executed. async-graphql would find
 //!   some of these errors only when it executes the field, after earlier mutations of the request.
-//! - A variable must have a type that is allowed where it is used. async-graphql has this rule, but does not run it.
-//!   A variable that may be null may be used where null is not allowed if the variable, the argument or the input field
+//! - A variable must have a type that is allowed where it is used. async-graphql has this rule, but does not run it. A
+//!   variable that may be null may be used where null is not allowed if the variable, the argument or the input field
 //!   has a default; the request then fails if the variable is null. Two exceptions are for the convenience of clients:
 //!   in input objects, the types `ID` and `String` are interchangeable; and a variable that may be null may be used in
 //!   an input object that needs exactly one field. If the variable is missing, its field counts as omitted.
 //! - A field or an argument must be known. async-graphql would compare each unknown field with all fields of its type,
-//!   and an unknown argument would be removed unseen if it uses a missing variable.
+//!   and an unknown argument would be silently removed if it uses a missing variable.
 
 use std::collections::HashMap;
 use std::convert::Infallible;

@@ -56,9 +56,9 @@ pub struct CreateCustomerInput {
     connect_by: Vec<MatchKey>,
     /// Key that makes retries safe: 1 to 255 characters, for example a UUID. Use the same key for each retry of a
     /// request, and a new key for each new request. For 24 hours, a request with the same key and the same values
-    /// returns the first result and changes nothing. With other values, the error is `IDEMPOTENCY_KEY_REUSED`.
-    /// The repeated request fails with `CUSTOMER_NOT_FOUND` if the customer has since been disconnected from your
-    /// operator or erased.
+    /// returns the first result and changes nothing. With other values, the error is `IDEMPOTENCY_KEY_REUSED`. The
+    /// repeated request fails with `CUSTOMER_NOT_FOUND` if the customer has since been disconnected from your operator
+    /// or erased.
     idempotency_key: Option<String>,
 }
 
@@ -122,16 +122,16 @@ pub struct UpdateCustomerInput {
     expected_version: Option<i32>,
     /// Key that makes retries safe: 1 to 255 characters, for example a UUID. Use the same key for each retry of a
     /// request, and a new key for each new request. For 24 hours, a request with the same key and the same values
-    /// returns the first result and changes nothing. With other values, the error is `IDEMPOTENCY_KEY_REUSED`.
-    /// The repeated request fails with `CUSTOMER_NOT_FOUND` if the customer has since been disconnected from your
-    /// operator or erased.
+    /// returns the first result and changes nothing. With other values, the error is `IDEMPOTENCY_KEY_REUSED`. The
+    /// repeated request fails with `CUSTOMER_NOT_FOUND` if the customer has since been disconnected from your operator
+    /// or erased.
     idempotency_key: Option<String>,
 }
 
 /// Input of `disconnectCustomer`.
 #[derive(InputObject)]
 pub struct DisconnectCustomerInput {
-    /// The customer to disconnect. With the platform key, `externalCustomerId` is the id that the operator with
+    /// The customer to disconnect. With the platform key, `externalCustomerId` is the id that the operator given by
     /// `operatorId` uses for the customer.
     customer: UpdateCustomerRef,
     /// Reason for the disconnect. The platform sees the reason in the customer's history.
@@ -161,8 +161,8 @@ pub struct RecordVerificationInput {
     id: ID,
     /// The verified field: the person has proved ownership of this email or phone.
     field: VerifiableField,
-    /// The verified email or phone. Must equal the current value of the record, so that a delayed verification of an
-    /// old value is rejected. Exception: with `takeOver`, if another customer has the phone, the record may have a
+    /// The verified email or phone. Must equal the current value of the customer, so that a delayed verification of an
+    /// old value is rejected. Exception: with `takeOver`, if another customer has the phone, this customer may have a
     /// different phone or none.
     value: String,
     /// Time at which the person proved ownership. Must not be in the future. If the same or a later time is already
@@ -173,8 +173,8 @@ pub struct RecordVerificationInput {
     take_over: Option<bool>,
     /// Key that makes retries safe: 1 to 255 characters, for example a UUID. Use the same key for each retry of a
     /// request, and a new key for each new request. For 24 hours, a request with the same key and the same values
-    /// returns the first result and changes nothing. With other values, the error is `IDEMPOTENCY_KEY_REUSED`.
-    /// The repeated request fails with `CUSTOMER_NOT_FOUND` if the customer has since been erased.
+    /// returns the first result and changes nothing. With other values, the error is `IDEMPOTENCY_KEY_REUSED`. The
+    /// repeated request fails with `CUSTOMER_NOT_FOUND` if the customer has since been erased.
     idempotency_key: Option<String>,
 }
 

@@ -54,7 +54,7 @@ async fn readyz(extract::State(probes): extract::State<Arc<Probes>>) -> Health {
     if probes.is_stopping.load(Ordering::Relaxed) {
         return (StatusCode::SERVICE_UNAVAILABLE, "the server is stopping\n");
     }
-    // In a task of its own, so that the check ends and logs its result even if the client disconnects earlier.
+    // In a separate task, so that the check ends and logs its result even if the client disconnects earlier.
     let health = tokio::spawn(async move {
         let mut last = probes.last_check.lock().await;
         match *last {

@@ -1,4 +1,4 @@
-//! Metrics for Prometheus at `/metrics`. The metrics have an address of their own, because clients must not see them.
+//! Metrics for Prometheus at `/metrics`. The metrics have a separate address, because clients must not see them.
 
 use std::sync::Arc;
 use std::time::Duration;

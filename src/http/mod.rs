@@ -5,7 +5,7 @@
 //! | `/graphql` | `graphql` |
 //! | `/`, `/graphiql`, `/graphiql/…` | `graphiql`, if it is switched on |
 //! | `/healthz`, `/readyz`, also at the address of the metrics | `health` |
-//! | `/metrics`, at an address of its own | `metrics` |
+//! | `/metrics`, at a separate address | `metrics` |
 //!
 //! `connections` accepts the connections of both addresses. `response_timeout` limits the time that a client may take
 //! to read a response. `self_wake` keeps a connection on the thread that runs it.
@@ -73,8 +73,8 @@ fn cors(origins: Vec<HeaderValue>) -> CorsLayer {
     CorsLayer::new()
         .allow_origin(origins)
         .allow_methods([Method::POST])
-        // Tracing libraries add headers of their own, such as `baggage`. It is safe to allow all headers, because the
-        // API uses no cookies.
+        // Tracing libraries add their own headers, such as `baggage`. It is safe to allow all headers, because the API
+        // uses no cookies.
         .allow_headers(AllowHeaders::mirror_request())
         .expose_headers([graphql::REQUEST_ID, header::RETRY_AFTER])
         .max_age(Duration::from_secs(3600))

@@ -1,4 +1,4 @@
-//! The row of `deployment`, which decides if a server may use the database. The row has the environment of the
+//! The row of `deployment`, which decides whether a server may use the database. The row has the environment of the
 //! database, the fingerprint of the key secret, and the migration that a server must know.
 //!
 //! The first process stores its own environment in the row. Processes of the other environment then refuse to open the

@@ -1,7 +1,7 @@
 //! The list of disposable email domains: providers of throw-away addresses.
 //!
 //! The list comes from the `mailchecker` crate. `permanent_domains.txt` exempts domains whose addresses are permanent:
-//! providers, privacy relays, and organisations and persons with a domain of their own. The settings add domains and
+//! providers, privacy relays, and organisations and persons with their own domain. The settings add domains and
 //! exceptions. A subdomain is treated like its closest listed parent: if `mailinator.com` is disposable and
 //! `good.mailinator.com` is an exception, then `x.mailinator.com` is disposable and `x.good.mailinator.com` is not.
 

@@ -55,7 +55,7 @@ pub struct Sweep {
     pub has_more: bool,
 }
 
-/// The number of rows after which a sweep ends. It takes a few seconds to delete so many rows.
+/// The number of rows after which a sweep ends. It takes a few seconds to delete that many rows.
 const MAX_SWEPT: u64 = 50_000;
 
 /// The changes that a request has found, oldest first.
@@ -167,7 +167,7 @@ impl Feed {
     /// changes. The last of a reader's old changes stays as a marker (`swept`), which readers do not see. A position
     /// before this marker is recognised as too old.
     ///
-    /// If the changes of a reader cannot be deleted, goes on with the next reader, and returns the error at the end.
+    /// If the changes of a reader cannot be deleted, continues with the next reader, and returns the error at the end.
     pub async fn sweep(&self, actor: &Actor, time: DateTime<Utc>) -> Result<Sweep, Error> {
         /// The number of readers with failed deletions after which the sweep ends. During an outage of the database,
         /// the attempt for each reader takes seconds.

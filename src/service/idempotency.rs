@@ -4,10 +4,10 @@
 //! keyed hashes of the idempotency key and of the input, and the result: ids and codes, but no personal data.
 //!
 //! 1. Look up the key before customers of other operators are looked up. If the key has a result for the same input,
-//!    return the result. If it has a result for another input, fail with `IDEMPOTENCY_KEY_REUSED`. The key is looked
-//!    up first, because a caller could otherwise send a used key and learn from the response time if a person is known.
-//!    The lookup needs no round trip of its own: the statement of [`KeyLookup::join`] looks up the key and, only if the
-//!    key is new, also the customers.
+//!    return the result. If it has a result for another input, fail with `IDEMPOTENCY_KEY_REUSED`. The key is looked up
+//!    first, because a caller could otherwise send a used key and learn from the response time whether a person is
+//!    known. The lookup needs no extra round trip: the statement of [`KeyLookup::join`] looks up the key and, only if
+//!    the key is new, also the customers.
 //! 2. Make the change, and insert the result in the same transaction. If another request has used the key in the
 //!    meantime, the insert conflicts and nothing is written. If two requests with the same key run at the same time,
 //!    the insert of the second waits for the first to commit.
@@ -170,8 +170,8 @@ impl KeyLookup {
     }
 
     /// Adds the columns of the stored result to the rows of `select`, which must select rows only if the key [is
-    /// new](Self::is_new). The query always returns at least one row. The columns of the result are null if there is
-    /// no result. The columns of `select` are null if it finds nothing.
+    /// new](Self::is_new). The query always returns at least one row. The columns of the result are null if there is no
+    /// result. The columns of `select` are null if it finds nothing.
     pub fn join(&self, select: SelectStatement) -> SelectStatement {
         let [always, stored, found] = ["always", "stored", "found"].map(Alias::new);
         Query::select()

@@ -178,7 +178,8 @@ impl Limits {
 }
 
 const USED_UP: &str = "Your operator's disclosure budget has too few disclosures left. Each email or \
-    phone that matches a customer that is not yours uses one. Wait, then retry, or ask the platform for a larger budget.";
+    phone that matches a customer that is not yours uses one disclosure. Wait for `retryAfterMs`, then retry, or ask the \
+    platform for a larger budget.";
 const RESERVED: &str =
     "Concurrent requests have reserved the rest of your disclosure budget. Send fewer requests in parallel.";
 

@@ -1,4 +1,4 @@
-//! Looks up, lists, creates and changes operators. Operators seldom change, so they are cached for a moment.
+//! Looks up, lists, creates and changes operators. Operators rarely change, so they are cached for a moment.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -13,7 +13,7 @@ use super::disposable_domains::DisposableDomains;
 use super::phone_lookup::PhoneLookup;
 use crate::error::{Error, ErrorCode, InputField, Violation};
 
-/// The checks, and the environment that decides if a violation is an error or a warning.
+/// The checks, and the environment that decides whether a violation is an error or a warning.
 pub struct Restrictions {
     pub environment: Environment,
     pub disposable_domains: DisposableDomains,

@@ -45,7 +45,7 @@ pub(super) enum Shortage {
 }
 
 impl Bucket {
-    /// Takes tokens if a bucket of this capacity has so many.
+    /// Takes tokens if a bucket of this capacity has enough.
     fn take(&mut self, tokens: f64, capacity: f64, refill_time: Duration) -> Result<(), Shortage> {
         let missing = self.taken + tokens - capacity;
         if missing > self.reserved {
@@ -211,7 +211,7 @@ mod tests {
         // at 2 per hour.
         let wait = wait_time(buckets.take("a", 1));
         assert!(wait > Duration::from_secs(5300) && wait <= Duration::from_secs(5400), "{wait:?}");
-        // A client with a capacity of its own is limited even if the limit is disabled for all other clients.
+        // A client with its own capacity is limited even if the limit is disabled for all other clients.
         let disabled = TokenBuckets::new(0, Duration::from_secs(3600), 1);
         assert_eq!(disabled.reserve(1.0, "a", 1), Ok(()));
         assert!(disabled.reserve(1.0, "a", 1).is_err());

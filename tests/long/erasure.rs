@@ -1,5 +1,5 @@
-//! The erasure of a long history takes longer than a request may take. It goes on without its client, and a client that
-//! repeats the request gets the receipt.
+//! The erasure of a long history takes longer than a request may take. It continues without its client, and a client
+//! that repeats the request gets the receipt.
 
 use std::time::{Duration, Instant};
 

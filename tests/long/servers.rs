@@ -78,7 +78,7 @@ impl Servers {
     /// Requests a path of the first process. Returns the HTTP status, or `None` if the process does not answer.
     pub async fn status(&self, path: &str) -> Option<u16> {
         let url = format!("{}{path}", self.processes[0].1);
-        // The request uses a new client, because the test checks if the process accepts new connections.
+        // The request uses a new client, because the test checks whether the process accepts new connections.
         let answer = http_client().get(url).send().await;
         answer.ok().map(|answer| answer.status().as_u16())
     }

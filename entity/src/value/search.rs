@@ -377,7 +377,7 @@ fn is_umlaut(base: char, mark: char) -> bool {
 /// all apostrophes. Returns `None` for the Arabic stretching character (tatweel).
 fn usual_letter(char: char) -> Option<char> {
     Some(match char {
-        // Persian, Urdu and Kurdish keyboards have letters of their own that look like Arabic letters.
+        // Persian, Urdu and Kurdish keyboards have their own letters, which look like Arabic letters.
         'ی' | 'ى' => 'ي',
         'ک' => 'ك',
         'ہ' | 'ھ' | 'ە' | 'ة' | 'ۃ' => 'ه',

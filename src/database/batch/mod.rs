@@ -2,8 +2,8 @@
 //! round trip.
 //!
 //! 1. A caller submits a request under a key. Requests with the same key can be run by one statement. Each
-//!    [`BatchedQuery`] has batches of its own and a single key, so all its reads can share a statement. The key of a
-//!    write is its operator and the names of its [`WriteStatement`]s.
+//!    [`BatchedQuery`] has its own batches and a single key, so all its reads can share a statement. The key of a write
+//!    is its operator and the names of its [`WriteStatement`]s.
 //! 2. The first caller per key becomes the leader. Later callers only wait for their results.
 //! 3. The leader yields once to the scheduler, so that every task that is ready can submit its request too. If nothing
 //!    else can join the batch, the leader does not yield, because a yield would wake another thread for nothing.
@@ -44,8 +44,8 @@
 //!   `INSERT` fails, because `ON CONFLICT DO UPDATE` cannot change a row twice. In both cases the database rejects the
 //!   statement. Then one of the two members succeeds, and the other member gets a conflict.
 //! - **One member waits for a row lock.** A statement waits up to 200 ms for each lock (`lock_timeout`). After 200 ms
-//!   the database rejects the statement. Then each caller runs a statement of its own, and only the statement that
-//!   needs the lock is rejected again, after another 200 ms. This second rejection counts as a conflict, so
+//!   the database rejects the statement. Then each caller runs a separate statement, and only the statement that needs
+//!   the lock is rejected again, after another 200 ms. This second rejection counts as a conflict, so
 //!   [`OptimisticWrite`](super::OptimisticWrite) pauses without a connection and then starts the request again.
 //! - **Two batches write the same rows.** A batch writes the rows of its members in the order of their customer ids.
 //!   Two batches therefore lock customers in the same order, which avoids most deadlocks. The order does not help for
@@ -58,7 +58,7 @@
 //!   idempotency key then looks up its stored result once more.
 //!
 //! Operators never share a batch of writes, because the key contains the operator. A rejected or blocked write
-//! therefore rolls back only writes of its own operator.
+//! therefore rolls back only writes of the same operator.
 //!
 //! # Cancelled leaders
 //!

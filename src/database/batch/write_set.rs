@@ -18,8 +18,8 @@ use crate::database::arrays::{fits_in_array, into_arrays};
 /// The rows that one request writes: all of them, or none. A batch merges the write sets of several requests into one.
 ///
 /// On PostgreSQL all [`WriteStatement`]s of this set become parts of one SQL statement, so none of them sees the rows
-/// that another one writes. Only the sets in `earlier` are written first, each by an SQL statement of its own. On
-/// SQLite the statements run in the order in which they were pushed, and each statement sees the rows of the earlier
+/// that another one writes. Only the sets in `earlier` are written first, each by a separate SQL statement. On SQLite
+/// the statements run in the order in which they were pushed, and each statement sees the rows of the earlier
 /// statements. Push the statements in an order that gives the same result on both databases.
 #[derive(Clone)]
 pub struct WriteSet {
@@ -27,7 +27,7 @@ pub struct WriteSet {
     /// The customer that the rows belong to. Batches write their sets in this order.
     customer: CustomerId,
     writes: Vec<Write>,
-    /// The sets to write before this set, in this order: in the same transaction, but in statements of their own.
+    /// The sets to write before this set, in this order: in the same transaction, but in separate statements.
     pub(in crate::database) earlier: Vec<WriteSet>,
 }
 

@@ -1,5 +1,5 @@
 //! Batched writes: writes the rows of concurrent requests in one statement. If the database rejects that statement,
-//! writes the rows of each request in a statement of its own.
+//! writes the rows of each request in a separate statement.
 
 use sea_orm::{ConnAcquireErr, DbErr};
 
@@ -20,7 +20,7 @@ pub(in crate::database) struct BatchWriter {
 enum Outcome {
     Done(Result<(), DbErr>),
     /// The database rejected the statement of the batch. Nothing was written. Each caller gets its rows back, and
-    /// writes them in a statement of its own.
+    /// writes them in a separate statement.
     WriteSeparately(WriteSet),
 }
 

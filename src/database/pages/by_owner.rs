@@ -33,7 +33,7 @@ pub async fn pages_by_owner<K: Copy + Eq + Hash + ValueType + Into<Value>, T: Ha
     read: impl Fn(&QueryResult) -> Result<(K, T), DbErr>,
 ) -> Result<Vec<Page<T>>, DbErr> {
     /// The smallest limit of the statement for all owners. This value is large, so that most requests use it as their
-    /// limit. The SQL text then seldom varies, and most requests need no second statement.
+    /// limit. The SQL text then rarely varies, and most requests need no second statement.
     const MIN_ROWS: usize = 1000;
     let [(_, request), ..] = requests else { return Ok(Vec::new()) };
     let has_position = request.after.is_some() || request.before.is_some();

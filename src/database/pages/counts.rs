@@ -31,7 +31,7 @@ impl Sum for Count {
 }
 
 /// The statements of one call of [`counts`] are long reads if they may count more index entries than this in total.
-/// Counting so many entries takes about 2 ms.
+/// Counting that many entries takes about 2 ms.
 const MAX_SHORT_COUNT: usize = 20_000;
 
 /// The maximum number of index entries that the count of one list includes. PostgreSQL counts a million in 0.1 s.
@@ -49,7 +49,7 @@ pub async fn counts(reader: &Reader, queries: Vec<(SelectStatement, usize)>) -> 
 
 /// Counts the rows of each list, which has one or more parts. Of each part it counts up to [`MAX_COUNT`] rows, or the
 /// rows among the first [`MAX_SCAN`] rows of a scan, in the order of the list. A scan that may be longer is counted
-/// twice: once without filters, to learn if it is longer.
+/// twice: once without filters, to learn whether it is longer.
 pub async fn list_counts(reader: &Reader, lists: Vec<Vec<ListPart>>) -> Result<Vec<Count>, DbErr> {
     let mut branches = Vec::new();
     let mut counted = |(number, part)| CountedPart::new(part, number > 0, &mut branches);

@@ -59,7 +59,7 @@ impl Scan {
     }
 }
 
-/// The maximum number of rows that a scan checks. Checking so many rows takes 15 to 40 ms on both databases.
+/// The maximum number of rows that a scan checks. Checking that many rows takes 15 to 40 ms on both databases.
 pub(super) const MAX_SCAN: usize = 10_000;
 
 /// The maximum number of rows of a list that a scan checks to its end. It is lower than [`MAX_SCAN`], because rows may

@@ -49,9 +49,8 @@ pub struct ChangeFeed {
 
 pub struct Change(customer_change::Model);
 
-/// A change to a customer, as your operator sees it. With the platform key: as the platform sees it. Only `customer`
-/// contains personal data. `externalCustomerId` can also be personal data, for example if you use email addresses as
-/// external ids.
+/// A change to a customer, as your operator sees it. With the platform key: as the platform sees it. Personal data is
+/// only in `customer`, and in `externalCustomerId` if your external ids are personal data, for example email addresses.
 #[Object]
 impl Change {
     /// Id of the change, the same as the id of its entry in `Customer.history`. Use the id to recognise a change that

@@ -124,8 +124,8 @@ impl Customer {
     }
 
     /// History entries of this customer, in the order of `version`. An operator sees the entry of its own connection
-    /// and later entries. Each `version` since then has an entry. If `own` is false, an operator sees neither who
-    /// made the change nor the values.
+    /// and later entries. Each `version` since then has an entry. If `own` is false, an operator sees neither who made
+    /// the change nor the values.
     #[graphql(complexity = "list_complexity(first, last, child_complexity)")]
     async fn history(
         &self,
@@ -196,8 +196,8 @@ impl CustomerEdge {
         self.node.0.link.as_ref().map(|link| link.external_customer_id.as_str())
     }
 
-    /// Time at which the customer was connected to the operator. Set before the transaction commits, so the customer
-    /// can become visible up to 30 seconds later. Null in the platform's list of all customers.
+    /// Time at which the customer was connected to the operator. The customer can appear in lists up to 30 seconds
+    /// after this time. Null in the platform's list of all customers.
     async fn connected_at(&self) -> Option<Time> {
         self.node.0.link.as_ref().map(|link| Time(link.connected_at))
     }

@@ -1,5 +1,5 @@
-//! The objects of the schema that are made from rows, each in a file of its own with its connection and edge. The types
-//! of the objects that refer to each other are in `types.rs`. The payloads of mutations and objects such as `Viewer`,
+//! The objects of the schema that are made from rows, each in its own file with its connection and edge. The types of
+//! the objects that refer to each other are in `types.rs`. The payloads of mutations and objects such as `Viewer`,
 //! which hold the result of one field, are in `resolvers`, beside this field.
 
 mod address;

@@ -27,8 +27,8 @@ enum WebhookFailure {
     Timeout,
     /// The connection failed: the host refused or closed the connection, or its certificate is not valid.
     Connection,
-    /// The host is not reachable from the internet: its name has no address, or all its addresses are private or
-    /// reserved.
+    /// The host is not reachable from the internet: its name could not be resolved (also while DNS fails), or all its
+    /// addresses are private or reserved.
     ForbiddenAddress,
     /// Changes after the cursor are no longer stored, so the endpoint was disabled. Call `updateWebhook` with
     /// `deliverFrom` and `enabled: true`.

@@ -36,10 +36,10 @@ impl CustomerQuery {
 
     /// Customers connected to the calling operator, by default oldest connection first. With the platform key: all
     /// customers, oldest first. With some filters, a page may have fewer items than requested although more follow:
-    /// continue while `hasNextPage` is true. To stay in sync, use `changes`. If you poll this list instead, do not
-    /// continue from the last cursor: a new customer can appear up to 30 seconds after its `connectedAt` (platform key:
-    /// `createdAt`), before customers that you have already read. Filter by `connectedAt` (platform key: `createdAt`),
-    /// from 30 seconds before the latest time that you have seen, and skip the customers that you already have.
+    /// continue while `hasNextPage` is true. To learn of new customers, use `changes`. If you poll this list instead,
+    /// do not continue from the last cursor: customers can appear up to 30 seconds late, before customers that you have
+    /// already read. Start 30 seconds before the latest `connectedAt` (platform key: `createdAt`) that you have seen,
+    /// with a filter by this field.
     #[graphql(complexity = "list_complexity(first, last, child_complexity)")]
     async fn customers(
         &self,

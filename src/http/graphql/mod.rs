@@ -12,8 +12,8 @@
 //! 6. Read the `Vivamo-Actor` header, which names a staff member ([`actor_header`]).
 //! 7. Check the document ([`Schema::check`](crate::graphql::Schema::check)), reject a mutation that was sent by GET,
 //!    and charge the rest of the estimated cost to the rate limit.
-//! 8. Execute the document. If the client disconnects, the execution goes on. Afterwards, replace the charged estimate
-//!    by the cost of the work, which is at least the minimum cost of the document.
+//! 8. Execute the document. If the client disconnects, the execution continues. Afterwards, replace the charged
+//!    estimate by the cost of the work, which is at least the minimum cost of the document.
 //! 9. Render the errors ([`graphql::render`]) and choose the status ([`response`]).
 //!
 //! Each request leaves one line in the log and is counted in the metrics ([`RequestLog`]), also if the client
@@ -172,7 +172,7 @@ fn method_not_allowed(allowed: &'static str, message: &str) -> HttpError {
 }
 
 /// Runs database work, and counts its statements. If the work takes longer than the timeout of a request, the caller
-/// gets an error and the work goes on until `work_timeout`.
+/// gets an error and the work continues until `work_timeout`.
 async fn run_database_work<T: Send + 'static>(
     state: &State,
     request_id: RequestId,

@@ -49,7 +49,7 @@ impl Parameters {
         })??;
         let body = str::from_utf8(&body).map_err(|error| bad_request(&format!("The body is not UTF-8: {error}.")))?;
         let Value::Object(fields) = parse_json("The body", body.trim_start_matches('\u{feff}'))? else {
-            return Err(bad_request("The body must be one JSON object. Send each operation in a request of its own."));
+            return Err(bad_request("The body must be one JSON object. Send each operation in a separate request."));
         };
         Self::from_fields(fields)
     }

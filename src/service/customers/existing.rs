@@ -208,10 +208,10 @@ fn own_id(holder: &'static str) -> SimpleExpr {
 }
 
 /// Like [`own_matches_query`]. If none of the operator's own customers has one of the values, also selects the other
-/// customers of the platform that have the email or the phone, each in a row of its own.
+/// customers of the platform that have the email or the phone, each in a separate row.
 ///
 /// If one of the operator's own customers has one of the values, the request is rejected. The response time must then
-/// not reveal if a customer of another operator has one of the other values (see [`rows::holder`]).
+/// not reveal whether a customer of another operator has one of the other values (see [`rows::holder`]).
 ///
 /// ```sql
 /// SELECT …, other.*
@@ -231,8 +231,8 @@ pub(super) fn existing_query(values: [SimpleExpr; 4], condition: Option<SimpleEx
     query
 }
 
-/// Like [`existing_query`], but also selects the stored result of an idempotency key, and selects customers only if
-/// the key is new.
+/// Like [`existing_query`], but also selects the stored result of an idempotency key, and selects customers only if the
+/// key is new.
 pub(super) fn existing_or_stored_query(
     [operator, external_customer_id, email, phone, key_hash, now]: [SimpleExpr; 6],
 ) -> SelectStatement {

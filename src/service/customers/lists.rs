@@ -24,8 +24,8 @@ use crate::database::pages::{
 use crate::error::Error;
 use crate::service::Actor;
 
-/// The order of an operator's list. A cursor has the sort key and the id of a customer, so it stays valid even if
-/// the sort key of the customer changes.
+/// The order of an operator's list. A cursor has the sort key and the id of a customer, so it stays valid even if the
+/// sort key of the customer changes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct CustomerOrder {
     pub field: CustomerOrderField,
@@ -279,7 +279,7 @@ impl CustomerList {
     }
 
     /// The customer with the searched email. It comes first in the list, even if some words of the email are not
-    /// stored. It is read as a list of its own, so that the other customers stay in the order of their ids.
+    /// stored. It is read as a separate list, so that the other customers stay in the order of their ids.
     fn searched_customer(&self, operator: OperatorId) -> Option<ListPart> {
         let email = self.searched_email()?;
         let query = of_operator(operator).filter(self.filter.on_own_customer(operator, Some(email)));

@@ -1,6 +1,6 @@
 //! Writes the search words of each link: the words of its customer, and the words of its external id.
 //!
-//! Each link has rows of its own in `customer_word`, so a search reads the words of one operator only. If a value of a
+//! Each link has its own rows in `customer_word`, so a search reads the words of one operator only. If a value of a
 //! customer changes, its words change for all operators of the customer.
 
 use std::collections::BTreeSet;

@@ -51,7 +51,7 @@ pub struct PhoneLookup {
     unknown_lines: UnknownLinePolicy,
     database: Database,
     hash: KeyedHash,
-    /// Has a permit for each lookup that may be under way.
+    /// Has a permit for each lookup that may be in progress.
     queue: FairQueue,
     /// Results of the last minute, by hash. Concurrent lookups of one number share one request.
     recent: Cache<Vec<u8>, CarrierLineType>,
@@ -69,7 +69,7 @@ pub fn lookup_hashes(hash: &KeyedHash, phone: &str) -> Accepted<Vec<u8>> {
 pub enum LookupOutcome {
     Answered,
     Failed,
-    /// The lookup was not made, because too many lookups were under way.
+    /// The lookup was not made, because too many lookups were in progress.
     Busy,
 }
 
@@ -117,7 +117,7 @@ impl PhoneLookup {
 
     /// Fails with `PHONE_NOT_MOBILE` if the number is not a mobile line, or if its line type is unknown and the policy
     /// rejects unknown lines. Fails with `PHONE_LOOKUP_UNAVAILABLE` if the provider does not return a result, or if too
-    /// many lookups are under way. The check may take seconds, so it must not run within a transaction.
+    /// many lookups are in progress. The check may take seconds, so it must not run within a transaction.
     pub async fn check(&self, caller: &Actor, phone: &PhoneNumber) -> Result<(), Error> {
         let hash = self.hash.digest(PURPOSE, &[phone.as_str().as_bytes()]);
         let line = match self.recent.get(&hash).await {

@@ -243,7 +243,7 @@ impl Webhooks {
         Ok(self.with_secret(row))
     }
 
-    /// Deletes an endpoint. A delivery that is under way may still arrive.
+    /// Deletes an endpoint. A delivery that is in progress may still arrive.
     pub async fn delete(&self, actor: &Actor, request: &RequestInfo, id: WebhookId) -> Result<(), Error> {
         let origin = &actor.origin(request)?;
         let delete = || async {
