@@ -332,6 +332,17 @@ impl Error {
         Self::Failed { code: ErrorCode::Internal, cause: cause.to_owned(), is_logged: false }
     }
 
+    /// Describes the error for the log and for the people who run the service: the cause of a failure, or the messages
+    /// of the violations, one per line.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Rejected(violations) => {
+                violations.iter().map(|violation| violation.message.as_str()).collect::<Vec<_>>().join("\n")
+            }
+            Self::Failed { cause, .. } => cause.clone(),
+        }
+    }
+
     /// True if the request was rejected for this code.
     pub fn has(&self, code: ErrorCode) -> bool {
         matches!(self, Self::Rejected(violations) if violations.iter().any(|violation| violation.code == code))

@@ -56,16 +56,6 @@ pub enum Failure {
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self::Other(error_message(error))
-    }
-}
-
-/// Returns the messages of an error, one per line, for the people who run the service.
-pub fn error_message(error: Error) -> String {
-    match error {
-        Error::Rejected(violations) => {
-            violations.into_iter().map(|violation| violation.message).collect::<Vec<_>>().join("\n")
-        }
-        Error::Failed { cause, .. } => format!("Database error: {cause}"),
+        Self::Other(error.describe())
     }
 }

@@ -14,7 +14,6 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{MissedTickBehavior, timeout};
 
 use crate::database::Database;
-use crate::failure::error_message;
 use crate::graphql::WebhookRender;
 use crate::service::feed::Sweep;
 use crate::service::job_errors::JobErrors;
@@ -150,11 +149,11 @@ async fn maintain_rows(database: Database, services: Arc<Services>, keep_changes
         if tick.is_multiple_of(SWEEP_EVERY) {
             match idempotency::sweep(&database).await {
                 Ok(deleted) => tracing::debug!(deleted, "deleted expired idempotency keys"),
-                Err(error) => tracing::warn!(cause = error_message(error), "cannot delete expired idempotency keys"),
+                Err(error) => tracing::warn!(cause = error.describe(), "cannot delete expired idempotency keys"),
             }
             match phone_lookup::sweep(&database).await {
                 Ok(deleted) => tracing::debug!(deleted, "deleted expired carrier results"),
-                Err(error) => tracing::warn!(cause = error_message(error), "cannot delete expired carrier results"),
+                Err(error) => tracing::warn!(cause = error.describe(), "cannot delete expired carrier results"),
             }
         }
     }
@@ -168,7 +167,7 @@ async fn sweep_changes(services: &Services, time: DateTime<Utc>) -> bool {
             has_more
         }
         Err(error) => {
-            tracing::warn!(cause = error_message(error), "cannot delete old changes");
+            tracing::warn!(cause = error.describe(), "cannot delete old changes");
             true
         }
     }
@@ -185,7 +184,7 @@ async fn purge_erased(services: &Services) -> bool {
             false
         }
         Err(error) => {
-            tracing::warn!(cause = error_message(error), "cannot remove erased customers from the database file");
+            tracing::warn!(cause = error.describe(), "cannot remove erased customers from the database file");
             true
         }
     }
@@ -234,7 +233,7 @@ async fn watch_feed(services: Arc<Services>) {
 
 async fn write_key_uses(services: &Services) {
     if let Err(error) = services.api_keys.save_last_used().await {
-        tracing::warn!(cause = error_message(error), "cannot store when keys were last used");
+        tracing::warn!(cause = error.describe(), "cannot store when keys were last used");
     }
 }
 

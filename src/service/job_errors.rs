@@ -1,7 +1,6 @@
 //! Logs the errors of background jobs that run every few seconds.
 
 use crate::error::{Error, ErrorCode};
-use crate::failure::error_message;
 
 /// The errors of a job. An error that lasts is logged once.
 pub struct JobErrors {
@@ -27,7 +26,7 @@ impl JobErrors {
                 let error = error.into();
                 // A timeout may concern only the statements of this job, so that no request logs it.
                 let is_unavailable = matches!(error, Error::Failed { code: ErrorCode::Unavailable, .. });
-                match self.new_cause(error) {
+                match self.new_cause(&error) {
                     Some(cause) if is_unavailable => {
                         tracing::warn!(
                             job = self.job,
@@ -46,8 +45,8 @@ impl JobErrors {
     }
 
     /// Returns the cause of the error, or `None` if the last error had the same cause.
-    fn new_cause(&mut self, error: Error) -> Option<String> {
-        let cause = error_message(error);
+    fn new_cause(&mut self, error: &Error) -> Option<String> {
+        let cause = error.describe();
         let last = self.logged.replace(cause.clone());
         (last.as_ref() != Some(&cause)).then_some(cause)
     }
@@ -65,11 +64,11 @@ mod tests {
             Error::Failed { code, cause, is_logged: false }
         };
         let causes: Vec<_> =
-            ["a", "a", "b", "a"].into_iter().filter_map(|cause| errors.new_cause(failed(cause))).collect();
-        assert_eq!(causes, ["a", "b", "a"].map(|cause| format!("Database error: {cause}")));
+            ["a", "a", "b", "a"].into_iter().filter_map(|cause| errors.new_cause(&failed(cause))).collect();
+        assert_eq!(causes, ["a", "b", "a"]);
         // After a success, the same error is a new one.
         assert_eq!(errors.log(Ok::<_, Error>(1)), Some(1));
-        assert!(errors.new_cause(failed("a")).is_some());
+        assert!(errors.new_cause(&failed("a")).is_some());
         assert_eq!(errors.log(Err::<(), _>(failed("a"))), None);
     }
 }

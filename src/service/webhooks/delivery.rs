@@ -57,7 +57,6 @@ use super::signature::sign;
 use crate::database::pages::{HasPosition, Position};
 use crate::database::{Database, Tenant, describe, is_one_of, run_as, subquery, with_retry};
 use crate::error::{Error, ErrorCode};
-use crate::failure::error_message;
 use crate::service::Services;
 use crate::service::feed::{self, FeedRequest};
 use crate::service::job_errors::JobErrors;
@@ -394,7 +393,7 @@ impl Deliveries {
                 let id = webhook.id;
                 if let Err(error) = deliveries.deliver(webhook).await {
                     // The endpoint is due again at the end of its lease.
-                    tracing::warn!(webhook = %id, cause = error_message(error), "cannot deliver to a webhook endpoint");
+                    tracing::warn!(webhook = %id, cause = error.describe(), "cannot deliver to a webhook endpoint");
                 }
             };
             running.spawn(operator, run_as(Tenant::Deliveries, deliver));
