@@ -17,7 +17,7 @@ use tokio::task::{JoinSet, spawn_blocking};
 
 use crate::config::{HttpSettings, HttpTimeouts};
 use crate::database::Database;
-use crate::failure::Failure;
+use crate::fatal_error::FatalError;
 use crate::graphql::Schema;
 use crate::http::{self, Probes};
 use crate::jobs::{JobSettings, Jobs};
@@ -58,14 +58,14 @@ pub struct App {
 impl App {
     /// Opens the database, binds the addresses and serves metrics. Connections to the API wait until
     /// [`run_until`](Self::run_until) serves them.
-    pub async fn start(settings: AppSettings) -> Result<Self, Failure> {
+    pub async fn start(settings: AppSettings) -> Result<Self, FatalError> {
         let AppSettings { database, services, listen, http, jobs } = settings;
         let timeouts = http.timeouts;
         let sender = SenderSettings::new(services.environment, services.webhook_addresses.clone());
         let opened = open(database, services).await?;
         let Opened { database, services, migrated, had_no_tables, search_words } = opened;
         if search_words == SearchWords::Incomplete {
-            return Err(Failure::IncompleteWords);
+            return Err(FatalError::IncompleteWords);
         }
         if !migrated.is_empty() {
             tracing::info!(migrations = migrated.join(", "), "migrated the database");
@@ -113,8 +113,8 @@ impl App {
 }
 
 /// Binds an address. Returns the listener and its address, which has the actual port if the given port was 0.
-async fn bind(address: SocketAddr, setting: &'static str) -> Result<(TcpListener, SocketAddr), Failure> {
+async fn bind(address: SocketAddr, setting: &'static str) -> Result<(TcpListener, SocketAddr), FatalError> {
     let bound = TcpListener::bind(address).await.and_then(|listener| Ok((listener.local_addr()?, listener)));
-    let (address, listener) = bound.map_err(|cause| Failure::Listen(address, cause, setting))?;
+    let (address, listener) = bound.map_err(|cause| FatalError::Listen(address, cause, setting))?;
     Ok((listener, address))
 }

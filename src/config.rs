@@ -343,7 +343,7 @@ const MIN_SECRET_BYTES: usize = 32;
 const DEFAULT_URL: &str = "sqlite://vivamo.db";
 
 // The names of settings in messages.
-const DATABASE_URL: &str = "DATABASE_URL (--database-url)";
+pub const DATABASE_URL: &str = "DATABASE_URL (--database-url)";
 const KEY_SECRET_OLD: &str = "VIVAMO_KEY_SECRET_OLD (--key-secret-old)";
 const KEY_SECRET: &str = "VIVAMO_KEY_SECRET (--key-secret)";
 const PLATFORM_KEY: &str = "VIVAMO_PLATFORM_KEY (--platform-key)";

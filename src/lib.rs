@@ -5,7 +5,7 @@ pub mod cli;
 pub mod config;
 pub mod database;
 pub mod error;
-pub mod failure;
+pub mod fatal_error;
 pub mod graphql;
 pub mod http;
 pub mod jobs;

@@ -2,7 +2,7 @@ use std::process::ExitCode;
 
 use mimalloc::MiMalloc;
 use vivamo::cli::Cli;
-use vivamo::failure::Failure;
+use vivamo::fatal_error::FatalError;
 
 // Requests make many small allocations, which mimalloc serves faster than the system's allocator.
 #[global_allocator]
@@ -12,9 +12,9 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 async fn main() -> ExitCode {
     match Cli::parse_or_exit().run().await {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("error: {failure}");
-            if matches!(failure, Failure::Usage(_)) { ExitCode::from(2) } else { ExitCode::FAILURE }
+        Err(error) => {
+            eprintln!("error: {error}");
+            if matches!(error, FatalError::Usage(_)) { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::database::{
     self, Database, DatabaseTimeouts, Inspection, Problem, StatementObserver, describe, explain_connect_error,
 };
 use crate::error::Error;
-use crate::failure::Failure;
+use crate::fatal_error::FatalError;
 use crate::keyed_hash::KeyedHash;
 use crate::service::{Actor, ServiceSettings, Services, deployment, feed_positions};
 
@@ -57,15 +57,15 @@ pub const NO_TABLES: &str = "the database file existed but had no tables, so a n
                              `vivamo backup`";
 
 /// Opens a database of the configured environment with all migrations applied, and builds the services on it.
-pub async fn open(settings: DatabaseSettings, services: ServiceSettings) -> Result<Opened, Failure> {
+pub async fn open(settings: DatabaseSettings, services: ServiceSettings) -> Result<Opened, FatalError> {
     let is_migrating = settings.migrate;
     let claimed = open_claimed(settings, services.environment, &services.hash).await?;
     let Claimed { database, deployment, migrated, had_no_tables } = claimed;
     let fingerprint = deployment.key_fingerprint.as_deref().unwrap_or_default();
-    let hash = services.hash.clone().with_fingerprint(fingerprint).ok_or(Failure::OtherKeySecret)?;
+    let hash = services.hash.clone().with_fingerprint(fingerprint).ok_or(FatalError::OtherKeySecret)?;
     if feed_positions::stored_positions_are_ahead(&database).await.map_err(Error::from)? {
         if !is_migrating {
-            return Err(Failure::FeedAhead);
+            return Err(FatalError::FeedAhead);
         }
         feed_positions::raise_base(&database).await.map_err(Error::from)?;
         tracing::info!("raised the positions in the change feed");
@@ -95,7 +95,7 @@ async fn open_claimed(
     settings: DatabaseSettings,
     environment: Environment,
     hash: &KeyedHash,
-) -> Result<Claimed, Failure> {
+) -> Result<Claimed, FatalError> {
     let had_file = database::sqlite_file(&settings.url).is_some_and(|file| file.exists());
     let (database, inspection) = connect_and_inspect(&settings, settings.migrate).await?;
     // Before the migrations, because they must not change a database of the other environment.
@@ -107,7 +107,7 @@ async fn open_claimed(
         false if settings.migrate => {
             database::migrate(&settings.url).await.map_err(|error| cannot_open(&settings.url, &error))?
         }
-        false => return Err(Failure::PendingMigrations(pending)),
+        false => return Err(FatalError::PendingMigrations(pending)),
     };
     let deployment = deployment::claim(&database, environment, &hash.fingerprint()).await?;
     check_environment(deployment.environment, environment)?;
@@ -115,9 +115,13 @@ async fn open_claimed(
 }
 
 /// Fails if the service cannot use the database, or if the database belongs to the other environment.
-async fn check_usable(database: &Database, inspection: &Inspection, environment: Environment) -> Result<(), Failure> {
+async fn check_usable(
+    database: &Database,
+    inspection: &Inspection,
+    environment: Environment,
+) -> Result<(), FatalError> {
     if let Some(Problem { cause, remedy }) = &inspection.problem {
-        return Err(Failure::Other(format!("{cause} {remedy}")));
+        return Err(FatalError::Other(format!("{cause} {remedy}")));
     }
     if inspection.pending.len() < database::migration_count() {
         check_environment(deployment::environment(database).await?.unwrap_or(environment), environment)?;
@@ -127,7 +131,7 @@ async fn check_usable(database: &Database, inspection: &Inspection, environment:
 
 /// Makes the database use the configured secret from now on. Returns false if the database already uses this secret.
 /// Fails if an older secret is configured too, and the database uses neither of the two secrets.
-pub async fn change_key_secret(settings: DatabaseSettings, services: ServiceSettings) -> Result<bool, Failure> {
+pub async fn change_key_secret(settings: DatabaseSettings, services: ServiceSettings) -> Result<bool, FatalError> {
     let ServiceSettings { environment, hash, .. } = services;
     let Claimed { database, deployment, .. } = open_claimed(settings, environment, &hash).await?;
     let stored = deployment.key_fingerprint.as_deref().unwrap_or_default();
@@ -135,7 +139,7 @@ pub async fn change_key_secret(settings: DatabaseSettings, services: ServiceSett
         return Ok(false);
     }
     if hash.has_older() && hash.clone().with_fingerprint(stored).is_none() {
-        return Err(Failure::OtherKeySecret);
+        return Err(FatalError::OtherKeySecret);
     }
     deployment::change_key(&database, hash.fingerprint()).await?;
     Ok(true)
@@ -144,7 +148,10 @@ pub async fn change_key_secret(settings: DatabaseSettings, services: ServiceSett
 /// Returns the pending work of `vivamo migrate`: the names of the migrations that the database lacks, or a line about
 /// other work, such as incomplete search words. Changes nothing. Fails for a database that the service cannot use, or
 /// that belongs to the other environment.
-pub async fn pending_migrations(settings: DatabaseSettings, environment: Environment) -> Result<Vec<String>, Failure> {
+pub async fn pending_migrations(
+    settings: DatabaseSettings,
+    environment: Environment,
+) -> Result<Vec<String>, FatalError> {
     let (database, inspection) = connect_and_inspect(&settings, false).await?;
     check_usable(&database, &inspection, environment).await?;
     if inspection.pending.is_empty() {
@@ -166,16 +173,16 @@ pub async fn pending_migrations(settings: DatabaseSettings, environment: Environ
 async fn connect_and_inspect(
     settings: &DatabaseSettings,
     creates_file: bool,
-) -> Result<(Database, Inspection), Failure> {
+) -> Result<(Database, Inspection), FatalError> {
     let url = &settings.url;
     if let Some(file) = database::sqlite_file(url).filter(|file| !creates_file && !file.exists()) {
-        return Err(Failure::NoDatabase(file));
+        return Err(FatalError::NoDatabase(file));
     }
     let database = connect(settings).await?;
     let inspection = database.inspect().await.map_err(|error| cannot_open(url, &error))?;
     if let Some(unknown) = inspection.unknown.last() {
         if inspection.is_outdated || !inspection.pending.is_empty() {
-            return Err(Failure::UnknownMigration(unknown.clone()));
+            return Err(FatalError::UnknownMigration(unknown.clone()));
         }
         tracing::warn!(migration = unknown, "a newer version has migrated the database, this version may still write");
     }
@@ -183,7 +190,7 @@ async fn connect_and_inspect(
 }
 
 /// Connects to the database. If the database cannot be reached, tries again for the time `wait`.
-async fn connect(settings: &DatabaseSettings) -> Result<Database, Failure> {
+async fn connect(settings: &DatabaseSettings) -> Result<Database, FatalError> {
     const MAX_PAUSE: Duration = Duration::from_secs(2);
     let DatabaseSettings { url, wait, timeouts, observer, .. } = settings;
     let started = Instant::now();
@@ -201,10 +208,10 @@ async fn connect(settings: &DatabaseSettings) -> Result<Database, Failure> {
     }
 }
 
-fn cannot_open(url: &str, error: &DbErr) -> Failure {
-    Failure::Other(explain_connect_error(url, error))
+fn cannot_open(url: &str, error: &DbErr) -> FatalError {
+    FatalError::Other(explain_connect_error(url, error))
 }
 
-fn check_environment(stored: Environment, configured: Environment) -> Result<(), Failure> {
-    if stored == configured { Ok(()) } else { Err(Failure::OtherEnvironment { stored, configured }) }
+fn check_environment(stored: Environment, configured: Environment) -> Result<(), FatalError> {
+    if stored == configured { Ok(()) } else { Err(FatalError::OtherEnvironment { stored, configured }) }
 }

@@ -9,29 +9,30 @@ use uuid::Uuid;
 
 use super::print;
 use crate::database::{self, describe};
-use crate::failure::Failure;
+use crate::fatal_error::FatalError;
 
 /// Copies the database into a new file. Fails for PostgreSQL with a message that says how to copy a PostgreSQL
 /// database.
-pub async fn run(url: &str, copy: &Path) -> Result<(), Failure> {
+pub async fn run(url: &str, copy: &Path) -> Result<(), FatalError> {
     let Some(file) = database::sqlite_file(url) else {
-        return Err(Failure::Other(format!(
+        return Err(FatalError::Other(format!(
             "PostgreSQL has its own tools for backups. Set PGHOST, PGUSER, PGDATABASE and PGPASSFILE. Then run: pg_dump \
              --format=custom --file={}",
             copy.display()
         )));
     };
     if !file.exists() {
-        return Err(Failure::NoDatabase(file));
+        return Err(FatalError::NoDatabase(file));
     }
-    let cannot_create = |cause: std::io::Error| Failure::Other(format!("Cannot create {}: {cause}.", copy.display()));
+    let cannot_create =
+        |cause: std::io::Error| FatalError::Other(format!("Cannot create {}: {cause}.", copy.display()));
     // Also true for a symbolic link whose target does not exist.
     if copy.symlink_metadata().is_ok() {
         return Err(cannot_create(ErrorKind::AlreadyExists.into()));
     }
     let path = std::path::absolute(copy).map_err(cannot_create)?;
     let Some(path) = path.to_str() else {
-        return Err(Failure::Other(format!("Cannot create {}: its path is not valid UTF-8.", copy.display())));
+        return Err(FatalError::Other(format!("Cannot create {}: its path is not valid UTF-8.", copy.display())));
     };
     // An interrupted copy keeps this other name, so that nobody takes it for a backup.
     let partial = format!("{path}.{}.partial", Uuid::now_v7().simple());
@@ -41,8 +42,9 @@ pub async fn run(url: &str, copy: &Path) -> Result<(), Failure> {
     if copied.is_err() {
         let _ = std::fs::remove_file(&partial);
     }
-    copied
-        .map_err(|cause| Failure::Other(format!("Cannot copy {} to {}: {cause}.", file.display(), copy.display())))?;
+    copied.map_err(|cause| {
+        FatalError::Other(format!("Cannot copy {} to {}: {cause}.", file.display(), copy.display()))
+    })?;
     print::text(&format!("Copied {} to {}.\n", file.display(), copy.display()))
 }
 

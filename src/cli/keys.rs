@@ -8,7 +8,7 @@ use sea_orm::ActiveEnum;
 
 use super::{display_name, operator_id, print};
 use crate::error::{Error, ErrorCode, InputField};
-use crate::failure::Failure;
+use crate::fatal_error::FatalError;
 use crate::service::api_keys::KeyRequest;
 use crate::service::{Actor, RequestInfo, Services, in_calendar, now, without_leap_second};
 
@@ -72,7 +72,7 @@ fn future_time(text: &str) -> Result<DateTime<Utc>, &'static str> {
     in_calendar(time, InputField::ExpiresAt).map_err(too_late)
 }
 
-pub async fn run(args: KeyArgs, services: &Services) -> Result<(), Failure> {
+pub async fn run(args: KeyArgs, services: &Services) -> Result<(), FatalError> {
     let KeyArgs { json, command } = args;
     let (keys, request) = (&services.api_keys, &RequestInfo::command_line());
     match command {
@@ -97,7 +97,7 @@ pub async fn run(args: KeyArgs, services: &Services) -> Result<(), Failure> {
     }
 }
 
-fn print_keys(json: bool, keys: Vec<api_key::Model>) -> Result<(), Failure> {
+fn print_keys(json: bool, keys: Vec<api_key::Model>) -> Result<(), FatalError> {
     let columns = ["id", "operatorId", "name", "prefix", "access", "createdAt", "expiresAt", "lastUsedAt", "revokedAt"];
     let row = |key: api_key::Model| {
         [

@@ -25,7 +25,7 @@ use entity::value::{DisplayName, OperatorId};
 
 use crate::config::{ServeSettings, Settings};
 use crate::database::{self, DatabaseTimeouts};
-use crate::failure::Failure;
+use crate::fatal_error::FatalError;
 use crate::graphql;
 use crate::keyed_hash::KeyedHash;
 use crate::open::{self, DatabaseSettings, NO_TABLES, Opened, SearchWords};
@@ -96,16 +96,16 @@ impl Cli {
         })
     }
 
-    pub async fn run(self) -> Result<(), Failure> {
+    pub async fn run(self) -> Result<(), FatalError> {
         let Self { mut settings, serve, command } = self;
         let command = command.unwrap_or(Command::Serve(Box::new(serve)));
         if !matches!(command, Command::Webhook(_) | Command::Schema | Command::Completions { .. }) {
             let lossy = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
             let variables = std::env::vars_os().map(|(name, value)| (lossy(name), lossy(value)));
-            variables::refuse_unknown(&variables::names(&Self::command()), variables).map_err(Failure::Usage)?;
-            settings = settings.read_files().map_err(Failure::Usage)?;
-            database::check_url(&settings.database_url).map_err(Failure::Usage)?;
-            settings.check().map_err(Failure::Usage)?;
+            variables::refuse_unknown(&variables::names(&Self::command()), variables).map_err(FatalError::Usage)?;
+            settings = settings.read_files().map_err(FatalError::Usage)?;
+            database::check_url(&settings.database_url).map_err(FatalError::Usage)?;
+            settings.check().map_err(FatalError::Usage)?;
         }
         match command {
             Command::Serve(serve) => serve::run(settings, *serve).await?,
@@ -154,11 +154,11 @@ fn refuse_misplaced_options(matches: ArgMatches) -> Result<ArgMatches, clap::Err
 }
 
 /// Opens the database and builds the services, for commands that manage data. Applies pending migrations in sandbox.
-async fn open_services(settings: &Settings) -> Result<Arc<Services>, Failure> {
+async fn open_services(settings: &Settings) -> Result<Arc<Services>, FatalError> {
     Ok(open(settings, database_settings(settings, 0)).await?.services)
 }
 
-async fn open(settings: &Settings, database: DatabaseSettings) -> Result<Opened, Failure> {
+async fn open(settings: &Settings, database: DatabaseSettings) -> Result<Opened, FatalError> {
     let opened = open::open(database, service_settings(settings)).await?;
     if opened.had_no_tables {
         eprintln!("warning: {NO_TABLES}");
@@ -167,9 +167,9 @@ async fn open(settings: &Settings, database: DatabaseSettings) -> Result<Opened,
 }
 
 /// `vivamo migrate`: applies pending migrations and lists them.
-async fn migrate(settings: &Settings) -> Result<(), Failure> {
+async fn migrate(settings: &Settings) -> Result<(), FatalError> {
     // If the migrations have to wait for a lock, a line of the log says why.
-    telemetry::start(settings.environment).map_err(Failure::Usage)?;
+    telemetry::start(settings.environment).map_err(FatalError::Usage)?;
     let database = DatabaseSettings { migrate: true, ..database_settings(settings, 0) };
     let Opened { services, migrated, search_words, .. } = open(settings, database).await?;
     if search_words != SearchWords::Completed {
@@ -181,21 +181,21 @@ async fn migrate(settings: &Settings) -> Result<(), Failure> {
 }
 
 /// `vivamo migrate --check`: lists the pending migrations or other pending work, and fails if there is any.
-async fn list_pending(settings: &Settings) -> Result<(), Failure> {
+async fn list_pending(settings: &Settings) -> Result<(), FatalError> {
     let pending = open::pending_migrations(database_settings(settings, 0), settings.environment).await?;
     print_lines("pending", &pending)?;
     match pending.len() {
         0 => print::text("The database is up to date.\n"),
-        _ => Err(Failure::Other("The database is not up to date. Run `vivamo migrate`.".to_owned())),
+        _ => Err(FatalError::Other("The database is not up to date. Run `vivamo migrate`.".to_owned())),
     }
 }
 
-fn print_lines(state: &str, names: &[String]) -> Result<(), Failure> {
+fn print_lines(state: &str, names: &[String]) -> Result<(), FatalError> {
     print::text(&names.iter().map(|name| format!("{state}  {name}\n")).collect::<String>())
 }
 
 /// `vivamo change-key-secret`: lets the database use another secret.
-async fn change_key_secret(settings: &Settings) -> Result<(), Failure> {
+async fn change_key_secret(settings: &Settings) -> Result<(), FatalError> {
     let is_old_known = settings.old_key_secret().is_some();
     let is_changed = open::change_key_secret(database_settings(settings, 0), service_settings(settings)).await?;
     print::text(match (is_changed, is_old_known) {

@@ -7,7 +7,7 @@ use indicatif::ProgressBar;
 use sea_orm::ActiveEnum;
 
 use super::{display_name, operator_id, print};
-use crate::failure::Failure;
+use crate::fatal_error::FatalError;
 use crate::service::operators::OperatorChanges;
 use crate::service::{Actor, RequestInfo, Services};
 
@@ -80,7 +80,7 @@ impl Budget {
     }
 }
 
-pub async fn run(args: OperatorArgs, services: &Services) -> Result<(), Failure> {
+pub async fn run(args: OperatorArgs, services: &Services) -> Result<(), FatalError> {
     let OperatorArgs { json, command } = args;
     let (operators, request) = (&services.operators, &RequestInfo::command_line());
     let update = async |operator, changes| {
@@ -116,7 +116,7 @@ pub async fn run(args: OperatorArgs, services: &Services) -> Result<(), Failure>
 
 /// Disconnects all customers of an operator and returns their number. Shows the progress if standard error is a
 /// terminal.
-async fn remove_customers(services: &Services, request: &RequestInfo, operator: OperatorId) -> Result<u64, Failure> {
+async fn remove_customers(services: &Services, request: &RequestInfo, operator: OperatorId) -> Result<u64, FatalError> {
     let customers = &services.customers;
     let progress = ProgressBar::new(customers.start_removing_customers(&Actor::Platform, request, operator).await?);
     loop {
@@ -129,7 +129,7 @@ async fn remove_customers(services: &Services, request: &RequestInfo, operator: 
     Ok(progress.position())
 }
 
-fn print_operators(json: bool, operators: Vec<operator::Model>) -> Result<(), Failure> {
+fn print_operators(json: bool, operators: Vec<operator::Model>) -> Result<(), FatalError> {
     let row = |operator: operator::Model| {
         [
             Some(operator.id.to_string()),

@@ -6,15 +6,15 @@ use std::iter::zip;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
-use crate::failure::Failure;
+use crate::fatal_error::FatalError;
 use crate::service::api_keys::NewApiKey;
 
 /// Prints text unchanged. A closed pipe is not an error, because its reader may need only the first lines.
-pub fn text(text: &str) -> Result<(), Failure> {
+pub fn text(text: &str) -> Result<(), FatalError> {
     let mut output = std::io::stdout().lock();
     match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            Err(Failure::Other(format!("Cannot write to standard output: {error}.")))
+            Err(FatalError::Other(format!("Cannot write to standard output: {error}.")))
         }
         _ => Ok(()),
     }
@@ -28,7 +28,7 @@ pub fn rows<const COLUMNS: usize>(
     json: bool,
     columns: [&str; COLUMNS],
     rows: impl IntoIterator<Item = [Option<String>; COLUMNS]>,
-) -> Result<(), Failure> {
+) -> Result<(), FatalError> {
     if json {
         let objects: Value = rows.into_iter().map(|row| Value::from_iter(zip(columns, row))).collect();
         return text(&format!("{objects}\n"));
@@ -50,7 +50,7 @@ fn title(column: &str) -> String {
 }
 
 /// Prints the secret of a new key, with the id and the name of the new operator or key.
-pub fn new_key(json: bool, id: &str, name: &str, key: &NewApiKey) -> Result<(), Failure> {
+pub fn new_key(json: bool, id: &str, name: &str, key: &NewApiKey) -> Result<(), FatalError> {
     let secret = key.secret.expose_secret();
     if json {
         text(&format!("{}\n", json!({ "id": id, "name": name, "key": secret })))

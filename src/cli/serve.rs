@@ -13,7 +13,7 @@ use super::{database_settings, print, service_settings};
 use crate::app::{App, AppSettings};
 use crate::config::{ServeSettings, Settings};
 use crate::database::sqlite_file;
-use crate::failure::Failure;
+use crate::fatal_error::FatalError;
 use crate::jobs::JobSettings;
 use crate::service::disposable_domains::{self, DisposableDomains};
 use crate::service::phone_lookup::Twilio;
@@ -21,16 +21,16 @@ use crate::service::webhooks::addresses::AddressFilter;
 use crate::service::{Actor, RequestInfo, ServiceSettings, Services};
 use crate::telemetry;
 
-pub async fn run(settings: Settings, serve: ServeSettings) -> Result<(), Failure> {
-    let serve = serve.read_files().map_err(Failure::Usage)?;
-    serve.check(&settings).map_err(Failure::Usage)?;
+pub async fn run(settings: Settings, serve: ServeSettings) -> Result<(), FatalError> {
+    let serve = serve.read_files().map_err(FatalError::Usage)?;
+    serve.check(&settings).map_err(FatalError::Usage)?;
     let app_settings = app_settings(&settings, serve)?;
     let with_graphiql = app_settings.http.graphiql != Some(false);
-    telemetry::start(settings.environment).map_err(Failure::Usage)?;
+    telemetry::start(settings.environment).map_err(FatalError::Usage)?;
     // Each connection of a client is an open file, and the soft limit is often only 1,024. A system that cannot raise
     // it keeps it, and the server then warns when it cannot accept a connection.
     let _ = rlimit::increase_nofile_limit(u64::MAX);
-    let stop = stop_signal().map_err(|error| Failure::Other(format!("Cannot wait for signals: {error}")))?;
+    let stop = stop_signal().map_err(|error| FatalError::Other(format!("Cannot wait for signals: {error}")))?;
     let mut stop = pin!(stop);
     let app = tokio::select! {
         app = App::start(app_settings) => app?,
@@ -49,7 +49,7 @@ pub async fn run(settings: Settings, serve: ServeSettings) -> Result<(), Failure
     Ok(())
 }
 
-fn app_settings(settings: &Settings, serve: ServeSettings) -> Result<AppSettings, Failure> {
+fn app_settings(settings: &Settings, serve: ServeSettings) -> Result<AppSettings, FatalError> {
     const DATABASE_WAIT: u32 = 30;
     let ServeSettings { listen, platform_key, http, changes_days, limits, restrictions, webhooks, .. } = serve;
     let disposable_domains = DisposableDomains::new(
@@ -60,7 +60,7 @@ fn app_settings(settings: &Settings, serve: ServeSettings) -> Result<AppSettings
     let carrier = match (restrictions.twilio_user, restrictions.twilio_password) {
         (Some(user), Some(password)) => {
             let twilio = Twilio::new(restrictions.twilio_url, user, password)
-                .map_err(|error| Failure::Other(format!("Cannot set up Twilio Lookup: {error}")))?;
+                .map_err(|error| FatalError::Other(format!("Cannot set up Twilio Lookup: {error}")))?;
             Some((Arc::new(twilio) as _, restrictions.unknown_line_type.unwrap_or_default()))
         }
         _ => None,
@@ -82,16 +82,16 @@ fn app_settings(settings: &Settings, serve: ServeSettings) -> Result<AppSettings
 }
 
 /// Reads a file of domains. Without a file, returns no domains.
-fn read_domains(file: Option<PathBuf>) -> Result<Vec<String>, Failure> {
+fn read_domains(file: Option<PathBuf>) -> Result<Vec<String>, FatalError> {
     let Some(file) = file else { return Ok(Vec::new()) };
     let text = std::fs::read_to_string(&file).map_err(|error| error.to_string());
     text.and_then(|text| disposable_domains::parse_list(&text))
-        .map_err(|error| Failure::Usage(format!("Cannot read the domains in {}: {error}", file.display())))
+        .map_err(|error| FatalError::Usage(format!("Cannot read the domains in {}: {error}", file.display())))
 }
 
 /// Creates an operator in a database that has none. Prints the operator's key, and an example request that works.
-async fn create_demo_operator(services: &Services, url: &str, with_graphiql: bool) -> Result<(), Failure> {
-    let name = DisplayName::parse("Demo").map_err(|reason| Failure::Other(reason.to_string()))?;
+async fn create_demo_operator(services: &Services, url: &str, with_graphiql: bool) -> Result<(), FatalError> {
+    let name = DisplayName::parse("Demo").map_err(|reason| FatalError::Other(reason.to_string()))?;
     let Some((_, key)) = services.operators.create_first(&Actor::Platform, &RequestInfo::command_line(), name).await?
     else {
         return Ok(());

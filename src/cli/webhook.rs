@@ -13,7 +13,7 @@ use tokio::signal::ctrl_c;
 
 use super::print;
 use crate::config::{HttpTimeouts, ListenSettings};
-use crate::failure::Failure;
+use crate::fatal_error::FatalError;
 use crate::http;
 use crate::service::now;
 use crate::service::webhooks::signature::{ID_HEADER, SIGNATURE_HEADER, SigningSecret, TIMESTAMP_HEADER};
@@ -25,13 +25,14 @@ pub enum WebhookCommand {
     Listen(ListenSettings),
 }
 
-pub async fn run(command: WebhookCommand) -> Result<(), Failure> {
+pub async fn run(command: WebhookCommand) -> Result<(), FatalError> {
     let WebhookCommand::Listen(settings) = command;
     let port = settings.port;
-    let secret = settings.read_secret().map_err(Failure::Usage)?;
-    let secret = SigningSecret::parse(secret.expose_secret()).ok_or_else(|| Failure::Usage(NOT_A_SECRET.to_owned()))?;
+    let secret = settings.read_secret().map_err(FatalError::Usage)?;
+    let secret =
+        SigningSecret::parse(secret.expose_secret()).ok_or_else(|| FatalError::Usage(NOT_A_SECRET.to_owned()))?;
     let address = ([127, 0, 0, 1], port).into();
-    let failed = |cause| Failure::Listen(address, cause, "--port");
+    let failed = |cause| FatalError::Listen(address, cause, "--port");
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let address = listener.local_addr().map_err(failed)?;
     print::text(&format!("Waiting for deliveries on http://{address}/\n"))?;

@@ -14,9 +14,7 @@ use sea_orm::sqlx::{self, ConnectOptions};
 use sea_orm::{DbErr, RuntimeErr};
 
 use super::MAX_DATABASE_WAIT;
-
-/// The name of the setting, for messages.
-pub(super) const SETTING: &str = "DATABASE_URL (--database-url)";
+pub(super) use crate::config::DATABASE_URL as SETTING;
 
 /// The address of a database and the settings of a connection.
 #[derive(Clone)]

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// The layers, lowest first. A module uses modules of lower layers only.
 const LAYERS: [&[&str]; 7] = [
     &["config", "error", "keyed_hash"],
-    &["database", "failure"],
+    &["database", "fatal_error"],
     &["service"],
     &["graphql", "open"],
     &["http", "jobs"],

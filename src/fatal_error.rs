@@ -6,27 +6,28 @@ use std::path::PathBuf;
 use entity::deployment::Environment;
 use sea_orm::ActiveEnum;
 
+use crate::config::DATABASE_URL;
 use crate::error::Error;
 
 /// An error that prevents the start of the service, or that ends a command. Most messages say what to do about it.
 #[derive(Debug, thiserror::Error)]
-pub enum Failure {
+pub enum FatalError {
     /// An argument or a setting is wrong.
     #[error("{0}")]
     Usage(String),
     #[error(
-        "The database file {} does not exist. Check DATABASE_URL (--database-url). To create a new database, run \
-         `vivamo migrate`.", .0.display()
+        "The database file {} does not exist. Check {DATABASE_URL}. To create a new database, run `vivamo migrate`.",
+        .0.display()
     )]
     NoDatabase(PathBuf),
-    /// Any other failure, with its message.
+    /// Any other error, with its message.
     #[error("{0}")]
     Other(String),
     #[error("The database has {} pending migration(s): {}. Run `vivamo migrate` with the same settings.", .0.len(), .0.join(", "))]
     PendingMigrations(Vec<String>),
     #[error(
         "This database was migrated by a newer version of vivamo, or belongs to another application: it has the migration \
-         {0}, which this version does not know. Start the newer version, or change DATABASE_URL (--database-url)."
+         {0}, which this version does not know. Start the newer version, or change {DATABASE_URL}."
     )]
     UnknownMigration(String),
     #[error("The search words are incomplete: `vivamo migrate` was interrupted. Run it again with the same settings.")]
@@ -47,14 +48,14 @@ pub enum Failure {
     OtherKeySecret,
     #[error(
         "This database belongs to {}, but VIVAMO_ENVIRONMENT (--environment) is {}. Change the environment, or use \
-         another database: change DATABASE_URL (--database-url).", .stored.to_value(), .configured.to_value()
+         another database: change {DATABASE_URL}.", .stored.to_value(), .configured.to_value()
     )]
     OtherEnvironment { stored: Environment, configured: Environment },
     #[error("Cannot listen on {0}: {1}. Choose another address with {2}.")]
     Listen(SocketAddr, std::io::Error, &'static str),
 }
 
-impl From<Error> for Failure {
+impl From<Error> for FatalError {
     fn from(error: Error) -> Self {
         Self::Other(error.describe())
     }
