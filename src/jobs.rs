@@ -232,7 +232,7 @@ async fn watch_feed(services: Arc<Services>) {
 }
 
 async fn write_key_uses(services: &Services) {
-    if let Err(error) = services.api_keys.save_last_used().await {
+    if let Err(error) = services.authenticator.save_last_used().await {
         tracing::warn!(cause = error.describe(), "cannot store when keys were last used");
     }
 }

@@ -10,6 +10,7 @@
 mod actor;
 pub mod api_keys;
 pub mod audit;
+pub mod authentication;
 pub mod cost;
 pub mod customers;
 pub mod deployment;
@@ -31,6 +32,7 @@ pub mod webhooks;
 pub use actor::{Actor, Origin, RequestInfo};
 pub use api_keys::ApiKeys;
 pub use audit::AuditLog;
+pub use authentication::Authenticator;
 pub use customers::Customers;
 pub use feed::Feed;
 pub use limits::Limits;
@@ -59,6 +61,7 @@ pub struct Services {
     pub customers: Customers,
     pub feed: Feed,
     pub operators: Operators,
+    pub authenticator: Authenticator,
     pub api_keys: ApiKeys,
     pub audit_log: AuditLog,
     pub webhooks: Webhooks,
@@ -106,14 +109,16 @@ impl Services {
         let phone_lookup =
             carrier.map(|(carrier, policy)| PhoneLookup::new(carrier, policy, database.clone(), hash.clone()));
         let restrictions = Restrictions { environment, disposable_domains, phone_lookup };
-        let api_keys = ApiKeys::new(database.clone(), environment, hash.clone(), platform_key.as_ref());
+        let authenticator = Authenticator::new(database.clone(), environment, hash.clone(), platform_key.as_ref());
+        let api_keys = ApiKeys::new(database.clone(), environment, authenticator.clone());
         let feed = Feed::new(database.clone());
         Arc::new(Self {
             environment,
             webhooks: Webhooks::new(database.clone(), environment, hash.clone(), webhook_addresses, feed.clone()),
             customers: Customers::new(database.clone(), restrictions, hash.clone(), limits.clone()),
             feed,
-            operators: Operators::new(database.clone(), api_keys.clone()),
+            operators: Operators::new(database.clone(), api_keys.clone(), authenticator.clone()),
+            authenticator,
             api_keys,
             audit_log: AuditLog::new(database.clone()),
             limits,

@@ -15,10 +15,11 @@ use sea_orm::{
     Select, Set, Unchanged,
 };
 
-use super::api_keys::{CACHE_TTL, KeyRequest, NewApiKey};
+use super::api_keys::{KeyRequest, NewApiKey};
 use super::audit::{self, Subject};
+use super::authentication::CACHE_TTL;
 use super::webhooks::endpoints;
-use super::{Actor, ApiKeys, Origin, RequestInfo, now};
+use super::{Actor, ApiKeys, Authenticator, Origin, RequestInfo, now};
 use crate::database::pages::{self, HasPosition, ListPart, Page, PageRequest, Position};
 use crate::database::{Database, Transaction, TransactionError, Work, is_one_of, record, with_retry};
 use crate::error::{Error, ErrorCode, InputField, Violation};
@@ -26,6 +27,7 @@ use crate::error::{Error, ErrorCode, InputField, Violation};
 pub struct Operators {
     database: Database,
     api_keys: ApiKeys,
+    authenticator: Authenticator,
     /// A plain map, cleared when full. It takes one read lock per customer. With 20 operators per customer, lookups in
     /// a moka cache took 4.5% of the time of a page.
     cache: RwLock<OperatorCache>,
@@ -49,9 +51,9 @@ pub struct OperatorChanges {
 impl Operators {
     const MAX_CACHED: usize = 10_000;
 
-    pub fn new(database: Database, api_keys: ApiKeys) -> Self {
+    pub fn new(database: Database, api_keys: ApiKeys, authenticator: Authenticator) -> Self {
         let cache = OperatorCache { operators: HashMap::new(), expires_at: Instant::now() };
-        Self { database, api_keys, cache: cache.into() }
+        Self { database, api_keys, authenticator, cache: cache.into() }
     }
 
     /// Returns the operators with these ids that the caller may see, by id.
@@ -178,7 +180,7 @@ impl Operators {
             audit::record(&transaction, origin, r#type, id, Subject::Operator, &fields).await?;
             transaction.commit().await?;
             self.cache.write().operators.remove(&id);
-            self.api_keys.clear_cache();
+            self.authenticator.clear_cache();
             Ok(changed)
         };
         with_retry("operator.update", update).await

@@ -356,7 +356,7 @@ both!(all_customers_of_a_suspended_operator_are_disconnected, Sandbox, async |ap
     let remove = async || customers.remove_customer_batch(&Actor::Platform, &request, operator).await;
     assert!(start().await.unwrap_err().has(ErrorCode::InvalidArgument));
     assert!(remove().await.unwrap_err().has(ErrorCode::InvalidArgument));
-    let caller = app.services.api_keys.authenticate(&own.key, None).await.unwrap();
+    let caller = app.services.authenticator.authenticate(&own.key, None).await.unwrap();
     assert!(
         customers.start_removing_customers(&caller, &request, operator).await.unwrap_err().has(ErrorCode::Forbidden)
     );

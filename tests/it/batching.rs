@@ -20,7 +20,7 @@ use support::proxy::{Cut, Proxy};
 use support::{Backend, Caller, TestApp, Timeouts, both, run};
 
 async fn actor(app: &TestApp, caller: &Caller) -> Actor {
-    app.services.api_keys.authenticate(&caller.key, None).await.unwrap()
+    app.services.authenticator.authenticate(&caller.key, None).await.unwrap()
 }
 
 fn new(id: &str, email: &str) -> CustomerDraft {

@@ -419,7 +419,7 @@ async fn carrier_answers_are_cached_and_failures_are_not() {
                 },
                 ..Default::default()
             };
-            let actor = app.services.api_keys.authenticate(&operator.key, None).await.unwrap();
+            let actor = app.services.authenticator.authenticate(&operator.key, None).await.unwrap();
             replica.customers.update(&actor, &entity::value::RequestId::new().into(), changes).await.is_ok()
         };
         app.updated(&operator, json!({ "externalCustomerId": "1" }), json!({ "phone": null })).await;
@@ -448,7 +448,7 @@ async fn carrier_answers_are_cached_and_failures_are_not() {
             &app.database,
             settings(&carrier.url, Environment::Production, UnknownLinePolicy::Refuse),
         );
-        let actor = app.services.api_keys.authenticate(&operator.key, None).await.unwrap();
+        let actor = app.services.authenticator.authenticate(&operator.key, None).await.unwrap();
         app.updated(&operator, json!({ "externalCustomerId": "1" }), json!({ "phone": null })).await;
         let changes = vivamo::service::customers::CustomerChanges {
             customer: Some(vivamo::service::customers::CustomerRef::ExternalCustomerId(

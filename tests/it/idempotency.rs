@@ -218,7 +218,7 @@ both!(a_replay_may_wait_while_other_requests_hold_the_budget, Sandbox, async |ap
     let updated = update(app, &operator, "u", "1", changes.clone()).await.payload("updateCustomer");
     let limits = LimitSettings { disclosures_per_hour: 1, ..LimitSettings::OFF };
     let replica = app.replica_with(app.database_url().to_owned(), limits).await;
-    let caller = replica.services.api_keys.authenticate(&operator.key, None).await.unwrap();
+    let caller = replica.services.authenticator.authenticate(&operator.key, None).await.unwrap();
     let origin = caller.origin(&RequestInfo::command_line()).unwrap();
     let reserved = replica.services.limits.reserve_disclosures(&origin, 1).await.ok().unwrap();
     let (repeated_create, repeated_update, new) = tokio::join!(

@@ -6,9 +6,9 @@ use entity::api_key::Access;
 use entity::deployment::Environment;
 use entity::value::ApiKeyId;
 use serde_json::json;
-use vivamo::keyed_hash::KeyedHash;
-use vivamo::service::api_keys::{AuthenticationError, KeyRequest};
-use vivamo::service::{Actor, ApiKeys, RequestInfo};
+use vivamo::service::api_keys::KeyRequest;
+use vivamo::service::authentication::AuthenticationError;
+use vivamo::service::{Actor, RequestInfo};
 
 use support::{Answer, Caller, KEY_SECRET, both, seen_within_a_second};
 
@@ -43,7 +43,7 @@ both!(a_revoked_key_is_rejected, Sandbox, async |app| {
 both!(a_malformed_key_is_rejected_without_a_query, Sandbox, async |app| {
     let own = app.operator("Own").await;
     let mistyped = own.key.replace(&own.key[20..21], if &own.key[20..21] == "x" { "y" } else { "x" });
-    let production = ApiKeys::new(app.database.clone(), Environment::Production, KeyedHash::new(KEY_SECRET), None);
+    let production = app.services_with(Environment::Production, KEY_SECRET).api_keys.clone();
     let operator = entity::value::OperatorId::parse(&own.operator).unwrap();
     let name = entity::value::DisplayName::parse("production").unwrap();
     let request = KeyRequest { name, access: Access::ReadWrite, expires_at: None };
@@ -81,7 +81,7 @@ both!(a_rejected_key_error_names_the_reason, Sandbox, async |app| {
         assert!(message(&revoked.key).await.starts_with("This API key was revoked."));
     }
     set(&expired, "revoked_at").await;
-    let production = ApiKeys::new(app.database.clone(), Environment::Production, KeyedHash::new(KEY_SECRET), None);
+    let production = app.services_with(Environment::Production, KEY_SECRET).api_keys.clone();
     let operator = entity::value::OperatorId::parse(&own.operator).unwrap();
     let name = entity::value::DisplayName::parse("production").unwrap();
     let request = KeyRequest { name, access: Access::ReadWrite, expires_at: None };
@@ -91,7 +91,7 @@ both!(a_rejected_key_error_names_the_reason, Sandbox, async |app| {
     assert!(message(&production_key).await.contains("the other environment"));
     // Keys that the service does not recognize get the same answer: a mistyped key, a key of a deployment with another
     // key secret, and a string that is not a key.
-    let elsewhere = ApiKeys::new(app.database.clone(), Environment::Sandbox, KeyedHash::new("another secret"), None);
+    let elsewhere = app.services_with(Environment::Sandbox, "another secret").api_keys.clone();
     let name = entity::value::DisplayName::parse("elsewhere").unwrap();
     let request = KeyRequest { name, access: Access::ReadWrite, expires_at: None };
     let unknown = elsewhere.create(&Actor::Platform, &RequestInfo::command_line(), operator, request).await.unwrap();
@@ -109,10 +109,10 @@ both!(a_rejected_key_error_names_the_reason, Sandbox, async |app| {
 
 both!(keys_are_rejected_under_another_secret, Sandbox, async |app| {
     let own = app.operator("Own").await;
-    let other = ApiKeys::new(app.database.clone(), Environment::Sandbox, KeyedHash::new("another secret"), None);
-    let rejected = other.authenticate(&own.key, None).await;
+    let other = app.services_with(Environment::Sandbox, "another secret");
+    let rejected = other.authenticator.authenticate(&own.key, None).await;
     assert!(matches!(rejected, Err(AuthenticationError::Rejected(_))));
-    assert!(app.services.api_keys.authenticate(&own.key, None).await.is_ok());
+    assert!(app.services.authenticator.authenticate(&own.key, None).await.is_ok());
 });
 
 both!(the_database_does_not_contain_the_key, Sandbox, async |app| {
@@ -124,7 +124,7 @@ both!(the_database_does_not_contain_the_key, Sandbox, async |app| {
 
 both!(operators_cannot_manage_keys_or_operators, Sandbox, async |app| {
     let own = app.operator("Own").await;
-    let actor = app.services.api_keys.authenticate(&own.key, None).await.unwrap();
+    let actor = app.services.authenticator.authenticate(&own.key, None).await.unwrap();
     let keys = &app.services.api_keys;
     let name = || entity::value::DisplayName::parse("x").unwrap();
     let operator = entity::value::OperatorId::parse(&own.operator).unwrap();
@@ -154,7 +154,7 @@ both!(the_platform_manages_operators_and_keys, Sandbox, async |app| {
     assert_eq!(app.query(&second, ROLE).await["viewer"]["role"], "OPERATOR_READ_ONLY");
 
     // An operator sees its keys and their times of last use.
-    app.services.api_keys.save_last_used().await.unwrap();
+    app.services.authenticator.save_last_used().await.unwrap();
     let answer = app.query(&first, "{ operator { apiKeys { id lastUsedAt revokedAt } } }").await;
     let keys = answer["operator"]["apiKeys"].as_array().unwrap().clone();
     assert_eq!(

@@ -10,9 +10,8 @@ use sea_orm::ConnectionTrait;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use vivamo::config::LimitSettings;
-use vivamo::keyed_hash::KeyedHash;
 use vivamo::service::api_keys::KeyRequest;
-use vivamo::service::{Actor, ApiKeys, RequestInfo};
+use vivamo::service::{Actor, RequestInfo};
 
 use support::postgres::execute;
 use support::{Answer, Caller, TestApp, both};
@@ -300,7 +299,7 @@ both!(unknown_keys_of_an_address_over_its_limit_share_lookups, Sandbox, async |a
     let newest = replica.services.api_keys.list(&Actor::Platform).await.unwrap().pop().unwrap();
     replica.services.api_keys.revoke(&Actor::Platform, &RequestInfo::command_line(), newest.id).await.unwrap();
     // Keys of another deployment are well formed and unknown.
-    let elsewhere = ApiKeys::new(app.database.clone(), Environment::Sandbox, KeyedHash::new("another secret"), None);
+    let elsewhere = app.services_with(Environment::Sandbox, "another secret").api_keys.clone();
     let operator = OperatorId::parse(&own.operator).unwrap();
     let name = DisplayName::parse("elsewhere").unwrap();
     let request = KeyRequest { name, access: Access::ReadWrite, expires_at: None };

@@ -9,9 +9,8 @@ use entity::value::{DisplayName, OperatorId};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use vivamo::graphql;
-use vivamo::keyed_hash::KeyedHash;
 use vivamo::service::api_keys::KeyRequest;
-use vivamo::service::{Actor, ApiKeys, RequestInfo};
+use vivamo::service::{Actor, RequestInfo};
 
 use support::{Caller, KEY_SECRET, TestApp, both};
 
@@ -201,7 +200,7 @@ async fn rejected_keys(app: &TestApp, own: &Caller) -> Vec<String> {
     };
     let revoked = keys.create(&Actor::Platform, &RequestInfo::command_line(), operator, request()).await.unwrap();
     keys.revoke(&Actor::Platform, &RequestInfo::command_line(), revoked.row.id).await.unwrap();
-    let production = ApiKeys::new(app.database.clone(), Environment::Production, KeyedHash::new(KEY_SECRET), None);
+    let production = app.services_with(Environment::Production, KEY_SECRET).api_keys.clone();
     let foreign = production.create(&Actor::Platform, &RequestInfo::command_line(), operator, request()).await.unwrap();
     let expired = keys.create(&Actor::Platform, &RequestInfo::command_line(), operator, request()).await.unwrap();
     let past = if app.is_postgres() { "now() - interval '1 second'" } else { "'2020-01-01T00:00:00+00:00'" };

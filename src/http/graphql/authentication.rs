@@ -11,7 +11,7 @@ use super::{HttpError, RequestLog, State, run_database_work};
 use crate::database::{RequestContext, Tenant, describe, error_code};
 use crate::error::{ErrorCode, Violation};
 use crate::service::Actor;
-use crate::service::api_keys::AuthenticationError;
+use crate::service::authentication::AuthenticationError;
 use crate::service::limits::client_network;
 
 /// Returns the caller whose key is in the `Authorization` header. Without a valid key the error is `UNAUTHENTICATED`,
@@ -22,12 +22,12 @@ pub async fn authenticate(state: &State, parts: &Parts, log: &mut RequestLog) ->
     let limits = &state.services.limits;
     let reject = |violation: Violation| limits.record_auth_failure(network).err().unwrap_or(violation);
     let key = bearer_token(parts).ok_or_else(|| reject(Violation::new(ErrorCode::Unauthenticated)))?;
-    if let Some(actor) = state.services.api_keys.cached_actor(key) {
+    if let Some(actor) = state.services.authenticator.cached_actor(key) {
         return Ok(actor);
     }
     let suspect = limits.is_suspect(network).then_some(network);
     let (services, key) = (state.services.clone(), key.to_owned());
-    let authentication = async move { services.api_keys.authenticate(&key, suspect).await };
+    let authentication = async move { services.authenticator.authenticate(&key, suspect).await };
     let context = RequestContext {
         // The caller is not known yet.
         tenant: Tenant::Service,

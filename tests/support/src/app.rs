@@ -195,6 +195,11 @@ impl TestApp {
         &self.test_database.url
     }
 
+    /// Returns the services on the same database of a server with this environment and key secret.
+    pub fn services_with(&self, environment: Environment, key_secret: &str) -> Arc<Services> {
+        Services::new(&self.database, ServiceSettings::new(environment, KeyedHash::new(key_secret)))
+    }
+
     /// Rebuilds the search words, for tests that change customers by SQL.
     pub async fn rebuild_search_words(&self) {
         postgres::execute(self.database_url(), "DELETE FROM customer_word").await.unwrap();
