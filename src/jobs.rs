@@ -1,7 +1,7 @@
 //! The background jobs of a server: deliver webhooks, store when keys were last used, delete expired rows, and watch
 //! the change feed and the version of the database.
 //!
-//! A job that panics starts again after [`RESTART_PAUSE`]: requests do not need the job, so the server goes on.
+//! A job that panics starts again after [`RESTART_PAUSE`]: requests do not need the job, so the server continues.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -11,11 +11,11 @@ use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::FutureExt;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::{MissedTickBehavior, timeout};
+use tokio::time::{Interval, MissedTickBehavior, timeout};
 
 use crate::database::Database;
+use crate::error::Error;
 use crate::graphql::WebhookRender;
-use crate::service::feed::Sweep;
 use crate::service::job_errors::JobErrors;
 use crate::service::webhooks::delivery::{Deliveries, DeliverySettings};
 use crate::service::webhooks::sender::{Sender, SenderSettings};
@@ -89,9 +89,11 @@ impl Jobs {
         periodic.spawn(restart_after_panics("watch the feed", RESTART_PAUSE, move || watch_feed(feed.clone())));
         periodic
             .spawn(restart_after_panics("watch the version", RESTART_PAUSE, move || watch_version(version.clone())));
+        let keys = services.clone();
+        periodic.spawn(restart_after_panics("save key uses", RESTART_PAUSE, move || save_key_uses(keys.clone())));
         let rows = services.clone();
-        periodic.spawn(restart_after_panics("maintain the rows", RESTART_PAUSE, move || {
-            maintain_rows(database.clone(), rows.clone(), keep_changes)
+        periodic.spawn(restart_after_panics("delete old rows", RESTART_PAUSE, move || {
+            delete_old_rows(database.clone(), rows.clone(), keep_changes)
         }));
         RunningJobs { services, periodic, delivering, stopping }
     }
@@ -127,49 +129,60 @@ async fn restart_after_panics<J: Future<Output = ()>>(job: &'static str, pause: 
     }
 }
 
-/// Once per minute, stores when each key was last used. Every ten minutes, deletes old changes, expired idempotency
-/// keys and expired results of carrier lookups, and removes the content of erased customers from a SQLite file. If old
-/// changes or the content of erased customers remain, goes on with them a minute later.
-async fn maintain_rows(database: Database, services: Arc<Services>, keep_changes: TimeDelta) {
-    const PERIOD: Duration = Duration::from_secs(60);
-    const SWEEP_EVERY: u64 = 10;
-    let mut interval = tokio::time::interval(PERIOD);
+/// Returns the ticks of a job. The first tick is immediate. If a tick is late, the next one comes `period` after it.
+fn every(period: Duration) -> Interval {
+    let mut interval = tokio::time::interval(period);
     interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut has_more_changes = false;
-    let mut has_erased_content = false;
-    for tick in 0_u64.. {
+    interval
+}
+
+/// Stores once per minute when each key was last used.
+async fn save_key_uses(services: Arc<Services>) {
+    let mut interval = every(Duration::from_secs(60));
+    loop {
         interval.tick().await;
         write_key_uses(&services).await;
-        if has_more_changes || tick.is_multiple_of(SWEEP_EVERY) {
-            has_more_changes = sweep_changes(&services, now() - keep_changes).await;
-        }
-        if has_erased_content || tick.is_multiple_of(SWEEP_EVERY) {
-            has_erased_content = purge_erased(&services).await;
-        }
-        if tick.is_multiple_of(SWEEP_EVERY) {
-            match idempotency::sweep(&database).await {
-                Ok(deleted) => tracing::debug!(deleted, "deleted expired idempotency keys"),
-                Err(error) => tracing::warn!(cause = error.describe(), "cannot delete expired idempotency keys"),
+    }
+}
+
+/// Every ten minutes, deletes old changes, expired idempotency keys and expired results of carrier lookups, and removes
+/// the content of erased customers from a SQLite file. If old changes or the content of erased customers remain,
+/// continues with them a minute later.
+async fn delete_old_rows(database: Database, services: Arc<Services>, keep_changes: TimeDelta) {
+    const MINUTE: Duration = Duration::from_secs(60);
+    const PERIOD_IN_MINUTES: u32 = 10;
+    let mut minutes = every(MINUTE);
+    // The immediate tick, so that the ticks in the loop are a minute apart.
+    minutes.tick().await;
+    loop {
+        log_deleted("expired idempotency keys", idempotency::sweep(&database).await);
+        log_deleted("expired carrier results", phone_lookup::sweep(&database).await);
+        let (mut may_have_old_changes, mut may_have_erased_content) = (true, true);
+        for _ in 0..PERIOD_IN_MINUTES {
+            if may_have_old_changes {
+                may_have_old_changes = sweep_changes(&services, now() - keep_changes).await;
             }
-            match phone_lookup::sweep(&database).await {
-                Ok(deleted) => tracing::debug!(deleted, "deleted expired carrier results"),
-                Err(error) => tracing::warn!(cause = error.describe(), "cannot delete expired carrier results"),
+            if may_have_erased_content {
+                may_have_erased_content = purge_erased(&services).await;
             }
+            minutes.tick().await;
         }
     }
 }
 
 /// Deletes changes that occurred before `time`. Returns true if there may be more of them.
 async fn sweep_changes(services: &Services, time: DateTime<Utc>) -> bool {
-    match services.feed.sweep(&Actor::Platform, time).await {
-        Ok(Sweep { deleted, has_more }) => {
-            tracing::debug!(deleted, has_more, "deleted old changes");
-            has_more
-        }
-        Err(error) => {
-            tracing::warn!(cause = error.describe(), "cannot delete old changes");
-            true
-        }
+    let swept = services.feed.sweep(&Actor::Platform, time).await;
+    let may_have_more = swept.as_ref().map_or(true, |swept| swept.has_more);
+    log_deleted("old changes", swept.map(|swept| swept.deleted));
+    may_have_more
+}
+
+/// Logs the number of deleted rows, or the error. `rows` names the rows in the log.
+fn log_deleted(rows: &str, result: Result<u64, Error>) {
+    match result {
+        Ok(deleted) => tracing::debug!(deleted, "deleted {rows}"),
+        Err(error) => tracing::warn!(cause = error.describe(), "cannot delete {rows}"),
     }
 }
 
@@ -192,8 +205,7 @@ async fn purge_erased(services: &Services) -> bool {
 
 /// Checks every second if a newer version has migrated the database in a way that forbids this version to write.
 async fn watch_version(database: Database) {
-    let mut interval = tokio::time::interval(Duration::from_secs(1));
-    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut interval = every(Duration::from_secs(1));
     let mut errors = JobErrors::new("watch the version");
     let mut may_write = true;
     loop {
@@ -213,8 +225,7 @@ async fn watch_version(database: Database) {
 async fn watch_feed(services: Arc<Services>) {
     const PERIOD: Duration = Duration::from_secs(5);
     const LONG: TimeDelta = TimeDelta::seconds(60);
-    let mut interval = tokio::time::interval(PERIOD);
-    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut interval = every(PERIOD);
     let mut errors = JobErrors::new("watch the feed");
     let mut was_long = false;
     loop {
