@@ -84,7 +84,7 @@ pub async fn run(args: KeyArgs, services: &Services) -> Result<(), FatalError> {
         }
         KeyCommand::List { operator: None } => print_keys(json, keys.list(&Actor::Platform).await?),
         KeyCommand::List { operator: Some(operator) } => {
-            let found = keys.by_operator(&Actor::Platform, &[operator]).await?.remove(&operator);
+            let found = keys.list_by_operators(&Actor::Platform, &[operator]).await?.remove(&operator);
             // Every operator is created with a first key, and keys are never deleted. An id that has no keys is
             // therefore not the id of an operator.
             let found = found.filter(|keys| !keys.is_empty()).ok_or(Error::from(ErrorCode::OperatorNotFound))?;

@@ -166,7 +166,7 @@ impl dataloader::Loader<OperatorId> for Loader {
     type Error = Error;
 
     async fn load(&self, keys: &[OperatorId]) -> Result<HashMap<OperatorId, Self::Value>, Error> {
-        self.services.operators.find(&self.actor, keys).await
+        self.services.operators.find_by_ids(&self.actor, keys).await
     }
 }
 
@@ -225,7 +225,7 @@ impl dataloader::Loader<ApiKeyId> for Loader {
     type Error = Error;
 
     async fn load(&self, keys: &[ApiKeyId]) -> Result<HashMap<ApiKeyId, api_key::Model>, Error> {
-        self.services.api_keys.find(&self.actor, keys).await
+        self.services.api_keys.find_by_ids(&self.actor, keys).await
     }
 }
 
@@ -235,7 +235,7 @@ impl dataloader::Loader<ApiKeysOfOperator> for Loader {
 
     async fn load(&self, keys: &[ApiKeysOfOperator]) -> Result<HashMap<ApiKeysOfOperator, Self::Value>, Error> {
         let operators: Vec<_> = keys.iter().map(|key| key.0).collect();
-        let keys_by_operator = self.services.api_keys.by_operator(&self.actor, &operators).await?;
+        let keys_by_operator = self.services.api_keys.list_by_operators(&self.actor, &operators).await?;
         Ok(keys_by_operator.into_iter().map(|(operator, keys)| (ApiKeysOfOperator(operator), keys)).collect())
     }
 }

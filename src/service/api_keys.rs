@@ -48,7 +48,7 @@ impl ApiKeys {
     }
 
     /// Returns the keys with these ids that the caller may see, by id. An operator sees only its own keys.
-    pub async fn find(&self, actor: &Actor, ids: &[ApiKeyId]) -> Result<HashMap<ApiKeyId, Model>, Error> {
+    pub async fn find_by_ids(&self, actor: &Actor, ids: &[ApiKeyId]) -> Result<HashMap<ApiKeyId, Model>, Error> {
         let query = Entity::find()
             .filter(is_one_of(self.database.reader(), Column::Id, ids.iter().copied()))
             .apply_if(actor.operator(), |keys, own| keys.filter(Column::OperatorId.eq(own)));
@@ -91,7 +91,7 @@ impl ApiKeys {
     }
 
     /// Returns the keys of these operators, oldest first. Operators that the caller may not see are left out.
-    pub async fn by_operator(
+    pub async fn list_by_operators(
         &self,
         actor: &Actor,
         operators: &[OperatorId],

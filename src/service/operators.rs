@@ -57,7 +57,11 @@ impl Operators {
     }
 
     /// Returns the operators with these ids that the caller may see, by id.
-    pub async fn find(&self, actor: &Actor, ids: &[OperatorId]) -> Result<HashMap<OperatorId, Arc<Model>>, Error> {
+    pub async fn find_by_ids(
+        &self,
+        actor: &Actor,
+        ids: &[OperatorId],
+    ) -> Result<HashMap<OperatorId, Arc<Model>>, Error> {
         let visible_ids = || ids.iter().copied().filter(|id| actor.sees(*id));
         if let Some(cached) = self.cached(actor, visible_ids()) {
             return Ok(visible_ids().zip(cached).collect());

@@ -21,7 +21,7 @@ use crate::graphql::time::Time;
 impl Operator {
     /// Returns the operator, or `None` if it does not exist or the caller may not see it.
     pub async fn find(context: &Context<'_>, id: OperatorId) -> Result<Option<Self>, Error> {
-        Ok(services(context).operators.find(actor(context), &[id]).await?.remove(&id).map(Self))
+        Ok(services(context).operators.find_by_ids(actor(context), &[id]).await?.remove(&id).map(Self))
     }
 }
 
