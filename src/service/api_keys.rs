@@ -16,7 +16,7 @@ use secrecy::SecretString;
 
 use super::audit::{self, Subject};
 use super::{Actor, Authenticator, Origin, RequestInfo, in_calendar, key_format, now};
-use crate::database::{self, Database, Transaction, TransactionError, Work, is_one_of, with_retry};
+use crate::database::{Database, Transaction, TransactionError, is_one_of, record_query, with_retry};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 
 #[derive(Clone)]
@@ -52,9 +52,8 @@ impl ApiKeys {
         let query = Entity::find()
             .filter(is_one_of(self.database.reader(), Column::Id, ids.iter().copied()))
             .apply_if(actor.operator(), |keys, own| keys.filter(Column::OperatorId.eq(own)));
-        database::record(Work::Query, 1);
         let keys = query.all(self.database.reader()).await?;
-        database::record(Work::Row, keys.len() as u64);
+        record_query(keys.len());
         Ok(keys.into_iter().map(|key| (key.id, key)).collect())
     }
 
@@ -100,9 +99,8 @@ impl ApiKeys {
         let mut keys_by_operator: HashMap<_, _> = visible.iter().map(|id| (*id, Vec::new())).collect();
         let is_visible = is_one_of(self.database.reader(), Column::OperatorId, visible);
         let query = Entity::find().filter(is_visible).order_by_asc(Column::Id);
-        database::record(Work::Query, 1);
         let keys = query.all(self.database.reader()).await?;
-        database::record(Work::Row, keys.len() as u64);
+        record_query(keys.len());
         for key in keys {
             keys_by_operator.entry(key.operator_id).or_default().push(key);
         }
