@@ -16,7 +16,7 @@ use crate::database::sqlite_file;
 use crate::fatal_error::FatalError;
 use crate::jobs::JobSettings;
 use crate::service::disposable_domains::{self, DisposableDomains};
-use crate::service::phone_lookup::Twilio;
+use crate::service::phone_lookup::{CarrierSettings, Twilio};
 use crate::service::webhooks::addresses::AddressFilter;
 use crate::service::{Actor, RequestInfo, ServiceSettings, Services};
 use crate::telemetry;
@@ -61,7 +61,8 @@ fn app_settings(settings: &Settings, serve: ServeSettings) -> Result<AppSettings
         (Some(user), Some(password)) => {
             let twilio = Twilio::new(restrictions.twilio_url, user, password)
                 .map_err(|error| FatalError::Other(format!("Cannot set up Twilio Lookup: {error}")))?;
-            Some((Arc::new(twilio) as _, restrictions.unknown_line_type.unwrap_or_default()))
+            let unknown_lines = restrictions.unknown_line_type.unwrap_or_default();
+            Some(CarrierSettings { lookup: Arc::new(twilio), unknown_lines })
         }
         _ => None,
     };

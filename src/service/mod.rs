@@ -45,11 +45,11 @@ use std::sync::Arc;
 use entity::deployment::Environment;
 use secrecy::SecretString;
 
-use crate::config::{LimitSettings, UnknownLinePolicy};
+use crate::config::LimitSettings;
 use crate::database::Database;
 use crate::keyed_hash::KeyedHash;
 use disposable_domains::DisposableDomains;
-use phone_lookup::{LineTypeLookup, PhoneLookup};
+use phone_lookup::{CarrierSettings, PhoneLookup};
 use restrictions::Restrictions;
 use webhooks::addresses::AddressFilter;
 
@@ -77,9 +77,8 @@ pub struct ServiceSettings {
     /// The key of [`Actor::Platform`]. `None` disables platform access through the API.
     pub platform_key: Option<SecretString>,
     pub disposable_domains: DisposableDomains,
-    /// The lookup of line types in production, and the policy for unknown line types. If `None`, the numbering plans
-    /// decide.
-    pub carrier: Option<(Arc<dyn LineTypeLookup>, UnknownLinePolicy)>,
+    /// The lookup of line types in production. If `None`, the numbering plans decide.
+    pub carrier: Option<CarrierSettings>,
     pub limits: LimitSettings,
     pub webhook_addresses: AddressFilter,
 }
@@ -106,8 +105,7 @@ impl Services {
             settings;
         let limits = Limits::new(limits);
         let carrier = carrier.filter(|_| environment == Environment::Production);
-        let phone_lookup =
-            carrier.map(|(carrier, policy)| PhoneLookup::new(carrier, policy, database.clone(), hash.clone()));
+        let phone_lookup = carrier.map(|carrier| PhoneLookup::new(carrier, database.clone(), hash.clone()));
         let restrictions = Restrictions { environment, disposable_domains, phone_lookup };
         let authenticator = Authenticator::new(database.clone(), environment, hash.clone(), platform_key.as_ref());
         let api_keys = ApiKeys::new(database.clone(), environment, authenticator.clone());

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use vivamo::config::{LimitSettings, UnknownLinePolicy};
 use vivamo::keyed_hash::KeyedHash;
-use vivamo::service::phone_lookup::Twilio;
+use vivamo::service::phone_lookup::{CarrierSettings, Twilio};
 use vivamo::service::{ServiceSettings, now};
 
 use support::{Answer, Backend, Caller, KEY_SECRET, TestApp, run_on};
@@ -155,7 +155,7 @@ impl FakeCarrier {
 fn settings(url: &str, environment: Environment, unknown_lines: UnknownLinePolicy) -> ServiceSettings {
     let twilio = Twilio::new(url.parse().unwrap(), "SKuser".into(), "secret".into()).unwrap();
     ServiceSettings {
-        carrier: Some((Arc::new(twilio), unknown_lines)),
+        carrier: Some(CarrierSettings { lookup: Arc::new(twilio), unknown_lines }),
         ..ServiceSettings::new(environment, KeyedHash::new(KEY_SECRET))
     }
 }

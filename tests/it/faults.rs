@@ -17,7 +17,7 @@ use vivamo::config::UnknownLinePolicy;
 use vivamo::database::BatchedQuery;
 use vivamo::keyed_hash::KeyedHash;
 use vivamo::service::ServiceSettings;
-use vivamo::service::phone_lookup::{LineTypeLookup, LookupError};
+use vivamo::service::phone_lookup::{CarrierSettings, LineTypeLookup, LookupError};
 
 use support::proxy::{Cut, Proxy};
 use support::{Answer, Backend, Caller, KEY_SECRET, TestApp, Timeouts, both, run, run_on};
@@ -114,7 +114,10 @@ impl LineTypeLookup for PanickingLookup {
 async fn a_panic_is_an_internal_error_and_the_process_continues() {
     let setup = ServiceSettings {
         platform_key: Some(SecretString::from(support::PLATFORM_KEY)),
-        carrier: Some((Arc::new(PanickingLookup), UnknownLinePolicy::Refuse)),
+        carrier: Some(CarrierSettings {
+            lookup: Arc::new(PanickingLookup),
+            unknown_lines: UnknownLinePolicy::Refuse,
+        }),
         ..ServiceSettings::new(Environment::Production, KeyedHash::new(KEY_SECRET))
     };
     let app = TestApp::start_with(Backend::Sqlite, setup).await.unwrap();

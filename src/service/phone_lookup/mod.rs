@@ -44,10 +44,17 @@ pub enum LookupError {
     Misconfigured { cause: String },
 }
 
+/// The settings of [`PhoneLookup`].
+pub struct CarrierSettings {
+    pub lookup: Arc<dyn LineTypeLookup>,
+    /// The policy for a phone whose line type the carrier does not know.
+    pub unknown_lines: UnknownLinePolicy,
+}
+
 /// A carrier lookup with its caches.
 #[derive(Clone)]
 pub struct PhoneLookup {
-    carrier: Arc<dyn LineTypeLookup>,
+    lookup: Arc<dyn LineTypeLookup>,
     unknown_lines: UnknownLinePolicy,
     database: Database,
     hash: KeyedHash,
@@ -104,15 +111,11 @@ impl PhoneLookup {
     /// The time after which a caller that has waited in vain should retry.
     const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-    pub fn new(
-        carrier: Arc<dyn LineTypeLookup>,
-        unknown_lines: UnknownLinePolicy,
-        database: Database,
-        hash: KeyedHash,
-    ) -> Self {
+    pub fn new(settings: CarrierSettings, database: Database, hash: KeyedHash) -> Self {
+        let CarrierSettings { lookup, unknown_lines } = settings;
         let recent = Cache::builder().max_capacity(Self::MAX_RECENT).time_to_live(Self::RECENT_TTL).build();
         let queue = FairQueue::with_max_per_tenant(Self::MAX_LOOKUPS, Self::MAX_TENANT_LOOKUPS);
-        Self { carrier, unknown_lines, database, hash, queue, recent }
+        Self { lookup, unknown_lines, database, hash, queue, recent }
     }
 
     /// Fails with `PHONE_NOT_MOBILE` if the number is not a mobile line, or if its line type is unknown and the policy
@@ -148,7 +151,7 @@ impl PhoneLookup {
     }
 
     async fn ask_carrier(&self, hash: &[u8], phone: &PhoneNumber) -> Result<CarrierLineType, Error> {
-        let result = self.carrier.look_up(phone).await;
+        let result = self.lookup.look_up(phone).await;
         let outcome = if result.is_ok() { LookupOutcome::Answered } else { LookupOutcome::Failed };
         outcome.counter().increment(1);
         let line = result.map_err(|error| match error {
