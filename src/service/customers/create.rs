@@ -133,7 +133,7 @@ impl Customers {
             }
         };
         let matches = &AtomicU32::new(0);
-        let prepare = |write_tx| self.prepare_create(write_tx, origin, idempotent, new, warnings, matches);
+        let prepare = |attempt| self.prepare_create(attempt, origin, idempotent, new, warnings, matches);
         let created = self.run_write("customer.create", origin, idempotent, prepare).await;
         match &created {
             // A replayed result counts too if this request found the match before: its own commit may have succeeded
@@ -157,7 +157,7 @@ impl Customers {
 
     async fn prepare_create(
         &self,
-        write_tx: OptimisticWrite,
+        attempt: OptimisticWrite,
         origin: &Origin,
         idempotent: &IdempotentRequest,
         new: &NewCustomer,
@@ -167,7 +167,7 @@ impl Customers {
         let NewCustomer { external_customer_id, email, optional, connect_by, idempotency_key: _ } = new;
         let (operator, phone) = (origin.owner(), given_phone(optional));
         let lookup = existing_values(operator, external_customer_id, email, phone);
-        let existing = match self.find_existing(&write_tx, idempotent, lookup).await? {
+        let existing = match self.find_existing(&attempt, idempotent, lookup).await? {
             OrStored::Found(existing) => existing,
             OrStored::Stored(stored) => return Ok(Prepared::Stored(stored)),
         };
@@ -206,7 +206,7 @@ impl Customers {
         let details = CreateDetails { outcome, matched_by, unapplied_fields };
         let view = CustomerView::new(customer, Some(link));
         let result = Written { view, warnings: warnings.to_vec(), replayed: false, details };
-        Ok(Prepared::Write { write_tx, writes, new_phone, result })
+        Ok(Prepared::Write { attempt, writes, new_phone, result })
     }
 }
 

@@ -48,13 +48,13 @@ impl Customers {
         let origin = &actor.origin(request)?;
         let idempotent =
             &IdempotentRequest::new(&self.hash, origin, &disconnect.idempotency_key, || disconnect.canonical_json());
-        let prepare = |write_tx| self.prepare_disconnect(write_tx, origin, idempotent, &disconnect);
+        let prepare = |attempt| self.prepare_disconnect(attempt, origin, idempotent, &disconnect);
         self.run_write("customer.disconnect", origin, idempotent, prepare).await
     }
 
     async fn prepare_disconnect(
         &self,
-        write_tx: OptimisticWrite,
+        attempt: OptimisticWrite,
         origin: &Origin,
         idempotent: &IdempotentRequest,
         disconnect: &DisconnectRequest,
@@ -64,7 +64,7 @@ impl Customers {
         // then finds no customer, but it still finds the stored result of the idempotency key.
         let operator = operator.unwrap_or(OperatorId::PLATFORM);
         let customer = disconnect.customer.as_ref();
-        let found = match self.find_own_for_update(&write_tx, operator, idempotent, customer).await? {
+        let found = match self.find_own_for_update(&attempt, operator, idempotent, customer).await? {
             OrStored::Found(found) => found,
             OrStored::Stored(stored) => return Ok(Prepared::Stored(stored)),
         };
@@ -73,7 +73,7 @@ impl Customers {
         let mut writes = WriteSet::new(origin.owner(), current.id);
         end_link(&mut writes, origin, &link, &current, disconnect.reason);
         let result = Disconnected { customer: current.id, replayed: false };
-        Ok(Prepared::Write { write_tx, writes, new_phone: None, result })
+        Ok(Prepared::Write { attempt, writes, new_phone: None, result })
     }
 }
 

@@ -131,12 +131,12 @@ struct History {
 const MAX_ROWS: u64 = 10_000;
 
 impl History {
-    async fn read(write_tx: &OptimisticWrite, customer: CustomerId) -> Result<Self, DbErr> {
+    async fn read(attempt: &OptimisticWrite, customer: CustomerId) -> Result<Self, DbErr> {
         use customer_event::Column::{After, Before, CustomerId};
         let phone_in = |column: customer_event::Column| {
             column.into_expr().binary(BinOper::Custom("->>"), CustomerField::Phone.name())
         };
-        let mut history = Self { feed_ranges: feed_ranges(write_tx, customer).await?, ..Self::default() };
+        let mut history = Self { feed_ranges: feed_ranges(attempt, customer).await?, ..Self::default() };
         loop {
             let position = Expr::tuple(HISTORY_ORDER.map(|column| column.into_expr()));
             let last = history.ranges.last().map(|[_, (version, id)]| [Expr::val(*version), Expr::val(*id)]);
@@ -147,7 +147,7 @@ impl History {
                 .filter(CustomerId.eq(customer))
                 .apply_if(last, |entries, last| entries.filter(position.gt(Expr::tuple(last))));
             let entries = HISTORY_ORDER.into_iter().fold(entries, QueryOrder::order_by_asc).limit(MAX_ROWS);
-            let rows = write_tx.query_all(&entries.into_query()).await?;
+            let rows = attempt.query_all(&entries.into_query()).await?;
             let position = |row: &QueryResult| Ok((row.try_get_by_index(0)?, row.try_get_by_index(1)?));
             history.ranges.extend(ends(&rows, position)?);
             history.entries += rows.len();
@@ -162,7 +162,7 @@ impl History {
     }
 }
 
-async fn feed_ranges(write_tx: &OptimisticWrite, customer: CustomerId) -> Result<Vec<[CustomerEventId; 2]>, DbErr> {
+async fn feed_ranges(attempt: &OptimisticWrite, customer: CustomerId) -> Result<Vec<[CustomerEventId; 2]>, DbErr> {
     use customer_change::Column::{CustomerId, ExternalCustomerId, Id};
     let mut ranges: Vec<[CustomerEventId; 2]> = Vec::new();
     loop {
@@ -176,7 +176,7 @@ async fn feed_ranges(write_tx: &OptimisticWrite, customer: CustomerId) -> Result
             .apply_if(last, |changes, last| changes.filter(Id.gt(last)))
             .order_by_asc(Id)
             .limit(MAX_ROWS);
-        let rows = write_tx.query_all(&changes.into_query()).await?;
+        let rows = attempt.query_all(&changes.into_query()).await?;
         ranges.extend(ends(&rows, |row| row.try_get_by_index(0))?);
         if (rows.len() as u64) < MAX_ROWS {
             return Ok(ranges);
@@ -196,34 +196,34 @@ impl Customers {
         actor.require_platform()?;
         let origin = &actor.origin(request)?;
         let idempotent = &IdempotentRequest::new(&self.hash, origin, &erase.idempotency_key, || erase.canonical_json());
-        let prepare = |write_tx| self.prepare_erase(write_tx, origin, idempotent, &erase);
+        let prepare = |attempt| self.prepare_erase(attempt, origin, idempotent, &erase);
         self.run_write("customer.erase", origin, idempotent, prepare).await
     }
 
     async fn prepare_erase(
         &self,
-        write_tx: OptimisticWrite,
+        attempt: OptimisticWrite,
         origin: &Origin,
         idempotent: &IdempotentRequest,
         erase: &EraseRequest,
     ) -> Result<Prepared<Erased>, TransactionError> {
         // The first attempt takes locks too, because its reads are several statements, which must see the same state.
-        let write_tx = write_tx.into_locking().await?;
+        let attempt = attempt.into_locking().await?;
         let customers = customer::Entity::find().filter(customer::Column::Id.is_in(erase.customer)).lock_exclusive();
-        let found = rows::read_customers(&write_tx, &customers.into_query()).await?;
+        let found = rows::read_customers(&attempt, &customers.into_query()).await?;
         // The change gets its position in the feed with the lock. Its time is taken now, and not after the history was
         // read, because the feed finds positions by time. It is not taken before the lock either: the times of a
         // customer's changes are in the order of the changes.
         let erased_at = now();
-        if let Some(stored) = idempotent.find(&write_tx).await? {
+        if let Some(stored) = idempotent.find(&attempt).await? {
             return Ok(Prepared::Stored(stored));
         }
         let customer = found.first().ok_or_else(|| Violation::of(ErrorCode::CustomerNotFound, InputField::Id))?;
         let links = customer_operator::Entity::find()
             .filter(customer_operator::Column::CustomerId.eq(customer.id))
-            .all(&write_tx)
+            .all(&attempt)
             .await?;
-        let History { mut phones, entries, ranges, feed_ranges } = History::read(&write_tx, customer.id).await?;
+        let History { mut phones, entries, ranges, feed_ranges } = History::read(&attempt, customer.id).await?;
         phones.extend(customer.phone.iter().map(|phone| phone.as_str().to_owned()));
 
         let mut writes = WriteSet::new(origin.owner(), customer.id);
@@ -256,7 +256,7 @@ impl Customers {
             entries: i32::try_from(entries).unwrap_or(i32::MAX),
         };
         writes.insert([erasure.clone()]);
-        Ok(Prepared::Write { write_tx, writes, new_phone: None, result: Erased { erasure, replayed: false } })
+        Ok(Prepared::Write { attempt, writes, new_phone: None, result: Erased { erasure, replayed: false } })
     }
 
     /// Finds a receipt. Returns `None` if the caller may not see it: only the platform sees receipts.

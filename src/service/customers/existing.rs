@@ -99,27 +99,27 @@ impl Customers {
     /// If the idempotency key of the request is in use, returns its stored result instead and reads no customer.
     pub(super) async fn find_existing<R: DeserializeOwned>(
         &self,
-        write_tx: &OptimisticWrite,
+        attempt: &OptimisticWrite,
         idempotent: &IdempotentRequest,
         values: [Value; 4],
     ) -> Result<OrStored<Existing, R>, TransactionError> {
-        if write_tx.is_locking() {
-            if let Some(stored) = idempotent.find(write_tx).await? {
+        if attempt.is_locking() {
+            if let Some(stored) = idempotent.find(attempt).await? {
                 return Ok(OrStored::Stored(stored));
             }
             let [_, _, email, phone] = values.clone().map(SimpleExpr::from);
-            write_tx.query_all(&holders_to_lock(email, phone)).await?;
+            attempt.query_all(&holders_to_lock(email, phone)).await?;
         }
         let rows = if let Some([key_hash, now]) = idempotent.values() {
             let [operator, external_id, email, phone] = values;
             let values = [operator, external_id, email, phone, key_hash, now];
-            let rows = self.read(write_tx, &self.existing_or_stored_query, values).await?;
+            let rows = self.read(attempt, &self.existing_or_stored_query, values).await?;
             if let Some(stored) = rows.first().map(|row| idempotent.stored_result(row)).transpose()?.flatten() {
                 return Ok(OrStored::Stored(stored));
             }
             rows
         } else {
-            self.read(write_tx, &self.existing_query, values).await?
+            self.read(attempt, &self.existing_query, values).await?
         };
         Ok(OrStored::Found(Existing::from_rows(&rows)?))
     }
@@ -128,12 +128,12 @@ impl Customers {
     /// PostgreSQL, the query runs in a batch with the queries of other requests.
     async fn read<const N: usize>(
         &self,
-        write_tx: &OptimisticWrite,
+        attempt: &OptimisticWrite,
         query: &BatchedQuery<N>,
         values: [Value; N],
     ) -> Result<Vec<QueryResult>, DbErr> {
-        if write_tx.is_locking() {
-            write_tx.query_all(&query.with_values(values)).await
+        if attempt.is_locking() {
+            attempt.query_all(&query.with_values(values)).await
         } else {
             query.run(&self.database.reader_of_write(), values).await
         }

@@ -113,21 +113,21 @@ impl Customers {
     /// request is in use, returns its stored result instead.
     pub(super) async fn find_for_update<R: DeserializeOwned>(
         &self,
-        write_tx: &OptimisticWrite,
+        attempt: &OptimisticWrite,
         actor: &Actor,
         idempotent: &IdempotentRequest,
         reference: Option<&CustomerRef>,
     ) -> Result<OrStored<Option<CustomerView>, R>, TransactionError> {
         if let Some(operator) = actor.operator() {
-            let found = self.find_own_for_update(write_tx, operator, idempotent, reference).await?;
+            let found = self.find_own_for_update(attempt, operator, idempotent, reference).await?;
             return Ok(found.map(|own| own.map(|(link, customer)| CustomerView::new(customer, Some(link)))));
         }
         let found = match reference.map(any_customer) {
-            Some(customers) if write_tx.is_locking() => find_any(write_tx, customers.lock_exclusive()).await?,
-            Some(customers) => find_any(write_tx, customers).await?,
+            Some(customers) if attempt.is_locking() => find_any(attempt, customers.lock_exclusive()).await?,
+            Some(customers) => find_any(attempt, customers).await?,
             None => None,
         };
-        let stored = idempotent.find(write_tx).await?;
+        let stored = idempotent.find(attempt).await?;
         Ok(stored.map_or(OrStored::Found(found), OrStored::Stored))
     }
 
@@ -135,22 +135,22 @@ impl Customers {
     /// request is in use, returns its stored result instead.
     pub(super) async fn find_own_for_update<R: DeserializeOwned>(
         &self,
-        write_tx: &OptimisticWrite,
+        attempt: &OptimisticWrite,
         operator: OperatorId,
         idempotent: &IdempotentRequest,
         reference: Option<&CustomerRef>,
     ) -> Result<OrStored<Option<(Link, customer::Model)>, R>, TransactionError> {
         let Some(reference) = reference else {
-            let stored = idempotent.find(write_tx).await?;
+            let stored = idempotent.find(attempt).await?;
             return Ok(stored.map_or(OrStored::Found(None), OrStored::Stored));
         };
         let (kind, value) = reference.kind_and_value();
-        let (found, stored) = if write_tx.is_locking() {
+        let (found, stored) = if attempt.is_locking() {
             let query = kind.own_customers(operator.into(), value.into());
-            let found = rows::lock_own_customers(write_tx, query).await?.into_iter().next();
+            let found = rows::lock_own_customers(attempt, query).await?.into_iter().next();
             // The key is looked up under the lock. While this request waited for the lock, another request may have
             // changed the customer and used the key.
-            (found, idempotent.find(write_tx).await?)
+            (found, idempotent.find(attempt).await?)
         } else if let Some([key_hash, now]) = idempotent.values().filter(|_| idempotent.is_of(operator)) {
             let query = &self.own_or_stored_queries[kind as usize];
             let rows = query.run(&self.database.reader_of_write(), [operator.into(), value, key_hash, now]).await?;
@@ -162,7 +162,7 @@ impl Customers {
             // the key belongs to the platform and the customer to the operator, so one statement cannot look up the key
             // and the customer.
             let found = self.find_own(&self.database.reader_of_write(), operator, reference).await?;
-            (found, idempotent.find(write_tx).await?)
+            (found, idempotent.find(attempt).await?)
         };
         Ok(stored.map_or(OrStored::Found(found), OrStored::Stored))
     }

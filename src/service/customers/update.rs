@@ -53,7 +53,7 @@ impl Customers {
             &IdempotentRequest::new(&self.hash, origin, &changes.idempotency_key, || changes.canonical_json());
         let reserved = self.limits.reserve_disclosures(origin, count(email, phone)).await;
         let rejected = reserved.as_ref().err();
-        let prepare = |write_tx| self.prepare_update(write_tx, origin, idempotent, &changes, rejected);
+        let prepare = |attempt| self.prepare_update(attempt, origin, idempotent, &changes, rejected);
         let updated = self.run_write("customer.update", origin, idempotent, prepare).await;
         if let (Err(error), Ok(mut reservation)) = (&updated, reserved) {
             let disclosed = self.taken_by_other_operators(origin, error, email, phone).await;
@@ -97,14 +97,14 @@ impl Customers {
     /// neither the email nor the phone.
     async fn prepare_update(
         &self,
-        write_tx: OptimisticWrite,
+        attempt: OptimisticWrite,
         origin: &Origin,
         idempotent: &IdempotentRequest,
         changes: &CustomerChanges,
         rejected: Option<&RejectedReservation>,
     ) -> Result<Prepared<Updated>, TransactionError> {
         let customer = changes.customer.as_ref();
-        let found = match self.find_for_update(&write_tx, &origin.actor, idempotent, customer).await? {
+        let found = match self.find_for_update(&attempt, &origin.actor, idempotent, customer).await? {
             OrStored::Found(found) => found,
             OrStored::Stored(stored) => return Ok(Prepared::Stored(stored)),
         };
@@ -129,7 +129,7 @@ impl Customers {
             let others = customer::Entity::find()
                 .filter(has_email_or_phone(email, phone))
                 .filter(customer::Column::Id.ne(current.id));
-            let others = rows::read_customers(&write_tx, &others.into_query()).await?;
+            let others = rows::read_customers(&attempt, &others.into_query()).await?;
             violations.extend(taken(others.iter(), email, phone));
         }
         let new_link = link.as_ref().and_then(|link| changes.with_new_external_id(link));
@@ -138,7 +138,7 @@ impl Customers {
             // The link was read by an earlier statement. Meanwhile another request may have given this customer the id.
             let others =
                 of_operator(*operator_id).filter(has_id).filter(customer::Column::Id.ne(current.id)).into_query();
-            let others = rows::read_own_customers(&write_tx, &others).await?;
+            let others = rows::read_own_customers(&attempt, &others).await?;
             violations.extend(others.iter().map(|(_, other)| id_taken(other.id)));
         }
         Error::reject_if_any(violations)?;
@@ -159,7 +159,7 @@ impl Customers {
         }
         let view = CustomerView::new(customer, new_link.or(link));
         let result = Written { view, warnings, replayed: false, details: () };
-        Ok(Prepared::Write { write_tx, writes, new_phone, result })
+        Ok(Prepared::Write { attempt, writes, new_phone, result })
     }
 }
 

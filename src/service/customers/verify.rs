@@ -55,13 +55,13 @@ impl Customers {
         let idempotent = &IdempotentRequest::new(&self.hash, origin, &verification.idempotency_key, || {
             verification.canonical_json()
         });
-        let prepare = |write_tx| self.prepare_verification(write_tx, origin, idempotent, &verification);
+        let prepare = |attempt| self.prepare_verification(attempt, origin, idempotent, &verification);
         self.run_write("customer.verify", origin, idempotent, prepare).await
     }
 
     async fn prepare_verification(
         &self,
-        write_tx: OptimisticWrite,
+        attempt: OptimisticWrite,
         origin: &Origin,
         idempotent: &IdempotentRequest,
         verification: &VerificationRequest,
@@ -77,9 +77,9 @@ impl Customers {
                     .add_option(phone.map(|phone| customer::Column::Phone.eq(phone.clone()))),
             )
             .order_by_asc(customer::Column::Id);
-        let customers = if write_tx.is_locking() { customers.lock_exclusive() } else { customers };
-        let found = rows::read_customers(&write_tx, &customers.into_query()).await?;
-        if let Some(stored) = idempotent.find(&write_tx).await? {
+        let customers = if attempt.is_locking() { customers.lock_exclusive() } else { customers };
+        let found = rows::read_customers(&attempt, &customers.into_query()).await?;
+        if let Some(stored) = idempotent.find(&attempt).await? {
             return Ok(Prepared::Stored(stored));
         }
         // Not checked before: a server whose clock is behind must still find the result of a repeated request.
@@ -94,7 +94,7 @@ impl Customers {
         let mut verified = current.clone();
         if !value.is_value_of(current) {
             let holder = match phone {
-                Some(phone) => find_holder(&write_tx, &found, phone).await?,
+                Some(phone) => find_holder(&attempt, &found, phone).await?,
                 None => None,
             };
             let holder = holder.ok_or_else(|| Violation::argument(InputField::Value, NOT_STORED))?;
@@ -113,7 +113,7 @@ impl Customers {
         }
         let result =
             Written { view: CustomerView::new(verified, None), warnings: Vec::new(), replayed: false, details: () };
-        Ok(Prepared::Write { write_tx, writes, new_phone: None, result })
+        Ok(Prepared::Write { attempt, writes, new_phone: None, result })
     }
 }
 
@@ -125,15 +125,15 @@ const NOT_STORED: &str = "`value` differs from the customer's record. Read the c
 /// Returns the one of the `found` customers that has the phone. Fails with a conflict, so that the write is tried
 /// again, if another customer got the phone after the query for `found`.
 async fn find_holder<'f>(
-    write_tx: &OptimisticWrite,
+    attempt: &OptimisticWrite,
     found: &'f [customer::Model],
     phone: &PhoneNumber,
 ) -> Result<Option<&'f customer::Model>, DbErr> {
     let holder = found.iter().find(|found| found.phone.as_ref() == Some(phone));
     // On PostgreSQL, a query that waits for a lock does not find the customer that got the phone in the meantime.
-    if holder.is_none() && write_tx.is_locking() {
+    if holder.is_none() && attempt.is_locking() {
         let query = customer::Entity::find().filter(customer::Column::Phone.eq(phone.clone())).into_query();
-        if !rows::read_customers(write_tx, &query).await?.is_empty() {
+        if !rows::read_customers(attempt, &query).await?.is_empty() {
             return Err(DbErr::RecordNotUpdated);
         }
     }

@@ -62,7 +62,7 @@ pub(super) struct StoredOutcome<D> {
 pub(super) enum Prepared<R: Replayable> {
     /// The rows to write, and the result to return after they were written.
     Write {
-        write_tx: OptimisticWrite,
+        attempt: OptimisticWrite,
         writes: WriteSet,
         /// The phone that the rows add. The carrier must accept it before it is written. `None` if the rows add no
         /// phone, or take over a phone from another customer.
@@ -73,8 +73,8 @@ pub(super) enum Prepared<R: Replayable> {
     Stored(R::Stored),
 }
 
-/// The result of one attempt to write.
-enum Attempt<R> {
+/// The outcome of one attempt to write.
+enum AttemptOutcome<R> {
     Done(R),
     /// The attempt would store this phone, which the carrier has not accepted yet. Nothing was written.
     NeedsPhoneCheck(PhoneNumber),
@@ -100,10 +100,11 @@ impl Customers {
     {
         let (lookup, mut accepted) = (&self.restrictions.phone_lookup, None);
         loop {
-            let attempt = |write_tx| self.attempt_or_replay(write_tx, origin, idempotent, &prepare, accepted.as_ref());
-            match OptimisticWrite::run(&self.database, name, attempt).await? {
-                Attempt::Done(result) => return Ok(result),
-                Attempt::NeedsPhoneCheck(phone) => {
+            let run_attempt =
+                |attempt| self.attempt_or_replay(attempt, origin, idempotent, &prepare, accepted.as_ref());
+            match OptimisticWrite::run(&self.database, name, run_attempt).await? {
+                AttemptOutcome::Done(result) => return Ok(result),
+                AttemptOutcome::NeedsPhoneCheck(phone) => {
                     let lookup = lookup.as_ref().ok_or_else(|| Error::internal("no carrier lookup is configured"))?;
                     // Boxed, because this rare lookup would otherwise double the size of the future of every write.
                     Box::pin(lookup.check(&origin.actor, &phone)).await?;
@@ -117,38 +118,38 @@ impl Customers {
     /// one: another request, or this attempt, may have stored it.
     async fn attempt_or_replay<R: Replayable, F>(
         &self,
-        write_tx: OptimisticWrite,
+        attempt: OptimisticWrite,
         origin: &Origin,
         idempotent: &IdempotentRequest,
         prepare: &impl Fn(OptimisticWrite) -> F,
         accepted: Option<&PhoneNumber>,
-    ) -> Result<Attempt<R>, TransactionError>
+    ) -> Result<AttemptOutcome<R>, TransactionError>
     where
         F: Future<Output = Result<Prepared<R>, TransactionError>>,
     {
-        let attempted: Result<Attempt<R>, TransactionError> = async {
+        let attempted: Result<AttemptOutcome<R>, TransactionError> = async {
             // While the secret is being changed, the key has two hashes, and the statement of `prepare` looks up only
             // one. The lookup uses the connection of the attempt: attempts that hold a connection and wait for another
             // one would block each other.
             if idempotent.has_other_hash()
-                && let Some(stored) = idempotent.find(&write_tx).await?
+                && let Some(stored) = idempotent.find(&attempt).await?
             {
-                drop(write_tx);
-                return R::replay(self, origin, stored).await.map(Attempt::Done);
+                drop(attempt);
+                return R::replay(self, origin, stored).await.map(AttemptOutcome::Done);
             }
-            let (write_tx, mut writes, new_phone, result) = match prepare(write_tx).await? {
-                Prepared::Write { write_tx, writes, new_phone, result } => (write_tx, writes, new_phone, result),
-                Prepared::Stored(stored) => return R::replay(self, origin, stored).await.map(Attempt::Done),
+            let (attempt, mut writes, new_phone, result) = match prepare(attempt).await? {
+                Prepared::Write { attempt, writes, new_phone, result } => (attempt, writes, new_phone, result),
+                Prepared::Stored(stored) => return R::replay(self, origin, stored).await.map(AttemptOutcome::Done),
             };
             if let Some(phone) = new_phone
                 && self.restrictions.phone_lookup.is_some()
                 && accepted != Some(&phone)
             {
-                return Ok(Attempt::NeedsPhoneCheck(phone));
+                return Ok(AttemptOutcome::NeedsPhoneCheck(phone));
             }
             idempotent.store(&mut writes, &result.to_stored());
-            write_tx.write(writes).await?;
-            Ok(Attempt::Done(result))
+            attempt.write(writes).await?;
+            Ok(AttemptOutcome::Done(result))
         }
         .await;
         // A rejected attempt has already looked up the key.
@@ -156,7 +157,7 @@ impl Customers {
             return attempted;
         }
         let replayed = self.find_replay(origin, idempotent).await?;
-        replayed.map_or(attempted, |replayed| Ok(Attempt::Done(replayed)))
+        replayed.map_or(attempted, |replayed| Ok(AttemptOutcome::Done(replayed)))
     }
 
     /// Restores the result of an earlier request with the same idempotency key, if there is one.
