@@ -12,7 +12,7 @@ use serde_json::json;
 use super::existing::existing_values;
 use super::rows::Link;
 use super::{
-    CustomerField, CustomerView, Customers, OrStored, Prepared, Written, given_phone, history, row_writes, words,
+    CustomerField, CustomerView, Customers, FoundOrReplay, Prepared, Written, given_phone, history, row_writes, words,
 };
 use crate::database::{OptimisticWrite, TransactionError, WriteSet};
 use crate::error::{Error, ErrorCode, InputField, Violation};
@@ -168,8 +168,8 @@ impl Customers {
         let (operator, phone) = (origin.owner(), given_phone(optional));
         let lookup = existing_values(operator, external_customer_id, email, phone);
         let existing = match self.find_existing(&attempt, idempotent, lookup).await? {
-            OrStored::Found(existing) => existing,
-            OrStored::Stored(stored) => return Ok(Prepared::Stored(stored)),
+            FoundOrReplay::Found(existing) => existing,
+            FoundOrReplay::Replay(stored) => return Ok(Prepared::Replay(stored)),
         };
         Error::reject_if_any(existing.own.violations())?;
 

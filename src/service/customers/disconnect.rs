@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::rows::Link;
-use super::{CustomerRef, Customers, OrStored, Prepared, Replayable, history, row_writes};
+use super::{CustomerRef, Customers, FoundOrReplay, Prepared, Replayable, history, row_writes};
 use crate::database::{OptimisticWrite, TransactionError, WriteSet};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::idempotency::IdempotentRequest;
@@ -65,8 +65,8 @@ impl Customers {
         let operator = operator.unwrap_or(OperatorId::PLATFORM);
         let customer = disconnect.customer.as_ref();
         let found = match self.find_own_for_update(&attempt, operator, idempotent, customer).await? {
-            OrStored::Found(found) => found,
-            OrStored::Stored(stored) => return Ok(Prepared::Stored(stored)),
+            FoundOrReplay::Found(found) => found,
+            FoundOrReplay::Replay(stored) => return Ok(Prepared::Replay(stored)),
         };
         let not_found = || Violation::of(ErrorCode::CustomerNotFound, InputField::Customer);
         let (link, current) = found.ok_or_else(not_found)?;

@@ -216,7 +216,7 @@ impl Customers {
         // customer's changes are in the order of the changes.
         let erased_at = now();
         if let Some(stored) = idempotent.find(&attempt).await? {
-            return Ok(Prepared::Stored(stored));
+            return Ok(Prepared::Replay(stored));
         }
         let customer = found.first().ok_or_else(|| Violation::of(ErrorCode::CustomerNotFound, InputField::Id))?;
         let links = customer_operator::Entity::find()

@@ -12,7 +12,7 @@ use sea_orm::{
 use serde::de::DeserializeOwned;
 
 use super::rows::{self, NEXT_OWN_ID, joined_customer_at};
-use super::{Customers, OrStored};
+use super::{Customers, FoundOrReplay};
 use crate::database::{BatchedQuery, OptimisticWrite, TransactionError};
 use crate::error::{ErrorCode, InputField, Violation};
 use crate::service::idempotency::{IdempotentRequest, KeyLookup};
@@ -102,10 +102,10 @@ impl Customers {
         attempt: &OptimisticWrite,
         idempotent: &IdempotentRequest,
         values: [Value; 4],
-    ) -> Result<OrStored<Existing, R>, TransactionError> {
+    ) -> Result<FoundOrReplay<Existing, R>, TransactionError> {
         if attempt.is_locking() {
             if let Some(stored) = idempotent.find(attempt).await? {
-                return Ok(OrStored::Stored(stored));
+                return Ok(FoundOrReplay::Replay(stored));
             }
             let [_, _, email, phone] = values.clone().map(SimpleExpr::from);
             attempt.query_all(&holders_to_lock(email, phone)).await?;
@@ -113,15 +113,15 @@ impl Customers {
         let rows = if let Some([key_hash, now]) = idempotent.values() {
             let [operator, external_id, email, phone] = values;
             let values = [operator, external_id, email, phone, key_hash, now];
-            let rows = self.read(attempt, &self.existing_or_stored_query, values).await?;
+            let rows = self.read(attempt, &self.existing_or_replay_query, values).await?;
             if let Some(stored) = rows.first().map(|row| idempotent.stored_result(row)).transpose()?.flatten() {
-                return Ok(OrStored::Stored(stored));
+                return Ok(FoundOrReplay::Replay(stored));
             }
             rows
         } else {
             self.read(attempt, &self.existing_query, values).await?
         };
-        Ok(OrStored::Found(Existing::from_rows(&rows)?))
+        Ok(FoundOrReplay::Found(Existing::from_rows(&rows)?))
     }
 
     /// Runs a query. If the attempt takes locks, the query runs in the transaction of the attempt. Otherwise, on
@@ -231,9 +231,9 @@ pub(super) fn existing_query(values: [SimpleExpr; 4], condition: Option<SimpleEx
     query
 }
 
-/// Like [`existing_query`], but also selects the stored result of an idempotency key, and selects customers only if the
-/// key is new.
-pub(super) fn existing_or_stored_query(
+/// Like [`existing_query`], but also selects the stored result of an idempotency key, and selects customers only if
+/// the key is new.
+pub(super) fn existing_or_replay_query(
     [operator, external_customer_id, email, phone, key_hash, now]: [SimpleExpr; 6],
 ) -> SelectStatement {
     let key = KeyLookup { operator: operator.clone(), key_hash, now };

@@ -38,17 +38,17 @@ enum RefKind {
 }
 
 /// The result of the lookups of a request with an idempotency key.
-pub(super) enum OrStored<T, R> {
+pub(super) enum FoundOrReplay<T, R> {
     Found(T),
     /// The stored result of the key, which is in use. Results of other lookups are dropped.
-    Stored(R),
+    Replay(R),
 }
 
-impl<T, R> OrStored<T, R> {
-    fn map<U>(self, map: impl FnOnce(T) -> U) -> OrStored<U, R> {
+impl<T, R> FoundOrReplay<T, R> {
+    fn map<U>(self, map: impl FnOnce(T) -> U) -> FoundOrReplay<U, R> {
         match self {
-            Self::Found(found) => OrStored::Found(map(found)),
-            Self::Stored(stored) => OrStored::Stored(stored),
+            Self::Found(found) => FoundOrReplay::Found(map(found)),
+            Self::Replay(stored) => FoundOrReplay::Replay(stored),
         }
     }
 }
@@ -117,7 +117,7 @@ impl Customers {
         actor: &Actor,
         idempotent: &IdempotentRequest,
         reference: Option<&CustomerRef>,
-    ) -> Result<OrStored<Option<CustomerView>, R>, TransactionError> {
+    ) -> Result<FoundOrReplay<Option<CustomerView>, R>, TransactionError> {
         if let Some(operator) = actor.operator() {
             let found = self.find_own_for_update(attempt, operator, idempotent, reference).await?;
             return Ok(found.map(|own| own.map(|(link, customer)| CustomerView::new(customer, Some(link)))));
@@ -128,7 +128,7 @@ impl Customers {
             None => None,
         };
         let stored = idempotent.find(attempt).await?;
-        Ok(stored.map_or(OrStored::Found(found), OrStored::Stored))
+        Ok(stored.map_or(FoundOrReplay::Found(found), FoundOrReplay::Replay))
     }
 
     /// Finds one of an operator's customers, and locks it if the write takes locks. If the idempotency key of the
@@ -139,10 +139,10 @@ impl Customers {
         operator: OperatorId,
         idempotent: &IdempotentRequest,
         reference: Option<&CustomerRef>,
-    ) -> Result<OrStored<Option<(Link, customer::Model)>, R>, TransactionError> {
+    ) -> Result<FoundOrReplay<Option<(Link, customer::Model)>, R>, TransactionError> {
         let Some(reference) = reference else {
             let stored = idempotent.find(attempt).await?;
-            return Ok(stored.map_or(OrStored::Found(None), OrStored::Stored));
+            return Ok(stored.map_or(FoundOrReplay::Found(None), FoundOrReplay::Replay));
         };
         let (kind, value) = reference.kind_and_value();
         let (found, stored) = if attempt.is_locking() {
@@ -152,7 +152,7 @@ impl Customers {
             // changed the customer and used the key.
             (found, idempotent.find(attempt).await?)
         } else if let Some([key_hash, now]) = idempotent.values().filter(|_| idempotent.is_of(operator)) {
-            let query = &self.own_or_stored_queries[kind as usize];
+            let query = &self.own_or_replay_queries[kind as usize];
             let rows = query.run(&self.database.reader_of_write(), [operator.into(), value, key_hash, now]).await?;
             let row = rows.first();
             let found = row.map(|row| rows::joined_own_customer_at(row, 0)).transpose()?.flatten();
@@ -164,7 +164,7 @@ impl Customers {
             let found = self.find_own(&self.database.reader_of_write(), operator, reference).await?;
             (found, idempotent.find(attempt).await?)
         };
-        Ok(stored.map_or(OrStored::Found(found), OrStored::Stored))
+        Ok(stored.map_or(FoundOrReplay::Found(found), FoundOrReplay::Replay))
     }
 }
 
@@ -238,7 +238,7 @@ pub(super) fn own_queries() -> Vec<BatchedQuery<2>> {
 }
 
 /// Like [`own_queries`], but each query also looks up an idempotency key, and finds a customer only if the key is new.
-pub(super) fn own_or_stored_queries() -> Vec<BatchedQuery<4>> {
+pub(super) fn own_or_replay_queries() -> Vec<BatchedQuery<4>> {
     let query = |kind: RefKind| {
         BatchedQuery::new(move |[operator, value, key_hash, now]| {
             let key = KeyLookup { operator: operator.clone(), key_hash, now };

@@ -59,7 +59,7 @@ use super::restrictions::Restrictions;
 use crate::database::pages::{Page, PageRequest};
 use crate::database::{BatchedQuery, Database};
 use crate::keyed_hash::KeyedHash;
-use find::OrStored;
+use find::FoundOrReplay;
 use rows::Link;
 use write::{Prepared, Replayable};
 
@@ -71,11 +71,11 @@ pub struct Customers {
     /// Queries that find a customer of an operator. There is one query for each kind of [`CustomerRef`].
     own_queries: Vec<BatchedQuery<2>>,
     /// Like `own_queries`, but each query also looks up an idempotency key.
-    own_or_stored_queries: Vec<BatchedQuery<4>>,
+    own_or_replay_queries: Vec<BatchedQuery<4>>,
     /// Query for the customers that share a unique value with a new customer.
     existing_query: BatchedQuery<4>,
     /// Like `existing_query`, but also looks up an idempotency key.
-    existing_or_stored_query: BatchedQuery<6>,
+    existing_or_replay_query: BatchedQuery<6>,
 }
 
 /// A customer as it appears to a caller.
@@ -97,9 +97,9 @@ impl Customers {
             hash,
             limits,
             own_queries: find::own_queries(),
-            own_or_stored_queries: find::own_or_stored_queries(),
+            own_or_replay_queries: find::own_or_replay_queries(),
             existing_query: BatchedQuery::new(|values| existing::existing_query(values, None)),
-            existing_or_stored_query: BatchedQuery::new(existing::existing_or_stored_query),
+            existing_or_replay_query: BatchedQuery::new(existing::existing_or_replay_query),
         }
     }
 }

@@ -8,7 +8,8 @@ use serde_json::{Map, json};
 use super::existing::{id_taken, taken};
 use super::rows::{self, Link, has_email_or_phone, of_operator};
 use super::{
-    CustomerField, CustomerRef, CustomerView, Customers, OrStored, Prepared, Written, given_phone, history, row_writes,
+    CustomerField, CustomerRef, CustomerView, Customers, FoundOrReplay, Prepared, Written, given_phone, history,
+    row_writes,
 };
 use crate::database::{OptimisticWrite, TransactionError, WriteSet};
 use crate::error::{Error, ErrorCode, InputField, Violation};
@@ -105,8 +106,8 @@ impl Customers {
     ) -> Result<Prepared<Updated>, TransactionError> {
         let customer = changes.customer.as_ref();
         let found = match self.find_for_update(&attempt, &origin.actor, idempotent, customer).await? {
-            OrStored::Found(found) => found,
-            OrStored::Stored(stored) => return Ok(Prepared::Stored(stored)),
+            FoundOrReplay::Found(found) => found,
+            FoundOrReplay::Replay(stored) => return Ok(Prepared::Replay(stored)),
         };
         let check_budget = || rejected.map_or(Ok(()), |rejected| Err(rejected.reject()));
         let Some(CustomerView { customer: current, link, .. }) = found else {

@@ -80,7 +80,7 @@ impl Customers {
         let customers = if attempt.is_locking() { customers.lock_exclusive() } else { customers };
         let found = rows::read_customers(&attempt, &customers.into_query()).await?;
         if let Some(stored) = idempotent.find(&attempt).await? {
-            return Ok(Prepared::Stored(stored));
+            return Ok(Prepared::Replay(stored));
         }
         // Not checked before: a server whose clock is behind must still find the result of a repeated request.
         if *time > now() {

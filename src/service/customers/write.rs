@@ -69,8 +69,8 @@ pub(super) enum Prepared<R: Replayable> {
         new_phone: Option<PhoneNumber>,
         result: R,
     },
-    /// The stored result of the idempotency key.
-    Stored(R::Stored),
+    /// The stored result of the idempotency key, to be replayed.
+    Replay(R::Stored),
 }
 
 /// The outcome of one attempt to write.
@@ -139,7 +139,7 @@ impl Customers {
             }
             let (attempt, mut writes, new_phone, result) = match prepare(attempt).await? {
                 Prepared::Write { attempt, writes, new_phone, result } => (attempt, writes, new_phone, result),
-                Prepared::Stored(stored) => return R::replay(self, origin, stored).await.map(AttemptOutcome::Done),
+                Prepared::Replay(stored) => return R::replay(self, origin, stored).await.map(AttemptOutcome::Done),
             };
             if let Some(phone) = new_phone
                 && self.restrictions.phone_lookup.is_some()
