@@ -2,14 +2,13 @@
 
 use std::slice;
 
-use entity::customer;
 use entity::customer_event::DisconnectReason;
 use entity::value::{CustomerId, IdempotencyKey, OperatorId};
 use sea_orm::ActiveEnum;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::rows::Link;
+use super::rows::OwnCustomer;
 use super::{CustomerRef, Customers, FoundOrReplay, Prepared, Replayable, history, row_writes};
 use crate::database::{OptimisticWrite, TransactionError, WriteSet};
 use crate::error::{Error, ErrorCode, InputField, Violation};
@@ -69,22 +68,17 @@ impl Customers {
             FoundOrReplay::Replay(stored) => return Ok(Prepared::Replay(stored)),
         };
         let not_found = || Violation::of(ErrorCode::CustomerNotFound, InputField::Customer);
-        let (link, current) = found.ok_or_else(not_found)?;
-        let mut writes = WriteSet::new(origin.owner(), current.id);
-        end_link(&mut writes, origin, &link, &current, disconnect.reason);
-        let result = Disconnected { customer: current.id, replayed: false };
+        let own = found.ok_or_else(not_found)?;
+        let mut writes = WriteSet::new(origin.owner(), own.customer.id);
+        end_link(&mut writes, origin, &own, disconnect.reason);
+        let result = Disconnected { customer: own.customer.id, replayed: false };
         Ok(Prepared::Write { attempt, writes, new_phone: None, result })
     }
 }
 
 /// Adds the end of a link to the writes.
-pub(super) fn end_link(
-    writes: &mut WriteSet,
-    origin: &Origin,
-    link: &Link,
-    current: &customer::Model,
-    reason: DisconnectReason,
-) {
+pub(super) fn end_link(writes: &mut WriteSet, origin: &Origin, own: &OwnCustomer, reason: DisconnectReason) {
+    let OwnCustomer { link, customer: current } = own;
     // Writes the same values with the next revision, so that concurrent writers of the customer, which may have read
     // the link, fail with a conflict.
     let customer = row_writes::replace(writes, current, current.clone());

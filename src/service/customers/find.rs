@@ -12,7 +12,7 @@ use sea_orm::{
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use super::rows::{self, Link, of_operator, own_customer_at};
+use super::rows::{self, OwnCustomer, of_operator, own_customer_at};
 use super::{CustomerView, Customers};
 use crate::database::{BatchedQuery, OptimisticWrite, Reader, TransactionError, is_one_of, record_query};
 use crate::error::Error;
@@ -76,8 +76,7 @@ impl Customers {
             Some(operator) => {
                 let query = of_operator(operator).filter(is_listed).into_query();
                 let found = rows::read_own_customers(reader, &query).await?;
-                let view = |(link, customer)| Arc::new(CustomerView::new(customer, Some(link)));
-                found.into_iter().map(view).collect()
+                found.into_iter().map(|own| Arc::new(CustomerView::from(own))).collect()
             }
         };
         record_query(views.len());
@@ -93,7 +92,7 @@ impl Customers {
             return find_any(self.database.reader(), any_customer(reference)).await;
         };
         let found = self.find_own(self.database.reader(), operator, reference).await?;
-        Ok(found.map(|(link, customer)| CustomerView::new(customer, Some(link))))
+        Ok(found.map(CustomerView::from))
     }
 
     /// Finds one of an operator's customers.
@@ -102,7 +101,7 @@ impl Customers {
         reader: &Reader,
         operator: OperatorId,
         reference: &CustomerRef,
-    ) -> Result<Option<(Link, customer::Model)>, DbErr> {
+    ) -> Result<Option<OwnCustomer>, DbErr> {
         let (kind, value) = reference.kind_and_value();
         let query = &self.own_queries[kind as usize];
         let rows = query.run(reader, [operator.into(), value]).await?;
@@ -120,7 +119,7 @@ impl Customers {
     ) -> Result<FoundOrReplay<Option<CustomerView>, R>, TransactionError> {
         if let Some(operator) = actor.operator() {
             let found = self.find_own_for_update(attempt, operator, idempotent, reference).await?;
-            return Ok(found.map(|own| own.map(|(link, customer)| CustomerView::new(customer, Some(link)))));
+            return Ok(found.map(|own| own.map(CustomerView::from)));
         }
         let found = match reference.map(any_customer) {
             Some(customers) if attempt.is_locking() => find_any(attempt, customers.lock_exclusive()).await?,
@@ -139,7 +138,7 @@ impl Customers {
         operator: OperatorId,
         idempotent: &IdempotentRequest,
         reference: Option<&CustomerRef>,
-    ) -> Result<FoundOrReplay<Option<(Link, customer::Model)>, R>, TransactionError> {
+    ) -> Result<FoundOrReplay<Option<OwnCustomer>, R>, TransactionError> {
         let Some(reference) = reference else {
             let stored = idempotent.find(attempt).await?;
             return Ok(stored.map_or(FoundOrReplay::Found(None), FoundOrReplay::Replay));

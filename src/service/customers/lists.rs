@@ -147,10 +147,7 @@ impl Customers {
             iter::once((page, list)).chain(first)
         });
         let (pages, customer_lists): (Vec<_>, Vec<_>) = pages.unzip();
-        let read = |row: &QueryResult| {
-            let (link, customer) = own_customer_at(row, pages::ROW)?;
-            Ok(Arc::new(CustomerView::new(customer, Some(link))))
-        };
+        let read = |row: &QueryResult| Ok(Arc::new(CustomerView::from(own_customer_at(row, pages::ROW)?)));
         let position = |index: usize, view: &Arc<CustomerView>| customer_lists[index].position(view);
         let mut found = pages::pages(self.database.reader(), pages, read, position).await?.into_iter();
         let found_page = |(_, request, plan): (_, &CustomerPageRequest, _)| {

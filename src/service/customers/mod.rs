@@ -60,7 +60,7 @@ use crate::database::pages::{Page, PageRequest};
 use crate::database::{BatchedQuery, Database};
 use crate::keyed_hash::KeyedHash;
 use find::FoundOrReplay;
-use rows::Link;
+use rows::{Link, OwnCustomer};
 use write::{Prepared, Replayable};
 
 pub struct Customers {
@@ -117,6 +117,12 @@ impl CustomerView {
     /// Fields that are still empty.
     pub fn missing_fields(&self) -> Vec<CustomerField> {
         CustomerField::all().filter(|field| field.is_missing(&self.customer)).collect()
+    }
+}
+
+impl From<OwnCustomer> for CustomerView {
+    fn from(OwnCustomer { link, customer }: OwnCustomer) -> Self {
+        Self::new(customer, Some(link))
     }
 }
 

@@ -61,9 +61,9 @@ impl Customers {
             lock_suspended(&transaction, operator).await?;
             let batch = of_operator(operator).order_by_asc(customer_operator::Column::CustomerId).limit(BATCH);
             let batch = lock_own_customers(&transaction, batch).await?;
-            for (link, customer) in &batch {
-                let mut writes = WriteSet::new(origin.owner(), customer.id);
-                end_link(&mut writes, origin, link, customer, DisconnectReason::Ended);
+            for own in &batch {
+                let mut writes = WriteSet::new(origin.owner(), own.customer.id);
+                end_link(&mut writes, origin, own, DisconnectReason::Ended);
                 transaction.write(writes).await?;
             }
             transaction.commit().await?;

@@ -15,6 +15,12 @@ use sea_orm::{
 /// A row of `customer_operator`: the customer is connected to the operator.
 pub(super) type Link = customer_operator::Model;
 
+/// A customer of an operator, and its link to the operator.
+pub(super) struct OwnCustomer {
+    pub(super) link: Link,
+    pub(super) customer: customer::Model,
+}
+
 /// Reads a link whose first column is at `first`.
 pub(super) fn link_at(row: &QueryResult, first: usize) -> Result<Link, DbErr> {
     use customer_operator::Column;
@@ -54,15 +60,14 @@ pub(super) fn joined_customer_at(row: &QueryResult, first: usize) -> Result<Opti
 }
 
 /// Reads a link whose first column is at `first`, and the customer after it.
-pub(super) fn own_customer_at(row: &QueryResult, first: usize) -> Result<(Link, customer::Model), DbErr> {
-    Ok((link_at(row, first)?, customer_at(row, first + customer_operator::Column::iter().len())?))
+pub(super) fn own_customer_at(row: &QueryResult, first: usize) -> Result<OwnCustomer, DbErr> {
+    let link = link_at(row, first)?;
+    let customer = customer_at(row, first + customer_operator::Column::iter().len())?;
+    Ok(OwnCustomer { link, customer })
 }
 
 /// Like [`own_customer_at`]. `None` if an outer join found no link.
-pub(super) fn joined_own_customer_at(
-    row: &QueryResult,
-    first: usize,
-) -> Result<Option<(Link, customer::Model)>, DbErr> {
+pub(super) fn joined_own_customer_at(row: &QueryResult, first: usize) -> Result<Option<OwnCustomer>, DbErr> {
     let operator: Option<OperatorId> = row.try_get_by_index(first + customer_operator::Column::OperatorId as usize)?;
     operator.map(|_| own_customer_at(row, first)).transpose()
 }
@@ -79,7 +84,7 @@ pub(super) async fn read_customers(
 pub(super) async fn read_own_customers(
     connection: &impl ConnectionTrait,
     query: &SelectStatement,
-) -> Result<Vec<(Link, customer::Model)>, DbErr> {
+) -> Result<Vec<OwnCustomer>, DbErr> {
     connection.query_all(query).await?.iter().map(|row| own_customer_at(row, 0)).collect()
 }
 
@@ -88,7 +93,7 @@ pub(super) async fn read_own_customers(
 pub(super) async fn lock_own_customers(
     connection: &impl ConnectionTrait,
     mut query: SelectTwo<customer_operator::Entity, customer::Entity>,
-) -> Result<Vec<(Link, customer::Model)>, DbErr> {
+) -> Result<Vec<OwnCustomer>, DbErr> {
     let locked = [customer::Entity.into_table_ref(), customer_operator::Entity.into_table_ref()];
     QuerySelect::query(&mut query).lock_with_tables(LockType::Update, locked);
     read_own_customers(connection, &query.into_query()).await

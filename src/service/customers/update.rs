@@ -89,7 +89,7 @@ impl Customers {
         let query = of_operator(operator).filter(has_email_or_phone(email, phone)).into_query();
         // If this read fails, all values count: the response says that they are taken.
         let own = rows::read_own_customers(&self.database.reader_of_write(), &query).await.unwrap_or_default();
-        let taken_by_own = taken(own.iter().map(|(_, customer)| customer), email, phone);
+        let taken_by_own = taken(own.iter().map(|own| &own.customer), email, phone);
         count(email, phone) - taken_by_own.len() as u32
     }
 
@@ -140,7 +140,7 @@ impl Customers {
             let others =
                 of_operator(*operator_id).filter(has_id).filter(customer::Column::Id.ne(current.id)).into_query();
             let others = rows::read_own_customers(&attempt, &others).await?;
-            violations.extend(others.iter().map(|(_, other)| id_taken(other.id)));
+            violations.extend(others.iter().map(|other| id_taken(other.customer.id)));
         }
         Error::reject_if_any(violations)?;
 

@@ -16,7 +16,7 @@ use sea_orm::{
 };
 
 use super::Customers;
-use super::rows::{Link, lock_own_customers};
+use super::rows::{Link, OwnCustomer, lock_own_customers};
 use crate::database::{
     TransactionError, WriteSet, WriteStatement, delete_listed, insert_from_select, insert_listed, subquery, with_retry,
 };
@@ -221,7 +221,7 @@ impl Customers {
         // Concurrent writes of these customers wait for the locks. On PostgreSQL, the statement of such a write does
         // not see the words that this transaction adds, so it would not delete them. The new revision of the customer
         // makes the write fail with a conflict and run again.
-        let customers: BTreeSet<_> = links.iter().map(|(_, customer)| customer.id).collect();
+        let customers: BTreeSet<_> = links.iter().map(|own| own.customer.id).collect();
         let next_revision = customer::Column::Revision.into_expr().add(1);
         let keeps_version_order = feed_positions::keeps_version_order(transaction.get_database_backend(), "customer");
         let update = customer::Entity::update_many()
@@ -231,12 +231,12 @@ impl Customers {
         if update.exec(&transaction).await?.rows_affected < customers.len() as u64 {
             return Err(DbErr::RecordNotUpdated.into());
         }
-        for (link, customer) in &links {
+        for OwnCustomer { link, customer } in &links {
             let mut writes = WriteSet::new(link.operator_id, customer.id);
             add(&mut writes, link, customer);
             transaction.write(writes).await?;
         }
         transaction.commit().await?;
-        Ok(links.get(BATCH - 1).map(|(link, _)| (link.operator_id, link.customer_id)).or(end))
+        Ok(links.get(BATCH - 1).map(|OwnCustomer { link, .. }| (link.operator_id, link.customer_id)).or(end))
     }
 }
