@@ -32,6 +32,7 @@ mod search;
 mod update;
 mod validate;
 mod verify;
+mod word_backfill;
 mod words;
 mod write;
 

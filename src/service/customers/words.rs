@@ -3,25 +3,16 @@
 //! Each link has its own rows in `customer_word`, so a search reads the words of one operator only. If a value of a
 //! customer changes, its words change for all operators of the customer.
 
-use std::collections::BTreeSet;
 use std::iter::zip;
 
 use entity::customer_word::Column;
-use entity::value::{CustomerId, OperatorId, PersonName, PhoneNumber, SearchWord};
+use entity::value::{PersonName, PhoneNumber, SearchWord};
 use entity::{customer, customer_operator, customer_word};
 use sea_orm::sea_query::{Expr, ExprTrait, OnConflict, Query};
-use sea_orm::{
-    ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, IdenStatic, Iterable, QueryFilter, QueryOrder,
-    QuerySelect, QueryTrait,
-};
+use sea_orm::{ColumnTrait, IdenStatic, Iterable};
 
-use super::Customers;
-use super::rows::{Link, OwnCustomer, lock_own_customers};
-use crate::database::{
-    TransactionError, WriteSet, WriteStatement, delete_listed, insert_from_select, insert_listed, subquery, with_retry,
-};
-use crate::error::Error;
-use crate::service::{Actor, feed_positions};
+use super::rows::Link;
+use crate::database::{WriteSet, WriteStatement, delete_listed, insert_from_select, insert_listed};
 
 /// A place among the words of a link, and the word at this place. `None` removes the word.
 type PlacedWord = (i16, Option<SearchWord>);
@@ -162,81 +153,4 @@ pub(super) fn change(writes: &mut WriteSet, before: &customer::Model, after: &cu
     let changed = zip(searchable(before), searchable(after)).filter(|(before, after)| before != after);
     let words = changed.flat_map(|(before, after)| changed_words(&words_of_value(&before), &words_of_value(&after)));
     writes.push(REPLACE, words.map(|(place, word)| vec![after.id.into(), place.into(), word.into()]).collect());
-}
-
-impl Customers {
-    /// Adds words to the links that have none, for example after an upgrade from a version without search.
-    pub async fn add_missing_words(&self, actor: &Actor) -> Result<(), Error> {
-        actor.require_platform()?;
-        let mut last = None;
-        loop {
-            last = with_retry("customer.words", || self.try_add_missing_words(last)).await?;
-            if last.is_none() {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Adds words to a batch of links that come after the given link. Returns the last link that was examined, or
-    /// `None` if there are no more links. The number of examined links is limited, because a statement may take at most
-    /// 5 seconds.
-    async fn try_add_missing_words(
-        &self,
-        after: Option<(OperatorId, CustomerId)>,
-    ) -> Result<Option<(OperatorId, CustomerId)>, TransactionError> {
-        use customer_operator::Column::{CustomerId, OperatorId};
-        const MAX_EXAMINED: u64 = 10_000;
-        const BATCH: usize = 500;
-        let transaction = self.database.begin_write().await?;
-        let words = customer_word::Entity::find()
-            .select_only()
-            .column(Column::Place)
-            .filter(Column::OperatorId.into_expr().eq(OperatorId.into_expr()))
-            .filter(Column::CustomerId.into_expr().eq(CustomerId.into_expr()))
-            .limit(1);
-        let position = || Expr::tuple([OperatorId.into_expr(), CustomerId.into_expr()]);
-        let links = customer_operator::Entity::find()
-            .apply_if(after, |links, (operator, customer)| {
-                links.filter(position().gt(Expr::tuple([Expr::val(operator), Expr::val(customer)])))
-            })
-            .order_by_asc(OperatorId)
-            .order_by_asc(CustomerId);
-        let end = links.clone().select_only().columns([OperatorId, CustomerId]).offset(MAX_EXAMINED - 1).limit(1);
-        let end: Option<(entity::value::OperatorId, entity::value::CustomerId)> =
-            end.into_tuple().one(&transaction).await?;
-        // PostgreSQL executes this subquery once for each link. For `NOT EXISTS`, it could read the words of all links.
-        let has_no_words = subquery(words.into_query()).is_null();
-        let without_words = links
-            .inner_join(customer::Entity)
-            .select_also(customer::Entity)
-            .filter(has_no_words)
-            .apply_if(end, |links, (operator, customer)| {
-                links.filter(position().lte(Expr::tuple([Expr::val(operator), Expr::val(customer)])))
-            })
-            .limit(BATCH as u64);
-        let links = lock_own_customers(&transaction, without_words).await?;
-        if links.is_empty() {
-            return Ok(end);
-        }
-        // Concurrent writes of these customers wait for the locks. On PostgreSQL, the statement of such a write does
-        // not see the words that this transaction adds, so it would not delete them. The new revision of the customer
-        // makes the write fail with a conflict and run again.
-        let customers: BTreeSet<_> = links.iter().map(|own| own.customer.id).collect();
-        let next_revision = customer::Column::Revision.into_expr().add(1);
-        let keeps_version_order = feed_positions::keeps_version_order(transaction.get_database_backend(), "customer");
-        let update = customer::Entity::update_many()
-            .col_expr(customer::Column::Revision, next_revision)
-            .filter(customer::Column::Id.is_in(customers.iter().copied()))
-            .filter(Condition::all().add_option(keeps_version_order));
-        if update.exec(&transaction).await?.rows_affected < customers.len() as u64 {
-            return Err(DbErr::RecordNotUpdated.into());
-        }
-        for OwnCustomer { link, customer } in &links {
-            let mut writes = WriteSet::new(link.operator_id, customer.id);
-            add(&mut writes, link, customer);
-            transaction.write(writes).await?;
-        }
-        transaction.commit().await?;
-        Ok(links.get(BATCH - 1).map(|OwnCustomer { link, .. }| (link.operator_id, link.customer_id)).or(end))
-    }
 }
