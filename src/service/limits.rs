@@ -50,11 +50,11 @@ const RETRY_AFTER_RESERVATIONS: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, EnumIter)]
 pub enum Limit {
     /// The cost that a key may spend.
-    Key,
+    Cost,
     /// The requests of a key that wait.
     InFlight,
     /// The failed authentications of an address.
-    Address,
+    AuthenticationFailures,
     /// The disclosures to an operator.
     Disclosures,
 }
@@ -63,9 +63,9 @@ impl Limit {
     /// Returns the counter of the requests that this limit rejected.
     pub fn counter(self) -> Counter {
         let limit = match self {
-            Self::Key => "key",
+            Self::Cost => "key",
             Self::InFlight => "in_flight",
-            Self::Address => "address",
+            Self::AuthenticationFailures => "address",
             Self::Disclosures => "disclosures",
         };
         metrics::counter!("vivamo_rate_limited_total", "limit" => limit)
@@ -131,7 +131,9 @@ impl Limits {
     /// Takes a token from the bucket of the client's [network](client_network), for a request without a valid key.
     pub fn record_auth_failure(&self, network: IpAddr) -> Result<(), Violation> {
         let message = "Too many failed authentications from this address. Wait before you retry.";
-        self.auth_failures.take(network, 1).map_err(|shortage| rate_limited(Limit::Address, message, shortage))
+        self.auth_failures
+            .take(network, 1)
+            .map_err(|shortage| rate_limited(Limit::AuthenticationFailures, message, shortage))
     }
 
     /// Reserves the disclosure of up to `values` emails or phones. Must be called before the lookup, so that a
@@ -190,8 +192,8 @@ pub struct RejectedReservation {
 }
 
 impl RejectedReservation {
-    /// Returns the violation of a request that is rejected for this reason, and logs and counts the rejection.
-    pub fn reject(&self) -> Violation {
+    /// Logs and counts the rejection of a request for this reason, and returns the violation of the request.
+    pub fn record_rejection(&self) -> Violation {
         let (operator, key) = (self.origin.owner(), self.origin.actor.key().map(display));
         tracing::warn!(%operator, key, request_id = %self.origin.request.id, "disclosure limit reached");
         let message = match self.shortage {
@@ -261,7 +263,7 @@ impl CostCharge {
         let message = "This API key has reached its cost limit. Wait before you retry.";
         self.costs.take(self.key, cost.saturating_sub(self.taken)).map_err(|shortage| {
             self.costs.settle(self.key, self.taken, 0);
-            rate_limited(Limit::Key, message, shortage)
+            rate_limited(Limit::Cost, message, shortage)
         })?;
         self.taken = self.taken.max(cost);
         Ok(())

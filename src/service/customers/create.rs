@@ -129,7 +129,7 @@ impl Customers {
         let mut reservation = match self.limits.reserve_disclosures(origin, disclosures).await {
             Ok(reservation) => reservation,
             Err(rejected) => {
-                return self.find_replay(origin, idempotent).await?.ok_or_else(|| rejected.reject().into());
+                return self.find_replay(origin, idempotent).await?.ok_or_else(|| rejected.record_rejection().into());
             }
         };
         let matches = &AtomicU32::new(0);

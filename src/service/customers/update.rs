@@ -109,7 +109,7 @@ impl Customers {
             FoundOrReplay::Found(found) => found,
             FoundOrReplay::Replay(stored) => return Ok(Prepared::Replay(stored)),
         };
-        let check_budget = || rejected.map_or(Ok(()), |rejected| Err(rejected.reject()));
+        let check_budget = || rejected.map_or(Ok(()), |rejected| Err(rejected.record_rejection()));
         let Some(CustomerView { customer: current, link, .. }) = found else {
             check_budget()?;
             return Err(Violation::of(ErrorCode::CustomerNotFound, InputField::Customer).into());
