@@ -16,6 +16,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use entity::value::{ApiKeyId, OperatorId};
@@ -175,7 +176,14 @@ impl Limits {
         };
         let capacity = capacity.map_or(self.disclosures.capacity, f64::from);
         self.disclosures.reserve(capacity, origin.owner(), values)?;
-        Ok(DisclosureReservation { origin: origin.clone(), limits: self.clone(), capacity, reserved: values, used: 0 })
+        Ok(DisclosureReservation {
+            origin: origin.clone(),
+            limits: self.clone(),
+            capacity,
+            reserved: values,
+            matches: AtomicU32::default(),
+            used: 0,
+        })
     }
 }
 
@@ -211,14 +219,23 @@ pub struct DisclosureReservation {
     /// The operator's budget.
     capacity: f64,
     reserved: u32,
+    /// The largest number of emails and phones for which an attempt of the request has found a match.
+    matches: AtomicU32,
     used: u32,
 }
 
 impl DisclosureReservation {
-    /// Uses up `values` disclosures, and logs and counts them.
-    pub fn disclosed(&mut self, kind: DisclosureKind, values: u32) {
+    /// Records that an attempt has found matches for `values` emails or phones. The matches of an earlier attempt count
+    /// even if the last attempt does not find them, because the time of the response may reveal them.
+    pub fn record_matches(&self, values: u32) {
+        self.matches.fetch_max(values, Ordering::Relaxed);
+    }
+
+    /// Uses up a disclosure for each [recorded match](Self::record_matches), and logs and counts the disclosures.
+    pub fn record_disclosed(mut self, kind: DisclosureKind) {
+        let values = *self.matches.get_mut();
         let Some(operator) = self.origin.actor.operator().filter(|_| values > 0) else { return };
-        self.used += values;
+        self.used = values;
         let (key, request_id) = (self.origin.actor.key().map(display), self.origin.request.id);
         let name = kind.name();
         tracing::info!(%operator, key, %request_id, kind = name, values, "disclosed a match outside the operator");
@@ -228,7 +245,7 @@ impl DisclosureReservation {
 
 impl Drop for DisclosureReservation {
     fn drop(&mut self) {
-        let Self { origin, limits, capacity, reserved, used } = self;
+        let Self { origin, limits, capacity, reserved, matches: _, used } = self;
         limits.disclosures.end_reservation(*capacity, origin.owner(), *reserved, *used);
         if *reserved > 0 {
             limits.reservation_ended.notify_waiters();

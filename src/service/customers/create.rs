@@ -1,7 +1,5 @@
 //! Creates a customer, or connects an existing one to the caller's operator.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-
 use async_graphql::Enum;
 use entity::customer;
 use entity::value::{CustomerId, EmailAddress, ExternalCustomerId, IdempotencyKey, PhoneNumber};
@@ -17,7 +15,7 @@ use super::{
 use crate::database::{OptimisticWrite, TransactionError, WriteSet};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::idempotency::IdempotentRequest;
-use crate::service::limits::DisclosureKind;
+use crate::service::limits::{DisclosureKind, DisclosureReservation};
 use crate::service::restrictions::{Restriction, Restrictions};
 use crate::service::{Actor, Origin, RequestInfo, now};
 
@@ -126,32 +124,31 @@ impl Customers {
             Err(error) => return self.find_replay(origin, idempotent).await?.ok_or(error),
         };
         let disclosures = 1 + u32::from(phone.is_some());
-        let mut reservation = match self.limits.reserve_disclosures(origin, disclosures).await {
+        let reservation = match self.limits.reserve_disclosures(origin, disclosures).await {
             Ok(reservation) => reservation,
             Err(rejected) => {
                 return self.find_replay(origin, idempotent).await?.ok_or_else(|| rejected.record_rejection().into());
             }
         };
-        let matches = &AtomicU32::new(0);
-        let prepare = |attempt| self.prepare_create(attempt, origin, idempotent, new, warnings, matches);
+        let prepare = |attempt| self.prepare_create(attempt, origin, idempotent, new, warnings, &reservation);
         let created = self.run_write("customer.create", origin, idempotent, prepare).await;
-        match &created {
+        let kind = match &created {
             // A replayed result counts too if this request found the match before: its own commit may have succeeded
             // although the connection was lost. A request that is repeated later finds the stored result first, so it
-            // has no matches. A match that an earlier attempt found counts even if the last attempt did not find it,
-            // because the time of the response may reveal it.
-            Ok(_) => reservation.disclosed(DisclosureKind::Connected, matches.load(Ordering::Relaxed)),
+            // has no matches.
+            Ok(_) => DisclosureKind::Connected,
             Err(error @ Error::Rejected(violations)) if error.has(ErrorCode::IdentityConflict) => {
-                let values = matches.load(Ordering::Relaxed).max(violations.len() as u32);
-                reservation.disclosed(DisclosureKind::IdentityConflict, values);
+                reservation.record_matches(violations.len() as u32);
+                DisclosureKind::IdentityConflict
             }
             // A carrier lookup that failed does not count, because the client repeats the request.
-            Err(error) if error.has(ErrorCode::PhoneLookupUnavailable) => {}
+            Err(error) if error.has(ErrorCode::PhoneLookupUnavailable) => return created,
             // The match was found before the carrier rejected the phone, before another request took a value, or before
             // the service waited for a locked customer for too long. The response hides the match, but its time may
             // not. If the connection was lost, the customer may even be connected.
-            Err(_) => reservation.disclosed(DisclosureKind::RejectedCreate, matches.load(Ordering::Relaxed)),
-        }
+            Err(_) => DisclosureKind::RejectedCreate,
+        };
+        reservation.record_disclosed(kind);
         created
     }
 
@@ -162,7 +159,7 @@ impl Customers {
         idempotent: &IdempotentRequest,
         new: &NewCustomer,
         warnings: &[Restriction],
-        matches: &AtomicU32,
+        reservation: &DisclosureReservation,
     ) -> Result<Prepared<Created>, TransactionError> {
         let NewCustomer { external_customer_id, email, optional, connect_by, idempotency_key: _ } = new;
         let (operator, phone) = (origin.owner(), given_phone(optional));
@@ -175,7 +172,7 @@ impl Customers {
 
         let Recognised { customer: current, matched_by } =
             recognise(&existing.others, email, phone, connect_by).map_err(Error::Rejected)?;
-        matches.fetch_max(matched_by.len() as u32, Ordering::Relaxed);
+        reservation.record_matches(matched_by.len() as u32);
 
         let given = new.row();
         let mut writes = WriteSet::new(operator, current.map_or(given.id, |current| current.id));

@@ -56,9 +56,9 @@ impl Customers {
         let rejected = reserved.as_ref().err();
         let prepare = |attempt| self.prepare_update(attempt, origin, idempotent, &changes, rejected);
         let updated = self.run_write("customer.update", origin, idempotent, prepare).await;
-        if let (Err(error), Ok(mut reservation)) = (&updated, reserved) {
-            let disclosed = self.taken_by_other_operators(origin, error, email, phone).await;
-            reservation.disclosed(DisclosureKind::TakenOnUpdate, disclosed);
+        if let (Err(error), Ok(reservation)) = (&updated, reserved) {
+            reservation.record_matches(self.taken_by_other_operators(origin, error, email, phone).await);
+            reservation.record_disclosed(DisclosureKind::TakenOnUpdate);
         }
         updated
     }
