@@ -176,7 +176,7 @@ impl dataloader::Loader<VisibleCustomer> for Loader {
 
     async fn load(&self, keys: &[VisibleCustomer]) -> Result<HashMap<VisibleCustomer, Arc<CustomerView>>, Error> {
         let ids = keys.iter().map(|key| key.0).collect();
-        let found = self.services.customers.find_visible_among(&self.actor, ids).await?;
+        let found = self.services.customers.find_by_ids(&self.actor, ids).await?;
         Ok(found.into_iter().map(|view| (VisibleCustomer(view.customer.id), view)).collect())
     }
 }

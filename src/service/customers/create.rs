@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::existing::existing_values;
-use super::rows::Link;
+use super::row_reads::Link;
 use super::{
     CustomerField, CustomerView, Customers, FoundOrReplay, Prepared, Written, given_phone, history, row_writes, words,
 };

@@ -8,7 +8,7 @@ use sea_orm::ActiveEnum;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::rows::OwnCustomer;
+use super::row_reads::OwnCustomer;
 use super::{CustomerRef, Customers, FoundOrReplay, Prepared, Replayable, history, row_writes};
 use crate::database::{OptimisticWrite, TransactionError, WriteSet};
 use crate::error::{Error, ErrorCode, InputField, Violation};
@@ -70,14 +70,14 @@ impl Customers {
         let not_found = || Violation::of(ErrorCode::CustomerNotFound, InputField::Customer);
         let own = found.ok_or_else(not_found)?;
         let mut writes = WriteSet::new(origin.owner(), own.customer.id);
-        end_link(&mut writes, origin, &own, disconnect.reason);
+        disconnect_link(&mut writes, origin, &own, disconnect.reason);
         let result = Disconnected { customer: own.customer.id, replayed: false };
         Ok(Prepared::Write { attempt, writes, new_phone: None, result })
     }
 }
 
-/// Adds the end of a link to the writes.
-pub(super) fn end_link(writes: &mut WriteSet, origin: &Origin, own: &OwnCustomer, reason: DisconnectReason) {
+/// Adds the removal of a link, and its history entry, to the writes.
+pub(super) fn disconnect_link(writes: &mut WriteSet, origin: &Origin, own: &OwnCustomer, reason: DisconnectReason) {
     let OwnCustomer { link, customer: current } = own;
     // Writes the same values with the next revision, so that concurrent writers of the customer, which may have read
     // the link, fail with a conflict.

@@ -23,7 +23,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::history::HISTORY_ORDER;
-use super::{CustomerField, Customers, Prepared, Replayable, history, row_writes, rows};
+use super::{CustomerField, Customers, Prepared, Replayable, history, row_reads, row_writes};
 use crate::database::pages::{self, HasPosition, ListPart, Page, PageRequest, Position};
 use crate::database::{OptimisticWrite, TransactionError, WriteSet, WriteStatement, delete_listed, record_query};
 use crate::error::{Error, ErrorCode, InputField, Violation};
@@ -210,7 +210,7 @@ impl Customers {
         // The first attempt takes locks too, because its reads are several statements, which must see the same state.
         let attempt = attempt.into_locking().await?;
         let customers = customer::Entity::find().filter(customer::Column::Id.is_in(erase.customer)).lock_exclusive();
-        let found = rows::read_customers(&attempt, &customers.into_query()).await?;
+        let found = row_reads::read_customers(&attempt, &customers.into_query()).await?;
         // The change gets its position in the feed with the lock. Its time is taken now, and not after the history was
         // read, because the feed finds positions by time. It is not taken before the lock either: the times of a
         // customer's changes are in the order of the changes.

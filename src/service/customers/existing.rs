@@ -11,7 +11,7 @@ use sea_orm::{
 };
 use serde::de::DeserializeOwned;
 
-use super::rows::{self, NEXT_OWN_ID, joined_customer_at};
+use super::row_reads::{self, NEXT_OWN_ID, joined_customer_at};
 use super::{Customers, FoundOrReplay};
 use crate::database::{BatchedQuery, OptimisticWrite, TransactionError};
 use crate::error::{ErrorCode, InputField, Violation};
@@ -185,7 +185,7 @@ fn own_matches_query(
         .join_as(JoinType::LeftJoin, customer_operator::Entity, "same_id", has_same_id)
         .take();
     for (holder, (column, value)) in zip(HOLDERS, [(Email, email), (Phone, phone)]) {
-        let found = rows::holder(operator.clone(), column, value);
+        let found = row_reads::holder(operator.clone(), column, value);
         query.join_subquery(JoinType::LeftJoin, found, holder, Expr::cust("TRUE"));
     }
     query
@@ -194,7 +194,8 @@ fn own_matches_query(
 /// The number of columns of [`own_matches_query`].
 const OWN_COLUMNS: usize = 3;
 
-/// The subqueries of [`own_matches_query`] for the email and the phone. Each selects the columns of [`rows::holder`].
+/// The subqueries of [`own_matches_query`] for the email and the phone. Each selects the columns of
+/// [`row_reads::holder`].
 const HOLDERS: [&str; 2] = ["by_email", "by_phone"];
 
 fn of_same_id(column: customer_operator::Column) -> SimpleExpr {
@@ -211,7 +212,7 @@ fn own_id(holder: &'static str) -> SimpleExpr {
 /// customers of the platform that have the email or the phone, each in a separate row.
 ///
 /// If one of the operator's own customers has one of the values, the request is rejected. The response time must then
-/// not reveal whether a customer of another operator has one of the other values (see [`rows::holder`]).
+/// not reveal whether a customer of another operator has one of the other values (see [`row_reads::holder`]).
 ///
 /// ```sql
 /// SELECT …, other.*

@@ -12,7 +12,7 @@ use sea_orm::sea_query::{Alias, Expr, ExprTrait, Query, SelectStatement, SimpleE
 use sea_orm::{ActiveEnum, ColumnTrait, DbBackend, IdenStatic, Iterable, JoinType, Value};
 
 use super::field::CustomerField;
-use super::rows::Link;
+use super::row_reads::Link;
 use crate::database::{WriteSet, WriteStatement, insert_from_select, row_values};
 use crate::service::feed_positions;
 

@@ -12,7 +12,7 @@ use sea_orm::{
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use super::rows::{self, OwnCustomer, of_operator, own_customer_at};
+use super::row_reads::{self, OwnCustomer, of_operator, own_customer_at};
 use super::{CustomerView, Customers};
 use crate::database::{BatchedQuery, OptimisticWrite, Reader, TransactionError, is_one_of, record_query};
 use crate::error::Error;
@@ -60,22 +60,18 @@ impl Customers {
     }
 
     /// Finds the customers with these ids that the caller may see.
-    pub async fn find_visible_among(
-        &self,
-        actor: &Actor,
-        ids: Vec<CustomerId>,
-    ) -> Result<Vec<Arc<CustomerView>>, Error> {
+    pub async fn find_by_ids(&self, actor: &Actor, ids: Vec<CustomerId>) -> Result<Vec<Arc<CustomerView>>, Error> {
         let is_listed = is_one_of(self.database.reader(), customer::Column::Id, ids);
         let reader = self.database.reader();
         let views: Vec<_> = match actor.operator() {
             None => {
                 let query = customer::Entity::find().filter(is_listed).into_query();
-                let found = rows::read_customers(reader, &query).await?;
+                let found = row_reads::read_customers(reader, &query).await?;
                 found.into_iter().map(|customer| Arc::new(CustomerView::new(customer, None))).collect()
             }
             Some(operator) => {
                 let query = of_operator(operator).filter(is_listed).into_query();
-                let found = rows::read_own_customers(reader, &query).await?;
+                let found = row_reads::read_own_customers(reader, &query).await?;
                 found.into_iter().map(|own| Arc::new(CustomerView::from(own))).collect()
             }
         };
@@ -146,7 +142,7 @@ impl Customers {
         let (kind, value) = reference.kind_and_value();
         let (found, stored) = if attempt.is_locking() {
             let query = kind.own_customers(operator.into(), value.into());
-            let found = rows::lock_own_customers(attempt, query).await?.into_iter().next();
+            let found = row_reads::lock_own_customers(attempt, query).await?.into_iter().next();
             // The key is looked up under the lock. While this request waited for the lock, another request may have
             // changed the customer and used the key.
             (found, idempotent.find(attempt).await?)
@@ -154,7 +150,7 @@ impl Customers {
             let query = &self.own_or_replay_queries[kind as usize];
             let rows = query.run(&self.database.reader_of_write(), [operator.into(), value, key_hash, now]).await?;
             let row = rows.first();
-            let found = row.map(|row| rows::joined_own_customer_at(row, 0)).transpose()?.flatten();
+            let found = row.map(|row| row_reads::joined_own_customer_at(row, 0)).transpose()?.flatten();
             (found, row.map(|row| idempotent.stored_result(row)).transpose()?.flatten())
         } else {
             // There is no idempotency key, or the platform disconnects a customer of the operator. In the second case
@@ -177,7 +173,7 @@ async fn find_any(
     connection: &impl ConnectionTrait,
     customers: Select<customer::Entity>,
 ) -> Result<Option<CustomerView>, DbErr> {
-    let found = rows::read_customers(connection, &customers.into_query()).await?;
+    let found = row_reads::read_customers(connection, &customers.into_query()).await?;
     record_query(found.len());
     Ok(found.into_iter().next().map(|customer| CustomerView::new(customer, None)))
 }
@@ -222,8 +218,8 @@ impl RefKind {
     ) -> SelectTwo<customer_operator::Entity, customer::Entity> {
         let has_value = match self {
             Self::Id | Self::ExternalCustomerId => Condition::all().add(self.column().eq(value)),
-            Self::Email => rows::has_all(operator.clone(), [(customer::Column::Email, value)]),
-            Self::Phone => rows::has_all(operator.clone(), [(customer::Column::Phone, value)]),
+            Self::Email => row_reads::has_all(operator.clone(), [(customer::Column::Email, value)]),
+            Self::Phone => row_reads::has_all(operator.clone(), [(customer::Column::Phone, value)]),
         };
         of_operator(operator).filter(has_value)
     }

@@ -20,7 +20,7 @@ use sea_orm::{
 use serde_json::{Value as Json, json};
 
 use super::feed_rows;
-use super::rows::Link;
+use super::row_reads::Link;
 use super::{CustomerField, Customers};
 use crate::database::pages::{self, ListPage, ListPart, Page, PageRequest, Position};
 use crate::database::{WriteSet, record_query, subquery};

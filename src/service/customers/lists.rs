@@ -14,7 +14,7 @@ use sea_orm::{
 };
 
 use super::filter::{CustomerFilter, TimeRange};
-use super::rows::{Link, customer_at, link_at, of_operator, own_customer_at};
+use super::row_reads::{Link, customer_at, link_at, of_operator, own_customer_at};
 use super::search::{self, PlannedSearch, SearchPlan};
 use super::{CustomerView, Customers};
 use crate::database::pages::{

@@ -5,8 +5,8 @@
 //! [`CustomerDraft`] and [`Created`].
 //!
 //! An operator sees a customer only through its own link; the platform sees all customers. Each query that returns an
-//! operator's customers starts in `rows`, `lists`, `search` or `existing`, and filters by the operator. Other modules
-//! only extend these queries. `createCustomer` and `updateCustomer` also look up an email or a phone among all
+//! operator's customers starts in `row_reads`, `lists`, `search` or `existing`, and filters by the operator. Other
+//! modules only extend these queries. `createCustomer` and `updateCustomer` also look up an email or a phone among all
 //! customers of the platform. The limit on disclosures limits what a caller can learn from this.
 //!
 //! A write usually collects its rows in one `WriteSet`. The takeover of a phone needs a set for each customer, and an
@@ -26,15 +26,15 @@ mod find;
 mod history;
 mod lists;
 mod remove_customers;
+mod row_reads;
 mod row_writes;
-mod rows;
+mod run_write;
 mod search;
 mod update;
 mod validate;
 mod verify;
 mod word_backfill;
 mod words;
-mod write;
 
 pub use create::{ConnectBy, CreateOutcome, Created, CustomerDraft, MatchKey};
 pub use disconnect::{DisconnectRequest, Disconnected};
@@ -44,11 +44,11 @@ pub use filter::{CustomerFilter, TimeRange};
 pub use find::CustomerRef;
 pub use history::{EventList, HistoryEntry};
 pub use lists::{CustomerList, CustomerOrder, CustomerOrderField, CustomerPage, CustomerPageRequest};
+pub use run_write::Written;
 pub use search::SearchPlan;
 pub use update::{CustomerChanges, Updated};
 pub use validate::Validation;
 pub use verify::{VerificationRequest, Verified, VerifiedValue};
-pub use write::Written;
 
 use std::sync::Arc;
 
@@ -61,8 +61,8 @@ use crate::database::pages::{Page, PageRequest};
 use crate::database::{BatchedQuery, Database};
 use crate::keyed_hash::KeyedHash;
 use find::FoundOrReplay;
-use rows::{Link, OwnCustomer};
-use write::{Prepared, Replayable};
+use row_reads::{Link, OwnCustomer};
+use run_write::{Prepared, Replayable};
 
 pub struct Customers {
     database: Database,

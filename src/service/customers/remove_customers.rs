@@ -9,8 +9,8 @@ use sea_orm::sea_query::LockType;
 use sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect};
 
 use super::Customers;
-use super::disconnect::end_link;
-use super::rows::{lock_own_customers, of_operator};
+use super::disconnect::disconnect_link;
+use super::row_reads::{lock_own_customers, of_operator};
 use crate::database::{Transaction, TransactionError, WriteSet, with_retry};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::audit::{self, Subject};
@@ -63,7 +63,7 @@ impl Customers {
             let batch = lock_own_customers(&transaction, batch).await?;
             for own in &batch {
                 let mut writes = WriteSet::new(origin.owner(), own.customer.id);
-                end_link(&mut writes, origin, own, DisconnectReason::Ended);
+                disconnect_link(&mut writes, origin, own, DisconnectReason::Ended);
                 transaction.write(writes).await?;
             }
             transaction.commit().await?;

@@ -7,7 +7,7 @@ use sea_orm::sea_query::{Expr, ExprTrait};
 use sea_orm::{ColumnTrait, IdenStatic, Iterable};
 
 use super::field::{CustomerField, verified_at};
-use super::rows::Link;
+use super::row_reads::Link;
 use super::words;
 use crate::database::{WriteSet, WriteStatement, delete_listed, row_values, update_listed};
 use crate::service::{feed_positions, now};

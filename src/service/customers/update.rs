@@ -6,7 +6,7 @@ use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryTrait};
 use serde_json::{Map, json};
 
 use super::existing::{id_taken, taken};
-use super::rows::{self, Link, has_email_or_phone, of_operator};
+use super::row_reads::{self, Link, has_email_or_phone, of_operator};
 use super::{
     CustomerField, CustomerRef, CustomerView, Customers, FoundOrReplay, Prepared, Written, given_phone, history,
     row_writes,
@@ -88,7 +88,7 @@ impl Customers {
         };
         let query = of_operator(operator).filter(has_email_or_phone(email, phone)).into_query();
         // If this read fails, all values count: the response says that they are taken.
-        let own = rows::read_own_customers(&self.database.reader_of_write(), &query).await.unwrap_or_default();
+        let own = row_reads::read_own_customers(&self.database.reader_of_write(), &query).await.unwrap_or_default();
         let taken_by_own = taken(own.iter().map(|own| &own.customer), email, phone);
         count(email, phone) - taken_by_own.len() as u32
     }
@@ -130,7 +130,7 @@ impl Customers {
             let others = customer::Entity::find()
                 .filter(has_email_or_phone(email, phone))
                 .filter(customer::Column::Id.ne(current.id));
-            let others = rows::read_customers(&attempt, &others.into_query()).await?;
+            let others = row_reads::read_customers(&attempt, &others.into_query()).await?;
             violations.extend(taken(others.iter(), email, phone));
         }
         let new_link = link.as_ref().and_then(|link| changes.with_new_external_id(link));
@@ -139,7 +139,7 @@ impl Customers {
             // The link was read by an earlier statement. Meanwhile another request may have given this customer the id.
             let others =
                 of_operator(*operator_id).filter(has_id).filter(customer::Column::Id.ne(current.id)).into_query();
-            let others = rows::read_own_customers(&attempt, &others).await?;
+            let others = row_reads::read_own_customers(&attempt, &others).await?;
             violations.extend(others.iter().map(|other| id_taken(other.customer.id)));
         }
         Error::reject_if_any(violations)?;

@@ -11,7 +11,7 @@ use sea_orm::{ColumnTrait, Condition, DbErr, EntityTrait, QueryFilter, QueryOrde
 use serde_json::json;
 
 use super::field::verified_at;
-use super::{CustomerView, Customers, Prepared, Written, history, row_writes, rows};
+use super::{CustomerView, Customers, Prepared, Written, history, row_reads, row_writes};
 use crate::database::{OptimisticWrite, TransactionError, WriteSet};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::idempotency::IdempotentRequest;
@@ -78,7 +78,7 @@ impl Customers {
             )
             .order_by_asc(customer::Column::Id);
         let customers = if attempt.is_locking() { customers.lock_exclusive() } else { customers };
-        let found = rows::read_customers(&attempt, &customers.into_query()).await?;
+        let found = row_reads::read_customers(&attempt, &customers.into_query()).await?;
         if let Some(stored) = idempotent.find(&attempt).await? {
             return Ok(Prepared::Replay(stored));
         }
@@ -133,7 +133,7 @@ async fn find_holder<'f>(
     // On PostgreSQL, a query that waits for a lock does not find the customer that got the phone in the meantime.
     if holder.is_none() && attempt.is_locking() {
         let query = customer::Entity::find().filter(customer::Column::Phone.eq(phone.clone())).into_query();
-        if !rows::read_customers(attempt, &query).await?.is_empty() {
+        if !row_reads::read_customers(attempt, &query).await?.is_empty() {
             return Err(DbErr::RecordNotUpdated);
         }
     }

@@ -7,7 +7,7 @@ use entity::{customer, customer_operator, customer_word};
 use sea_orm::sea_query::{Expr, ExprTrait};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait};
 
-use super::rows::{OwnCustomer, lock_own_customers};
+use super::row_reads::{OwnCustomer, lock_own_customers};
 use super::{Customers, row_writes, words};
 use crate::database::{TransactionError, WriteSet, subquery, with_retry};
 use crate::error::Error;

@@ -11,7 +11,7 @@ use entity::{customer, customer_operator, customer_word};
 use sea_orm::sea_query::{Expr, ExprTrait, OnConflict, Query};
 use sea_orm::{ColumnTrait, IdenStatic, Iterable};
 
-use super::rows::Link;
+use super::row_reads::Link;
 use crate::database::{WriteSet, WriteStatement, delete_listed, insert_from_select, insert_listed};
 
 /// A place among the words of a link, and the word at this place. `None` removes the word.
