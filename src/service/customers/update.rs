@@ -2,7 +2,7 @@
 
 use entity::value::{EmailAddress, ExternalCustomerId, IdempotencyKey, PhoneNumber};
 use entity::{customer, customer_operator};
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryTrait};
+use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryTrait};
 use serde_json::{Map, json};
 
 use super::existing::{id_taken, taken};
@@ -126,22 +126,8 @@ impl Customers {
         if changes.expected_version.is_some_and(|version| version != current.version) {
             violations.push(Violation::of(ErrorCode::VersionConflict, InputField::ExpectedVersion));
         }
-        if email.is_some() || phone.is_some() {
-            let others = customer::Entity::find()
-                .filter(has_email_or_phone(email, phone))
-                .filter(customer::Column::Id.ne(current.id));
-            let others = row_reads::read_customers(&attempt, &others.into_query()).await?;
-            violations.extend(taken(others.iter(), email, phone));
-        }
         let new_link = link.as_ref().and_then(|link| changes.with_new_external_id(link));
-        if let Some(Link { operator_id, external_customer_id, .. }) = &new_link {
-            let has_id = customer_operator::Column::ExternalCustomerId.eq(external_customer_id.clone());
-            // The link was read by an earlier statement. Meanwhile another request may have given this customer the id.
-            let others =
-                of_operator(*operator_id).filter(has_id).filter(customer::Column::Id.ne(current.id)).into_query();
-            let others = row_reads::read_own_customers(&attempt, &others).await?;
-            violations.extend(others.iter().map(|other| id_taken(other.customer.id)));
-        }
+        violations.extend(find_taken(&attempt, &current, &changed, new_link.as_ref()).await?);
         Error::reject_if_any(violations)?;
 
         let mut writes = WriteSet::new(origin.owner(), current.id);
@@ -203,6 +189,32 @@ fn changed_values<'c>(
 ) -> (Option<&'c EmailAddress>, Option<&'c PhoneNumber>) {
     let email = (changed.email != current.email).then_some(&changed.email);
     (email, changed.phone.as_ref().filter(|phone| current.phone.as_ref() != Some(phone)))
+}
+
+/// Returns a violation for each new value that another customer has: the email and the phone of `changed`, and the
+/// external id of `new_link`.
+async fn find_taken(
+    attempt: &OptimisticWrite,
+    current: &customer::Model,
+    changed: &customer::Model,
+    new_link: Option<&Link>,
+) -> Result<Vec<Violation>, DbErr> {
+    let is_other = || customer::Column::Id.ne(current.id);
+    let (email, phone) = changed_values(current, changed);
+    let mut violations = Vec::new();
+    if email.is_some() || phone.is_some() {
+        let others = customer::Entity::find().filter(has_email_or_phone(email, phone)).filter(is_other());
+        let others = row_reads::read_customers(attempt, &others.into_query()).await?;
+        violations.extend(taken(others.iter(), email, phone));
+    }
+    if let Some(Link { operator_id, external_customer_id, .. }) = new_link {
+        let has_id = customer_operator::Column::ExternalCustomerId.eq(external_customer_id.clone());
+        // The link was read by an earlier statement. Meanwhile another request may have given this customer the id.
+        let others = of_operator(*operator_id).filter(has_id).filter(is_other());
+        let others = row_reads::read_own_customers(attempt, &others.into_query()).await?;
+        violations.extend(others.iter().map(|other| id_taken(other.customer.id)));
+    }
+    Ok(violations)
 }
 
 fn count(email: Option<&EmailAddress>, phone: Option<&PhoneNumber>) -> u32 {
