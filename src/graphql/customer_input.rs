@@ -238,7 +238,7 @@ impl CreateCustomerInput {
             external_customer_id: violations
                 .external_customer_id(InputField::ExternalCustomerId, &external_customer_id),
             email: violations.email(InputField::Email, &email),
-            optional: optional.parse(&mut violations),
+            optional_values: optional.parse(&mut violations),
             connect_by: ConnectBy::new(&connect_by),
             idempotency_key: idempotency_key.and_then(|text| violations.idempotency_key(&text)),
             violations: violations.into_violations(),
@@ -283,7 +283,7 @@ impl UpdateCustomerInput {
             customer,
             external_customer_id,
             expected_version,
-            data: customer::ActiveModel { email: email.map_or(NotSet, Set), ..optional.parse(&mut violations) },
+            values: customer::ActiveModel { email: email.map_or(NotSet, Set), ..optional.parse(&mut violations) },
             idempotency_key: idempotency_key.and_then(|text| violations.idempotency_key(&text)),
             violations: violations.into_violations(),
         }

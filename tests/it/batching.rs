@@ -96,7 +96,7 @@ both!(concurrent_creates_of_one_operator_are_one_statement, Sandbox, async |app|
     };
     let address = Address::parse(parts).unwrap();
     let full = CustomerDraft {
-        optional: Values {
+        optional_values: Values {
             phone: Set(Some(PhoneNumber::parse("+14155550001").unwrap())),
             first_name: Set(name("Ada")),
             last_name: Set(name("King Noel")),
@@ -109,7 +109,7 @@ both!(concurrent_creates_of_one_operator_are_one_statement, Sandbox, async |app|
         full,
         new("b", "grace@example.com"),
         CustomerDraft {
-            optional: Values { last_name: Set(name("Lamarr")), ..Default::default() },
+            optional_values: Values { last_name: Set(name("Lamarr")), ..Default::default() },
             ..new("c", "hedy@example.com")
         },
     ];
@@ -119,7 +119,7 @@ both!(concurrent_creates_of_one_operator_are_one_statement, Sandbox, async |app|
     // A create that connects a customer writes with other statements, so it runs in another batch.
     let connects = [
         CustomerDraft {
-            optional: Values { first_name: Set(name("Knew")), ..Default::default() },
+            optional_values: Values { first_name: Set(name("Knew")), ..Default::default() },
             ..new("d", "known@example.com")
         },
         new("e", "known2@example.com"),
@@ -173,13 +173,13 @@ both!(concurrent_updates_of_one_operator_are_one_statement, Sandbox, async |app|
     }
     let actor = actor(app, &own).await;
     let updates = [
-        CustomerChanges { data: Values { first_name: Set(name("Byron")), ..Default::default() }, ..changes("a") },
+        CustomerChanges { values: Values { first_name: Set(name("Byron")), ..Default::default() }, ..changes("a") },
         CustomerChanges {
-            data: Values { first_name: Set(None), phone: Set(None), ..Default::default() },
+            values: Values { first_name: Set(None), phone: Set(None), ..Default::default() },
             ..changes("b")
         },
         CustomerChanges {
-            data: Values { first_name: Set(name("Hedy Eva Maria")), ..Default::default() },
+            values: Values { first_name: Set(name("Hedy Eva Maria")), ..Default::default() },
             ..changes("c")
         },
     ];
@@ -219,9 +219,9 @@ both!(only_the_conflicting_write_of_a_batch_fails, Sandbox, async |app| {
     assert_eq!(app.count_rows("customer_event").await, 4);
     // Two updates change the same customer.
     let updates = [
-        CustomerChanges { data: Values { first_name: Set(name("Ada")), ..Default::default() }, ..changes("1") },
-        CustomerChanges { data: Values { first_name: Set(name("Ada")), ..Default::default() }, ..changes("a") },
-        CustomerChanges { data: Values { last_name: Set(name("King")), ..Default::default() }, ..changes("a") },
+        CustomerChanges { values: Values { first_name: Set(name("Ada")), ..Default::default() }, ..changes("1") },
+        CustomerChanges { values: Values { first_name: Set(name("Ada")), ..Default::default() }, ..changes("a") },
+        CustomerChanges { values: Values { last_name: Set(name("King")), ..Default::default() }, ..changes("a") },
     ];
     let mut outcomes = join_all(updates.map(|changes| update(app, &actor, changes))).await;
     outcomes.sort();
@@ -232,12 +232,12 @@ both!(only_the_conflicting_write_of_a_batch_fails, Sandbox, async |app| {
     let updates = [
         CustomerChanges {
             expected_version: Some(3),
-            data: Values { first_name: Set(name("Eva")), ..Default::default() },
+            values: Values { first_name: Set(name("Eva")), ..Default::default() },
             ..changes("a")
         },
         CustomerChanges {
             expected_version: Some(3),
-            data: Values { first_name: Set(name("Eve")), ..Default::default() },
+            values: Values { first_name: Set(name("Eve")), ..Default::default() },
             ..changes("a")
         },
     ];
@@ -325,7 +325,10 @@ async fn a_write_that_waits_for_a_lock_does_not_delay_its_batch() {
             update(
                 &replica,
                 &actor,
-                CustomerChanges { data: Values { first_name: Set(name("Ada")), ..Default::default() }, ..changes(id) },
+                CustomerChanges {
+                    values: Values { first_name: Set(name("Ada")), ..Default::default() },
+                    ..changes(id)
+                },
             )
         };
         let reuse_key = CustomerDraft { idempotency_key: keyed("e").idempotency_key, ..new("f", "f@example.com") };

@@ -413,7 +413,7 @@ async fn carrier_answers_are_cached_and_failures_are_not() {
                 customer: Some(vivamo::service::customers::CustomerRef::ExternalCustomerId(
                     entity::value::ExternalCustomerId::parse("1").unwrap(),
                 )),
-                data: entity::customer::ActiveModel {
+                values: entity::customer::ActiveModel {
                     phone: Set(Some(entity::value::PhoneNumber::parse(phone).unwrap())),
                     ..Default::default()
                 },
@@ -454,7 +454,7 @@ async fn carrier_answers_are_cached_and_failures_are_not() {
             customer: Some(vivamo::service::customers::CustomerRef::ExternalCustomerId(
                 entity::value::ExternalCustomerId::parse("1").unwrap(),
             )),
-            data: entity::customer::ActiveModel {
+            values: entity::customer::ActiveModel {
                 phone: Set(Some(entity::value::PhoneNumber::parse("+14155550001").unwrap())),
                 ..Default::default()
             },

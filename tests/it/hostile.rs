@@ -213,11 +213,11 @@ both!(a_write_does_not_reveal_a_customer_by_the_size_of_its_lookups, Sandbox, as
     let services = app.services.clone();
     let update = async move {
         let customer = id("0").map(CustomerRef::ExternalCustomerId);
-        let data = customer::ActiveModel {
+        let values = customer::ActiveModel {
             email: Set(EmailAddress::parse("taken@example.com").unwrap()),
             ..Default::default()
         };
-        let changes = CustomerChanges { customer, data, ..Default::default() };
+        let changes = CustomerChanges { customer, values, ..Default::default() };
         services.customers.update(&actor, &RequestId::new().into(), changes).await.map(|_| ())
     };
     let updated = run_to_completion(context(), Duration::from_secs(20), update).await.unwrap().unwrap();

@@ -190,7 +190,7 @@ async fn write_batches(database: &str, log: &Path) {
             if email.is_empty() {
                 let updates = numbers.map(|number| CustomerChanges {
                     customer: id(number).map(CustomerRef::ExternalCustomerId),
-                    data: customer::ActiveModel {
+                    values: customer::ActiveModel {
                         first_name: Set(Some(PersonName::parse("Another Name").unwrap())),
                         ..Default::default()
                     },
@@ -202,7 +202,7 @@ async fn write_batches(database: &str, log: &Path) {
                 let creates = numbers.map(|number| CustomerDraft {
                     external_customer_id: id(number),
                     email: Some(EmailAddress::parse(&email.replace('#', &number.to_string())).unwrap()),
-                    optional: customer::ActiveModel {
+                    optional_values: customer::ActiveModel {
                         phone: Set((operation == "create")
                             .then(|| PhoneNumber::parse(&format!("+1415{:07}", 5_550_000 + number % 9999)).unwrap())),
                         first_name: Set(Some(PersonName::parse("Any Name").unwrap())),

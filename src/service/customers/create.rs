@@ -24,8 +24,8 @@ use crate::service::{Actor, Origin, RequestInfo, now};
 pub struct CustomerDraft {
     pub external_customer_id: Option<ExternalCustomerId>,
     pub email: Option<EmailAddress>,
-    /// The other fields of the customer. Columns that have no [`CustomerField`] are ignored.
-    pub optional: customer::ActiveModel,
+    /// The values of the other fields. Columns that have no [`CustomerField`] are ignored.
+    pub optional_values: customer::ActiveModel,
     pub connect_by: ConnectBy,
     pub idempotency_key: Option<IdempotencyKey>,
     pub violations: Vec<Violation>,
@@ -52,7 +52,7 @@ impl Default for ConnectBy {
 struct NewCustomer {
     external_customer_id: ExternalCustomerId,
     email: EmailAddress,
-    optional: customer::ActiveModel,
+    optional_values: customer::ActiveModel,
     connect_by: ConnectBy,
     idempotency_key: Option<IdempotencyKey>,
 }
@@ -116,7 +116,7 @@ impl Customers {
         let origin = &actor.origin(request)?;
         actor.require_operator()?;
         let new = &draft.complete(&self.restrictions).map_err(Error::Rejected)?;
-        let phone = given_phone(&new.optional);
+        let phone = given_phone(&new.optional_values);
         let idempotent = &IdempotentRequest::new(&self.hash, origin, &new.idempotency_key, || new.canonical_json());
         // A rejected request may be the repetition of an earlier one, which must get the stored result.
         let warnings = &match self.restrictions.check(Some(&new.email), phone).into_warnings() {
@@ -161,8 +161,8 @@ impl Customers {
         warnings: &[Restriction],
         reservation: &DisclosureReservation,
     ) -> Result<Prepared<Created>, TransactionError> {
-        let NewCustomer { external_customer_id, email, optional, connect_by, idempotency_key: _ } = new;
-        let (operator, phone) = (origin.owner(), given_phone(optional));
+        let NewCustomer { external_customer_id, email, optional_values, connect_by, idempotency_key: _ } = new;
+        let (operator, phone) = (origin.owner(), given_phone(optional_values));
         let lookup = existing_values(operator, external_customer_id, email, phone);
         let existing = match self.find_existing(&attempt, idempotent, lookup).await? {
             FoundOrReplay::Found(existing) => existing,
@@ -174,8 +174,8 @@ impl Customers {
             recognise(&existing.others, email, phone, connect_by).map_err(Error::Rejected)?;
         reservation.record_matches(matched_by.len() as u32);
 
-        let given = new.row();
-        let mut writes = WriteSet::new(operator, current.map_or(given.id, |current| current.id));
+        let new_row = new.row();
+        let mut writes = WriteSet::new(operator, current.map_or(new_row.id, |current| current.id));
         let link_to = |customer: &customer::Model| Link {
             operator_id: operator,
             customer_id: customer.id,
@@ -184,17 +184,17 @@ impl Customers {
         };
         let (customer, link, outcome, unapplied_fields) = match current {
             Some(current) => {
-                let customer = row_writes::replace(&mut writes, current, filled(current, optional));
+                let customer = row_writes::replace(&mut writes, current, filled(current, optional_values));
                 let link = link_to(&customer);
                 history::record_connected(&mut writes, origin, current, &customer, &link);
-                let unapplied_fields = unapplied_fields(&given, &customer);
+                let unapplied_fields = unapplied_fields(&new_row, &customer);
                 (customer, link, CreateOutcome::Connected, unapplied_fields)
             }
             None => {
-                writes.insert([given.clone()]);
-                let link = link_to(&given);
-                history::record_created(&mut writes, origin, &given, &link);
-                (given, link, CreateOutcome::Created, Vec::new())
+                writes.insert([new_row.clone()]);
+                let link = link_to(&new_row);
+                history::record_created(&mut writes, origin, &new_row, &link);
+                (new_row, link, CreateOutcome::Created, Vec::new())
             }
         };
         writes.insert([link.clone()]);
@@ -243,13 +243,13 @@ impl CustomerDraft {
     /// Returns the request if it is complete and has no violations. Otherwise returns all violations, in production
     /// also those of the restrictions of its valid values.
     fn complete(self, restrictions: &Restrictions) -> Result<NewCustomer, Vec<Violation>> {
-        let Self { external_customer_id, email, optional, connect_by, idempotency_key, violations } = self;
+        let Self { external_customer_id, email, optional_values, connect_by, idempotency_key, violations } = self;
         match (external_customer_id, email) {
             (Some(external_customer_id), Some(email)) if violations.is_empty() => {
-                Ok(NewCustomer { external_customer_id, email, optional, connect_by, idempotency_key })
+                Ok(NewCustomer { external_customer_id, email, optional_values, connect_by, idempotency_key })
             }
             (_, email) => {
-                let of_restrictions = restrictions.check(email.as_ref(), given_phone(&optional)).violations;
+                let of_restrictions = restrictions.check(email.as_ref(), given_phone(&optional_values)).violations;
                 Err([violations, of_restrictions].concat())
             }
         }
@@ -259,7 +259,7 @@ impl CustomerDraft {
 impl NewCustomer {
     /// Returns the request as JSON. The JSON of two requests is equal if and only if the requests have the same values.
     fn canonical_json(&self) -> String {
-        let Self { external_customer_id, email, optional, connect_by, idempotency_key: _ } = self;
+        let Self { external_customer_id, email, optional_values, connect_by, idempotency_key: _ } = self;
         let mut data = json!({
             "externalCustomerId": external_customer_id.as_str(),
             "email": email,
@@ -268,7 +268,7 @@ impl NewCustomer {
             "phone": null, "firstName": null, "lastName": null, "address": null,
         });
         for field in CustomerField::all() {
-            if let Some(value) = field.given_json(optional).filter(|value| !value.is_null()) {
+            if let Some(value) = field.given_json(optional_values).filter(|value| !value.is_null()) {
                 data[field.name()] = value;
             }
         }
@@ -296,24 +296,24 @@ impl NewCustomer {
             phone_verified_at: None,
         };
         for field in CustomerField::all() {
-            field.apply(&self.optional, &mut customer);
+            field.apply(&self.optional_values, &mut customer);
         }
         customer
     }
 }
 
-/// Returns the customer with the given values in its empty fields.
-fn filled(current: &customer::Model, given: &customer::ActiveModel) -> customer::Model {
+/// Returns the customer with `values` in its empty fields.
+fn filled(current: &customer::Model, values: &customer::ActiveModel) -> customer::Model {
     let mut customer = current.clone();
     for field in CustomerField::all().filter(|field| field.is_missing(current)) {
-        field.apply(given, &mut customer);
+        field.apply(values, &mut customer);
     }
     customer
 }
 
-/// Returns the given fields that have another value in the connected customer.
-fn unapplied_fields(given: &customer::Model, connected: &customer::Model) -> Vec<CustomerField> {
-    let is_unapplied = |field: &CustomerField| !field.is_missing(given) && field.differs(given, connected);
+/// Returns the fields of the new row whose values differ from the values of the connected customer.
+fn unapplied_fields(new_row: &customer::Model, connected: &customer::Model) -> Vec<CustomerField> {
+    let is_unapplied = |field: &CustomerField| !field.is_missing(new_row) && field.differs(new_row, connected);
     CustomerField::all().filter(is_unapplied).collect()
 }
 
@@ -329,13 +329,13 @@ mod tests {
         let mut new = NewCustomer {
             external_customer_id: ExternalCustomerId::parse("user-1").expect("an id"),
             email: EmailAddress::parse("ada@example.com").expect("an email"),
-            optional: customer::ActiveModel::default(),
+            optional_values: customer::ActiveModel::default(),
             connect_by: ConnectBy::default(),
             idempotency_key: None,
         };
         let required = r#"{"createCustomer":{"address":null,"email":"ada@example.com","externalCustomerId":"user-1","firstName":null,"lastName":null,"phone":null}}"#;
         assert_eq!(new.canonical_json(), required);
-        for column in [&mut new.optional.first_name, &mut new.optional.last_name] {
+        for column in [&mut new.optional_values.first_name, &mut new.optional_values.last_name] {
             *column = Set(None);
         }
         assert_eq!(new.canonical_json(), required);
@@ -347,7 +347,7 @@ mod tests {
             postal_code: Some("97477".into()),
             country: "US".into(),
         };
-        new.optional = customer::ActiveModel {
+        new.optional_values = customer::ActiveModel {
             phone: Set(PhoneNumber::parse("+14155552671").ok()),
             first_name: Set(PersonName::parse("Ada").ok()),
             last_name: Set(PersonName::parse("Lovelace").ok()),

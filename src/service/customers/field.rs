@@ -51,9 +51,9 @@ macro_rules! row {
             is_missing: |customer| customer.$field.is_missing(),
             differs: |one, other| one.$field != other.$field,
             json: |customer| json!(customer.$field),
-            given_json: |given| if let Set(value) = &given.$field { Some(json!(value)) } else { None },
-            apply: |given, customer| {
-                if let Set(value) = &given.$field {
+            given_json: |values| if let Set(value) = &values.$field { Some(json!(value)) } else { None },
+            apply: |values, customer| {
+                if let Set(value) = &values.$field {
                     customer.$field.clone_from(value);
                 }
             },
@@ -111,13 +111,13 @@ impl CustomerField {
     }
 
     /// Value that a request sets for this field. Null clears the field; `None` leaves it as it is.
-    pub(super) fn given_json(self, given: &customer::ActiveModel) -> Option<Json> {
-        (self.row().given_json)(given)
+    pub(super) fn given_json(self, values: &customer::ActiveModel) -> Option<Json> {
+        (self.row().given_json)(values)
     }
 
-    /// Sets the field of `customer` to the given value, if there is one.
-    pub(super) fn apply(self, given: &customer::ActiveModel, customer: &mut customer::Model) {
-        (self.row().apply)(given, customer);
+    /// Sets the field of `customer` to its value in `values`, if there is one.
+    pub(super) fn apply(self, values: &customer::ActiveModel, customer: &mut customer::Model) {
+        (self.row().apply)(values, customer);
     }
 }
 

@@ -128,6 +128,6 @@ impl From<OwnCustomer> for CustomerView {
 }
 
 /// The phone that a request sets.
-fn given_phone(given: &customer::ActiveModel) -> Option<&PhoneNumber> {
-    given.phone.try_as_ref().and_then(Option::as_ref)
+fn given_phone(values: &customer::ActiveModel) -> Option<&PhoneNumber> {
+    values.phone.try_as_ref().and_then(Option::as_ref)
 }

@@ -28,7 +28,7 @@ pub struct CustomerChanges {
     pub expected_version: Option<i32>,
     /// The new values: `NotSet` leaves a column as it is, `Set(None)` clears it. Columns that have no [`CustomerField`]
     /// are ignored.
-    pub data: customer::ActiveModel,
+    pub values: customer::ActiveModel,
     pub idempotency_key: Option<IdempotencyKey>,
     pub violations: Vec<Violation>,
 }
@@ -49,7 +49,7 @@ impl Customers {
             let of_restrictions = self.violated_restrictions(origin, &changes).await?;
             return Err(Error::Rejected([changes.violations, of_restrictions].concat()));
         }
-        let (email, phone) = (changes.data.email.try_as_ref(), given_phone(&changes.data));
+        let (email, phone) = (changes.values.email.try_as_ref(), given_phone(&changes.values));
         let idempotent =
             &IdempotentRequest::new(&self.hash, origin, &changes.idempotency_key, || changes.canonical_json());
         let reserved = self.limits.reserve_disclosures(origin, count(email, phone)).await;
@@ -154,7 +154,7 @@ impl CustomerChanges {
     fn applied_to(&self, current: &customer::Model) -> customer::Model {
         let mut changed = current.clone();
         for field in CustomerField::all() {
-            field.apply(&self.data, &mut changed);
+            field.apply(&self.values, &mut changed);
         }
         changed
     }
@@ -168,10 +168,11 @@ impl CustomerChanges {
     /// Returns the request as JSON. The JSON of two requests is equal if and only if the requests have the same values.
     /// A cleared field is null in `data`. A field that the request does not set is omitted.
     fn canonical_json(&self) -> String {
-        let Self { customer, external_customer_id, expected_version, data, idempotency_key: _, violations: _ } = self;
+        let Self { customer, external_customer_id, expected_version, values, idempotency_key: _, violations: _ } = self;
         let customer = customer.as_ref().map(CustomerRef::canonical_json);
-        let given = CustomerField::all().filter_map(|field| Some((field.name().to_owned(), field.given_json(data)?)));
-        let data: Map<_, _> = given.collect();
+        let values =
+            CustomerField::all().filter_map(|field| Some((field.name().to_owned(), field.given_json(values)?)));
+        let data: Map<_, _> = values.collect();
         let mut request = json!({ "customer": customer, "expectedVersion": expected_version, "data": data });
         // The new external id is added only if it is set. Requests without a new external id then have the same hashes
         // as in earlier versions of this service.
@@ -248,7 +249,7 @@ mod tests {
         changes = CustomerChanges {
             customer: CustomerId::parse("cus_01h455vb4pex5vsknk084sn02q").map(CustomerRef::Id),
             expected_version: Some(3),
-            data: customer::ActiveModel {
+            values: customer::ActiveModel {
                 email: Set(EmailAddress::parse("ada@example.com").expect("an email")),
                 phone: Set(PhoneNumber::parse("+14155552671").ok()),
                 first_name: Set(PersonName::parse("Ada").ok()),

@@ -24,9 +24,15 @@ impl Customers {
     /// Finds the violations that [`create`](Self::create) would report, except conflicts with customers of other
     /// operators and phones that only the carrier lookup would reject. Writes nothing.
     pub async fn validate(&self, actor: &Actor, draft: CustomerDraft) -> Result<Validation, Error> {
-        let CustomerDraft { external_customer_id, email, optional, connect_by: _, idempotency_key: _, mut violations } =
-            draft;
-        let phone = given_phone(&optional);
+        let CustomerDraft {
+            external_customer_id,
+            email,
+            optional_values,
+            connect_by: _,
+            idempotency_key: _,
+            mut violations,
+        } = draft;
+        let phone = given_phone(&optional_values);
         let restrictions = self.restrictions.check(email.as_ref(), phone);
         violations.extend(restrictions.violations);
         if let (Some(operator), Some(external_customer_id), Some(email), []) =
