@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use async_graphql::Request;
 use entity::deployment::Environment;
 use entity::value::RequestId;
-use vivamo::database::{self, Database, KeyMemory, ProcessMemory, ResponseSize};
+use vivamo::database::{self, Database};
 use vivamo::graphql;
 use vivamo::keyed_hash::KeyedHash;
+use vivamo::request::{KeyMemory, ProcessMemory, ResponseSize};
 use vivamo::service::{Actor, ServiceSettings, Services};
 
 const ROUNDS: usize = 20;

@@ -11,5 +11,6 @@ pub mod http;
 pub mod jobs;
 pub mod keyed_hash;
 pub mod open;
+pub mod request;
 pub mod service;
 pub mod telemetry;

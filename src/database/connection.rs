@@ -28,12 +28,10 @@ use tracing::{Dispatch, debug, dispatcher};
 
 use super::arrays::encode_for_postgres;
 use super::error::{carried, describe};
-use super::fair_queue::{Claim, FairQueue, Permit, Tenant};
-use super::request::{Work, record};
-use super::response_size::{ResponseSize, SizeError};
 use super::retry::retry_read;
 use super::url::{Options, failed_to_connect};
 use super::{DatabaseTimeouts, MAX_DATABASE_WAIT, StatementObserver};
+use crate::request::{Claim, FairQueue, Permit, ResponseSize, SizeError, Tenant, Work, record};
 
 enum Driver {
     Postgres(PgConnection),

@@ -16,8 +16,8 @@ use sea_orm::sqlx::error::DatabaseError;
 use sea_orm::sqlx::postgres::PgDatabaseError;
 use sea_orm::{DbErr, RuntimeErr, sqlx};
 
-use super::response_size::SizeError;
 use crate::error::{Error, ErrorCode};
+use crate::request::SizeError;
 use sqlite_codes::{BUSY, CANTOPEN, FULL, IOERR, LOCKED, READONLY};
 use sqlstates::{
     DEADLOCK, DIVISION_BY_ZERO, INSUFFICIENT_PRIVILEGE, LOCK_TIMEOUT, READ_ONLY_TRANSACTION, SERIALIZATION_FAILURE,

@@ -16,15 +16,11 @@ mod connect_error;
 mod connection;
 mod dedicated_connection;
 mod error;
-mod fair_queue;
 mod inspect;
 mod migrate;
 mod optimistic_write;
 pub mod pages;
-mod request;
-mod response_size;
 mod retry;
-mod run_to_completion;
 mod sql;
 mod transaction;
 mod url;
@@ -36,14 +32,10 @@ pub use connect_error::explain_connect_error;
 pub use connection::try_get_time;
 pub use dedicated_connection::backup;
 pub use error::{describe, error_code, is_unreachable};
-pub use fair_queue::{FairQueue, Tenant};
 pub use inspect::{Inspection, Problem};
 pub use migrate::{migrate, migration_count};
 pub use optimistic_write::OptimisticWrite;
-pub use request::{RequestContext, RunningRequests, Work, WorkCounter, record, record_query, run_as};
-pub use response_size::{KeyMemory, ProcessMemory, ResponseSize, SizeError, UnreadResponse};
 pub use retry::{TransactionError, with_retry};
-pub use run_to_completion::run_to_completion;
 pub use sql::{Sql, is_one_of, subquery};
 pub use transaction::Transaction;
 pub use url::{check_url, sqlite_file};
@@ -56,15 +48,15 @@ use sea_orm::prelude::async_trait::async_trait;
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, Statement};
 use tokio::time::timeout;
 
+use crate::request::{self, Claim, SizeError, Tenant};
 use batch::BatchWriter;
 use connection::{Pool, PooledConnection};
 use error::{carried, carry};
-use fair_queue::Claim;
 use retry::retry_read;
 use url::Options;
 
-/// A function that is called with the text of each SQL statement that counts as [`Work::Statement`], without its
-/// values.
+/// A function that is called with the text of each SQL statement that counts as
+/// [`Work::Statement`](request::Work::Statement), without its values.
 pub type StatementObserver = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// The longest time for opening a connection, for the retries of [`with_retry`], for a rollback, and for closing the

@@ -12,8 +12,9 @@ use sea_orm::prelude::async_trait::async_trait;
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, Statement};
 
 use super::retry::with_retry_for;
-use super::{Database, Transaction, TransactionError, Work, WriteSet, record};
+use super::{Database, Transaction, TransactionError, WriteSet};
 use crate::error::Error;
+use crate::request::{Work, record};
 
 /// One attempt to read rows, to compute new rows from these rows, and to write the new rows. Implements
 /// [`ConnectionTrait`] for the reads of the attempt.
@@ -22,7 +23,7 @@ use crate::error::Error;
 /// - **Error:** a conflict starts the next attempt, which reads again. Any other error ends [`run`](Self::run).
 /// - **Drop:** if an attempt is dropped before `write` is called, nothing is written and the locks are released.
 /// - **Cancellation:** if the future of `write` is dropped, the rows may or may not be written.
-///   [`super::run_to_completion()`] prevents this when a client disconnects.
+///   [`run_to_completion`](crate::request::run_to_completion()) prevents this when a client disconnects.
 pub struct OptimisticWrite {
     database: Database,
     /// `None` if the attempt reads without locks. The first attempt of most writes takes no locks. Boxed, because an

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use super::MAX_DATABASE_WAIT;
 use super::batch::WriteSet;
 use super::connection::{Connection, Pool, PooledConnection};
-use super::request::tenant;
+use crate::request::tenant;
 
 /// A transaction that may write, on its own connection.
 ///

@@ -12,8 +12,8 @@ use async_graphql::registry::Registry;
 use async_graphql::{ContextSelectionSet, OutputType, Positioned, ServerError, ServerResult, Value};
 
 use super::direct::{DirectObject, JsonText, NotDirect, Plan, RepeatedFields};
-use crate::database::{ResponseSize, SizeError, Work, record};
 use crate::error::Error;
+use crate::request::{ResponseSize, SizeError, Work, record};
 
 /// A single object outside a list, written directly if possible. Used for customers, which most requests for a single
 /// object ask for.

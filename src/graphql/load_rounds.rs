@@ -16,7 +16,7 @@ use async_graphql::futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
 use tokio::task::block_in_place;
 
-use crate::database::ResponseSize;
+use crate::request::ResponseSize;
 
 /// The fetches of one request that have not started.
 #[derive(Clone, Default)]

@@ -24,7 +24,7 @@ use super::load_rounds::LoadRounds;
 use super::operation::{self, Operation};
 use super::resolvers::{audit, changes, customers, erasures, history, node, operators, verification, viewer, webhooks};
 use super::time;
-use crate::database::ResponseSize;
+use crate::request::ResponseSize;
 use crate::service::{Actor, RequestInfo, Services};
 
 /// Read operations.

@@ -34,8 +34,8 @@ use tower_http::cors::{AllowHeaders, CorsLayer};
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::config::{HttpSettings, HttpTimeouts};
-use crate::database::RunningRequests;
 use crate::graphql::{Schema, introspection};
+use crate::request::RunningRequests;
 use crate::service::Services;
 
 /// The state that all handlers share.

@@ -3,8 +3,8 @@
 use entity::api_key::Access;
 use entity::value::{ApiKeyId, OperatorId, RequestId, StaffName};
 
-use crate::database::Tenant;
 use crate::error::{Error, ErrorCode, Violation};
+use crate::request::Tenant;
 
 /// The authenticated caller. The staff member in the `Vivamo-Actor` header, which the schema calls `actor`, is
 /// [`RequestInfo::staff`].

@@ -16,8 +16,9 @@ use secrecy::SecretString;
 
 use super::audit::{self, Subject};
 use super::{Actor, Authenticator, Origin, RequestInfo, in_calendar, key_format, now};
-use crate::database::{Database, Transaction, TransactionError, is_one_of, record_query, with_retry};
+use crate::database::{Database, Transaction, TransactionError, is_one_of, with_retry};
 use crate::error::{Error, ErrorCode, InputField, Violation};
+use crate::request::record_query;
 
 #[derive(Clone)]
 pub struct ApiKeys {

@@ -8,8 +8,9 @@ use sea_orm::{ActiveModelTrait, ColumnTrait, DbErr, EntityTrait, IntoActiveModel
 
 use super::{Actor, Origin, RequestInfo, now};
 use crate::database::pages::{self, HasPosition, ListPart, Page, PageRequest, Position};
-use crate::database::{Database, Transaction, record_query};
+use crate::database::{Database, Transaction};
 use crate::error::Error;
+use crate::request::record_query;
 
 /// The object that was changed.
 pub(super) enum Subject {

@@ -2,7 +2,7 @@
 
 use sea_orm::Iterable;
 
-use crate::database::{Work, WorkCounter};
+use crate::request::{Work, WorkCounter};
 
 /// The weights of the work of a request, in thousandths of a cost of 1. A cost of 1 stands for about 100 µs of
 /// processor time of the service and its database together, which `benches/service/cost.py` measures.

@@ -21,8 +21,9 @@ use super::authentication::CACHE_TTL;
 use super::webhooks::endpoints;
 use super::{Actor, ApiKeys, Authenticator, Origin, RequestInfo, now};
 use crate::database::pages::{self, HasPosition, ListPart, Page, PageRequest, Position};
-use crate::database::{Database, Transaction, TransactionError, Work, is_one_of, record, with_retry};
+use crate::database::{Database, Transaction, TransactionError, is_one_of, with_retry};
 use crate::error::{Error, ErrorCode, InputField, Violation};
+use crate::request::{Work, record};
 
 pub struct Operators {
     database: Database,

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use async_graphql::Request;
 use entity::value::RequestId;
 use serde_json::{Value, json};
-use vivamo::database::{KeyMemory, ProcessMemory, ResponseSize};
 use vivamo::graphql;
+use vivamo::request::{KeyMemory, ProcessMemory, ResponseSize};
 use vivamo::service::{Actor, RequestInfo};
 
 use support::{Caller, TestApp, both};

@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// The layers, lowest first. A module uses modules of lower layers only.
-const LAYERS: [&[&str]; 7] = [
+const LAYERS: [&[&str]; 8] = [
     &["config", "error", "keyed_hash"],
+    &["request"],
     &["database", "fatal_error"],
     &["service"],
     &["graphql", "open"],

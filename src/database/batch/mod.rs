@@ -62,8 +62,8 @@
 //!
 //! # Cancelled leaders
 //!
-//! [`run_to_completion`](super::run_to_completion()) finishes the work of a request even if its client disconnects or
-//! the request times out. These events cancel no leader. A leader is cancelled if
+//! [`run_to_completion`](crate::request::run_to_completion()) finishes the work of a request even if its client
+//! disconnects or the request times out. These events cancel no leader. A leader is cancelled if
 //!
 //! - its work is not done when its time limit ends,
 //! - it panics,
@@ -122,7 +122,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::task;
 
-use super::request::{Work, is_alone, record};
+use crate::request::{Work, is_alone, record};
 use keyed_locks::KeyedLocks;
 
 /// Collects requests `T` of concurrent callers per key `K`, and distributes the results `R`.
@@ -203,7 +203,7 @@ mod tests {
     use std::task::Poll;
 
     use super::Batcher;
-    use crate::database::request::{REQUEST, RequestContext, RunningRequests};
+    use crate::request::{RequestContext, RunningRequests};
 
     #[tokio::test]
     async fn requests_that_are_ready_together_run_as_one_batch() {
@@ -221,7 +221,7 @@ mod tests {
         let polled = async |is_sequential| {
             let context = RequestContext { is_sequential, running: running.clone(), ..RequestContext::default() };
             let submit = batcher.submit("key", 1, async |requests: Vec<u8>| requests);
-            let mut submit = Box::pin(REQUEST.scope(context, submit));
+            let mut submit = Box::pin(context.scope(submit));
             futures::poll!(&mut submit)
         };
         assert_eq!(polled(true).await, Poll::Ready(Some(1)));

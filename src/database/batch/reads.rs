@@ -9,7 +9,8 @@ use super::Batcher;
 use crate::database::arrays::{fits_in_array, into_arrays};
 use crate::database::error::log_shared_failure;
 use crate::database::sql::with_literals;
-use crate::database::{ReadKind, Reader, record_query};
+use crate::database::{ReadKind, Reader};
+use crate::request::record_query;
 
 /// A query with `N` parameters that concurrent requests run as one batch on PostgreSQL.
 ///

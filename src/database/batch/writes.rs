@@ -8,7 +8,7 @@ use super::keyed_locks::KeyedLocks;
 use super::write_set::{BatchKey, WriteSet};
 use crate::database::connection::Pool;
 use crate::database::error::{is_statement_error, log_shared_failure};
-use crate::database::request::tenant;
+use crate::request::tenant;
 
 /// Writes each [`WriteSet`] to PostgreSQL, completely or not at all, together with the rows of concurrent requests.
 pub(in crate::database) struct BatchWriter {

@@ -4,7 +4,8 @@ use sea_orm::sea_query::SelectStatement;
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, QueryResult, Statement};
 
 use super::scan::{MAX_SCAN, SCAN};
-use crate::database::{Sql, Work, record};
+use crate::database::Sql;
+use crate::request::{Work, record};
 
 /// A part of a `UNION ALL`.
 pub(super) struct Branch {

@@ -9,7 +9,8 @@ use sea_orm::{ConnectionTrait, DbErr};
 use super::branches::{Branch, ROW, limit, rows_by_branch};
 use super::list::ListPart;
 use super::scan::{MAX_SCAN, record_sort};
-use crate::database::{ReadKind, Reader, Work, record};
+use crate::database::{ReadKind, Reader};
+use crate::request::{Work, record};
 
 /// The number of rows of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::cmp;
 use sea_orm::sea_query::SelectStatement;
 
 use super::keyset::Position;
-use crate::database::{Work, record};
+use crate::request::{Work, record};
 
 /// A scan checks the rows of a list one by one, in the order of the list.
 pub struct Scan {

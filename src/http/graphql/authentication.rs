@@ -8,8 +8,9 @@ use axum::http::request::Parts;
 use ipnet::IpNet;
 
 use super::{HttpError, RequestLog, State, run_database_work};
-use crate::database::{RequestContext, Tenant, describe, error_code};
+use crate::database::{describe, error_code};
 use crate::error::{ErrorCode, Violation};
+use crate::request::{RequestContext, Tenant};
 use crate::service::Actor;
 use crate::service::authentication::AuthenticationError;
 use crate::service::limits::client_network;

@@ -13,8 +13,8 @@ use moka::sync::Cache;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use crate::database::{KeyMemory, ProcessMemory, ResponseSize};
 use crate::error::{ErrorCode, Violation};
+use crate::request::{KeyMemory, ProcessMemory, ResponseSize};
 use crate::service::Actor;
 use crate::service::limits::Limit;
 

@@ -40,9 +40,9 @@ use tokio::time::timeout;
 use tracing::Instrument;
 
 use super::State;
-use crate::database::{RequestContext, ResponseSize, run_to_completion};
 use crate::error::{ErrorCode, Violation};
 use crate::graphql::{self, Rendered};
+use crate::request::{RequestContext, ResponseSize, run_to_completion};
 use crate::service::limits::Cost;
 use crate::service::{RequestInfo, cost};
 pub use in_flight::InFlight;

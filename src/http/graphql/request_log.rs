@@ -9,9 +9,9 @@ use entity::value::RequestId;
 use metrics::Counter;
 use sea_orm::{EnumIter, Iterable};
 
-use crate::database::{Work, WorkCounter};
 use crate::error::ErrorCode;
 use crate::graphql::Operation;
+use crate::request::{Work, WorkCounter};
 use crate::service::Actor;
 use crate::service::limits::Cost;
 

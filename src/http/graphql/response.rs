@@ -9,9 +9,9 @@ use serde::Serialize;
 use tokio::task::block_in_place;
 
 use super::MediaType;
-use crate::database::{ResponseSize, UnreadResponse};
 use crate::error::{ErrorCode, Violation};
 use crate::graphql::{self, ErrorExtensions};
+use crate::request::{ResponseSize, UnreadResponse};
 
 /// The error of a request that was rejected before it was executed, or whose execution timed out or panicked.
 pub struct HttpError {

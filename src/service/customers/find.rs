@@ -14,8 +14,9 @@ use serde_json::json;
 
 use super::row_reads::{self, OwnCustomer, of_operator, own_customer_at};
 use super::{CustomerView, Customers};
-use crate::database::{BatchedQuery, OptimisticWrite, Reader, TransactionError, is_one_of, record_query};
+use crate::database::{BatchedQuery, OptimisticWrite, Reader, TransactionError, is_one_of};
 use crate::error::Error;
+use crate::request::record_query;
 use crate::service::Actor;
 use crate::service::idempotency::{IdempotentRequest, KeyLookup};
 

@@ -23,8 +23,9 @@ use super::feed_rows;
 use super::row_reads::Link;
 use super::{CustomerField, Customers};
 use crate::database::pages::{self, ListPage, ListPart, Page, PageRequest, Position};
-use crate::database::{WriteSet, record_query, subquery};
+use crate::database::{WriteSet, subquery};
 use crate::error::Error;
+use crate::request::record_query;
 use crate::service::{Actor, Origin, now};
 
 /// The order of the entries of a customer. Ids come from the clocks of several servers, so ids alone do not order the

@@ -13,7 +13,8 @@ use sea_orm::sea_query::{Alias, BinOper, Expr, ExprTrait, Query, SelectStatement
 use sea_orm::{ColumnTrait, Condition, DbErr, EntityTrait, QueryFilter, QuerySelect, QueryTrait, Select};
 
 use crate::database::pages::{MAX_BOUNDED_SCAN, SCAN, Scan};
-use crate::database::{Reader, Work, pages, record, subquery};
+use crate::database::{Reader, pages, subquery};
+use crate::request::{Work, record};
 
 /// The work to choose the plan of a search and to run the plan, as a multiple of the work of a query by id. It is
 /// recorded for each page, for a page that is read again, and for each count. The work for index entries and checked

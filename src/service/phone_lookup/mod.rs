@@ -24,9 +24,10 @@ use sea_orm::{ColumnTrait, EntityTrait, EnumIter, QueryFilter, Set};
 use super::expired_rows::delete_expired;
 use super::{Actor, now};
 use crate::config::UnknownLinePolicy;
-use crate::database::{Database, FairQueue, Tenant, run_as, with_retry};
+use crate::database::{Database, with_retry};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::keyed_hash::{Accepted, KeyedHash};
+use crate::request::{FairQueue, Tenant, run_as};
 
 /// A lookup provider, for example Twilio, which asks the carriers for line types.
 pub trait LineTypeLookup: Send + Sync {

@@ -17,9 +17,10 @@ use secrecy::SecretString;
 use super::addresses::AddressFilter;
 use super::signature::SigningSecret;
 use crate::database::pages::{self, HasPosition, ListPart, Page, PageRequest, Position};
-use crate::database::{self, Database, Transaction, TransactionError, with_retry};
+use crate::database::{Database, Transaction, TransactionError, with_retry};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::keyed_hash::KeyedHash;
+use crate::request::record_query;
 use crate::service::audit::{self, Subject};
 use crate::service::feed::{FeedRequest, start_expired};
 use crate::service::{Actor, Feed, Origin, RequestInfo, in_calendar, now};
@@ -92,7 +93,7 @@ impl Webhooks {
     /// sees all endpoints.
     pub async fn find(&self, actor: &Actor, id: WebhookId) -> Result<Option<Model>, Error> {
         let found = visible(actor).filter(Column::Id.eq(id)).one(self.database.reader()).await?;
-        database::record_query(found.iter().len());
+        record_query(found.iter().len());
         Ok(found)
     }
 

@@ -51,7 +51,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::sender::{Response, Sender};
 use crate::database::pages::Position;
-use crate::database::{Database, Tenant, run_as};
+use crate::database::Database;
+use crate::request::{Tenant, run_as};
 use crate::error::{Error, ErrorCode};
 use crate::service::Services;
 use crate::service::job_errors::JobErrors;

@@ -76,7 +76,7 @@ pub struct Permit {
 impl FairQueue {
     /// Creates a queue with `size` permits. A single tenant can hold at most four fifths of the permits, but at least
     /// one.
-    pub(super) fn new(size: usize) -> Self {
+    pub fn new(size: usize) -> Self {
         Self::with_max_per_tenant(size, (size - size.div_ceil(5)).max(1))
     }
 
@@ -88,7 +88,7 @@ impl FairQueue {
 
     /// Takes a free permit. If the tenant must wait, returns a place in the queue instead, which receives the permit
     /// later. To stop waiting, drop the place.
-    pub(super) fn acquire(&self, claim: Claim) -> Result<Permit, oneshot::Receiver<Permit>> {
+    pub fn acquire(&self, claim: Claim) -> Result<Permit, oneshot::Receiver<Permit>> {
         let mut state = self.0.state.lock();
         if state.free > 0 && state.may_take(claim, self.0.max_per_tenant) {
             state.take(claim);
@@ -111,7 +111,7 @@ impl FairQueue {
     }
 
     /// Returns the number of waiting requests.
-    pub(super) fn waiting(&self) -> usize {
+    pub fn waiting(&self) -> usize {
         let state = self.0.state.lock();
         let senders = state.waiting.iter().flat_map(|(_, senders)| senders);
         senders.filter(|sender| !sender.is_closed()).count()

@@ -1,4 +1,4 @@
-//! The facts that the database layer knows about the current request, and the count of its work.
+//! The context of the current request, and the count of its work.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,10 +10,10 @@ use super::response_size::ResponseSize;
 
 tokio::task_local! {
     /// The request of the current task. Background jobs and commands have none, except work in [`run_as`].
-    pub(super) static REQUEST: RequestContext;
+    static REQUEST: RequestContext;
 }
 
-/// The facts about a request that the database layer needs.
+/// The facts about the request that a task works for.
 #[derive(Clone, Default)]
 pub struct RequestContext {
     /// The tenant for which connections are taken.
@@ -46,7 +46,7 @@ pub enum Work {
     /// A row that was read.
     Row,
     /// An index entry that was counted or sorted, or that was skipped to find a milestone of a scan (see
-    /// `pages/scan.rs`).
+    /// `database/pages/scan.rs`).
     Entry,
     /// A row that was checked against a filter of a scan.
     Check,
@@ -86,23 +86,30 @@ impl WorkCounter {
     }
 }
 
+impl RequestContext {
+    /// Runs `work` as work of this request.
+    pub fn scope<T>(self, work: impl Future<Output = T>) -> impl Future<Output = T> {
+        REQUEST.scope(self, work)
+    }
+}
+
 /// Runs work that belongs to no request. The work takes its connections for `tenant`.
 pub async fn run_as<T>(tenant: Tenant, work: impl Future<Output = T>) -> T {
-    REQUEST.scope(RequestContext { tenant, ..RequestContext::default() }, work).await
+    RequestContext { tenant, ..RequestContext::default() }.scope(work).await
 }
 
 /// Returns the tenant of the current request.
-pub(super) fn tenant() -> Tenant {
+pub fn tenant() -> Tenant {
     REQUEST.try_with(|request| request.tenant).unwrap_or_default()
 }
 
 /// Returns the size of the response to the current request.
-pub(super) fn response() -> Option<Arc<ResponseSize>> {
+pub fn response() -> Option<Arc<ResponseSize>> {
     REQUEST.try_with(|request| request.response.clone()).ok().flatten()
 }
 
 /// Returns true if nothing can join a batch that the current request opens now.
-pub(super) fn is_alone() -> bool {
+pub fn is_alone() -> bool {
     /// The number of clones that the server and the current request hold.
     const CLONES: usize = 2;
     let is_alone = |request: &RequestContext| request.is_sequential && Arc::strong_count(&request.running.0) <= CLONES;

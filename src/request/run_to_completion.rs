@@ -7,7 +7,7 @@ use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 use tracing::Instrument;
 
-use super::request::{REQUEST, RequestContext};
+use super::RequestContext;
 
 /// Spawns `work` in a separate task, so that it completes even if the returned handle is dropped. The work counts as
 /// work of `request`.
@@ -20,5 +20,5 @@ pub fn run_to_completion<T: Send + 'static>(
     time_limit: Duration,
     work: impl Future<Output = T> + Send + 'static,
 ) -> JoinHandle<Result<T, Elapsed>> {
-    tokio::spawn(timeout(time_limit, REQUEST.scope(request, work)).in_current_span())
+    tokio::spawn(timeout(time_limit, request.scope(work)).in_current_span())
 }

@@ -1,0 +1,13 @@
+//! The request that a task works for: its tenant, the count of its work, and the memory of its response.
+
+mod context;
+mod fair_queue;
+mod response_size;
+mod run_to_completion;
+
+pub use context::{
+    RequestContext, RunningRequests, Work, WorkCounter, is_alone, record, record_query, response, run_as, tenant,
+};
+pub use fair_queue::{Claim, FairQueue, Permit, Tenant};
+pub use response_size::{KeyMemory, ProcessMemory, ResponseSize, SizeError, UnreadResponse};
+pub use run_to_completion::run_to_completion;
