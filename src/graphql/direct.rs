@@ -13,7 +13,7 @@
 //! - the resolver of a selected field may wait ([`DirectObject::MAY_WAIT`]), for example for `history`;
 //! - rows that the object needs are not in memory. If this is true for one item of a list, async-graphql resolves the
 //!   whole list. The lists inside its items may still be written directly;
-//! - the document has repeated fields (`document_fields::has_repeated_fields`). async-graphql merges them, but it can
+//! - the document has repeated fields (`document::fields::has_repeated_fields`). async-graphql merges them, but it can
 //!   merge only values, not texts.
 //!
 //! Both ways return the same text; tests compare them. `docs/benchmarks.md` has the gain.
@@ -54,7 +54,7 @@ pub trait DirectObject: ContainerType + Sized + 'static {
     }
 }
 
-/// True if the document of the request has repeated fields (`document_fields::has_repeated_fields`).
+/// True if the document of the request has repeated fields (`document::fields::has_repeated_fields`).
 pub struct RepeatedFields(pub bool);
 
 /// A selected field. `context` belongs to the outermost object or list that is written directly. The path of `context`

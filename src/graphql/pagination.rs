@@ -9,8 +9,8 @@ use async_graphql::{InputObject, Object, ObjectType, OutputType, SimpleObject, T
 
 use super::cursor::{Cursor, Cursors};
 use super::direct::{DirectObject, NotDirect, SelectedField, Writer};
+use super::inputs::Violations;
 use super::items::Items;
-use super::violations::Violations;
 use crate::database::pages::{Count, Direction, Page, PageRequest, Position};
 use crate::error::{Error, InputField};
 

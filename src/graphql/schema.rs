@@ -1,8 +1,8 @@
 //! The schema and the execution of requests.
 //!
-//! A request is checked first ([`Schema::check`]): the text of its document (`document_text`), the limits
-//! (`document_limits`) and the variables. Then the request is executed for its caller ([`Schema::execute`]). A document
-//! that has passed validation in an earlier request is not validated again while it is in the cache.
+//! A request is checked first ([`Schema::check`]): the text of its document, the limits, the arguments and the
+//! variables (`document`). Then the request is executed for its caller ([`Schema::execute`]). A document that has
+//! passed validation in an earlier request is not validated again while it is in the cache.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,11 +17,10 @@ use async_graphql::{
 };
 
 use super::direct::RepeatedFields;
-use super::document_cache::{Document, DocumentCache};
+use super::document::{Document, DocumentCache, Operation, describe_operation};
 use super::errors::ErrorExtensions;
 use super::fetch::Loader;
 use super::load_rounds::LoadRounds;
-use super::operation::{self, Operation};
 use super::resolvers::{audit, changes, customers, erasures, history, node, operators, verification, viewer, webhooks};
 use super::time;
 use crate::request::ResponseSize;
@@ -98,7 +97,7 @@ impl Schema {
         let name = request.operation_name.as_deref();
         let checked = self.documents.get_or_parse(&request.query, name, &mut request.variables);
         let checked = checked
-            .and_then(|document| Ok((operation::describe(&document.parsed, name, &request.variables)?, document)));
+            .and_then(|document| Ok((describe_operation(&document.parsed, name, &request.variables)?, document)));
         let (operation, document) = checked.map_err(|error| Box::new(Response::from_errors(vec![error])))?;
         Ok(CheckedRequest { operation, document, request })
     }
@@ -187,8 +186,8 @@ pub async fn introspection() -> String {
 }
 
 fn builder() -> SchemaBuilder<Query, Mutation, EmptySubscription> {
-    // Suggestions would compare each unknown name of introspection with all fields of the type. `variables` has the
-    // suggestions for all other names.
+    // Suggestions would compare each unknown name of introspection with all fields of the type. `document::variables`
+    // has the suggestions for all other names.
     async_graphql::Schema::build(Query::default(), Mutation::default(), EmptySubscription)
         .disable_suggestions()
         .register_output_type::<ErrorExtensions>()

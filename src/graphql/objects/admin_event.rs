@@ -13,9 +13,9 @@ use crate::graphql::context::{actor, platform, services};
 use crate::graphql::cursor::{Cursor, Cursors, ListId};
 use crate::graphql::direct::DirectObject;
 use crate::graphql::fetch;
+use crate::graphql::inputs::Violations;
 use crate::graphql::pagination::{Connection, Edge, PageArguments};
 use crate::graphql::time::Time;
-use crate::graphql::violations::Violations;
 use crate::service::audit::AdminEventFilter;
 
 /// Type of an entry in the administrative audit log. Values may be added, so keep a default case.

@@ -6,10 +6,10 @@ use async_graphql::{Context, ID, Object, SimpleObject};
 
 use crate::error::{Error, ErrorCode, Violation};
 use crate::graphql::context::{actor, request_info, services, writer};
-use crate::graphql::customer_input::{
-    CreateCustomerInput, CustomerRefInput, DisconnectCustomerInput, UpdateCustomerInput,
+use crate::graphql::inputs::{
+    CreateCustomerInput, CustomerFilterInput, CustomerOrderInput, CustomerRefInput, DisconnectCustomerInput,
+    UpdateCustomerInput,
 };
-use crate::graphql::customer_list_input::{CustomerFilterInput, CustomerOrderInput};
 use crate::graphql::items::Single;
 use crate::graphql::objects::{Customer, CustomerConnection};
 use crate::graphql::pagination::{PageArguments, list_complexity};

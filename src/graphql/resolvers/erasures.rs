@@ -5,7 +5,7 @@ use entity::value::ErasureId;
 
 use crate::error::Error;
 use crate::graphql::context::{platform, request_info};
-use crate::graphql::customer_input::EraseCustomerInput;
+use crate::graphql::inputs::EraseCustomerInput;
 use crate::graphql::objects::{Erasure, ErasureConnection};
 use crate::graphql::pagination::{PageArguments, list_complexity};
 

@@ -9,10 +9,10 @@ use secrecy::ExposeSecret;
 
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::graphql::context::{actor, platform, request_info};
+use crate::graphql::inputs::Violations;
 use crate::graphql::objects::{ApiKey, ApiKeyAccess, Operator, OperatorConnection, OperatorStatus};
 use crate::graphql::pagination::{PageArguments, list_complexity};
 use crate::graphql::time::Time;
-use crate::graphql::violations::Violations;
 use crate::service::api_keys::KeyRequest;
 use crate::service::operators::OperatorChanges;
 

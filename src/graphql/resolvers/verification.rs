@@ -6,7 +6,7 @@ use async_graphql::{Context, Object, SimpleObject};
 
 use crate::error::Error;
 use crate::graphql::context::{platform, request_info};
-use crate::graphql::customer_input::RecordVerificationInput;
+use crate::graphql::inputs::RecordVerificationInput;
 use crate::graphql::items::Single;
 use crate::graphql::objects::Customer;
 

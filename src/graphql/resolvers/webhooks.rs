@@ -10,10 +10,10 @@ use secrecy::ExposeSecret;
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::graphql::context::{request_info, writer};
 use crate::graphql::cursor::{Cursors, ListId};
+use crate::graphql::inputs::Violations;
 use crate::graphql::objects::{ChangeType, Webhook, WebhookConnection};
 use crate::graphql::pagination::{PageArguments, list_complexity};
 use crate::graphql::time::Time;
-use crate::graphql::violations::Violations;
 use crate::service::Actor;
 use crate::service::webhooks::endpoints::{EndpointChanges, EndpointRequest, EndpointWithSecret, StartOfDeliveries};
 

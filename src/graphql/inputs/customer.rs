@@ -8,10 +8,10 @@ use entity::value::{Address, AddressParts, CustomerId, EmailAddress, ErasureRefe
 use sea_orm::ActiveValue::{self, NotSet, Set};
 use sea_orm::Iterable;
 
-use super::event_enums::{DisconnectReason, VerifiableField};
-use super::time::Time;
 use super::violations::Violations;
 use crate::error::{Error, ErrorCode, InputField, Violation};
+use crate::graphql::event_enums::{DisconnectReason, VerifiableField};
+use crate::graphql::time::Time;
 use crate::service::Actor;
 use crate::service::customers::{
     ConnectBy, CustomerChanges, CustomerDraft, CustomerRef, DisconnectRequest, EraseRequest, MatchKey,

@@ -4,8 +4,8 @@ use async_graphql::{ID, MaybeUndefined};
 use chrono::{DateTime, Utc};
 use entity::value::{EmailAddress, ExternalCustomerId, IdempotencyKey, OperatorId, PersonName, PhoneNumber, Reason};
 
-use super::time::Time;
 use crate::error::{Error, ErrorCode, InputField, Violation};
+use crate::graphql::time::Time;
 use crate::service::{Actor, in_calendar};
 
 const NO_EXTERNAL_IDS: &str =

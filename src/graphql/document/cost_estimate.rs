@@ -4,8 +4,8 @@ use async_graphql::parser::types::{Field, OperationDefinition, OperationType};
 use async_graphql::{Name, Variables};
 use async_graphql_value::{ConstValue, Value};
 
-use super::document_fields::for_each_field;
-use super::pagination::{MAX_PAGE_SIZE, page_size};
+use super::fields::for_each_field;
+use crate::graphql::pagination::{MAX_PAGE_SIZE, page_size};
 use crate::service::cost::{MUTATION_COST, VALIDATION_COST, weights};
 
 /// The cost of an operation, estimated from its document and its variables.
@@ -22,7 +22,7 @@ pub struct CostEstimate {
 /// Estimates the cost of an operation of a normalised document. `root_fields` is the number of fields at its root. The
 /// estimate counts each list of the document once, even if the list is inside another list. If the operation does more
 /// work than estimated, the request pays the difference after the execution.
-pub fn estimate(operation: &OperationDefinition, root_fields: usize, variables: &Variables) -> CostEstimate {
+pub fn estimate_cost(operation: &OperationDefinition, root_fields: usize, variables: &Variables) -> CostEstimate {
     let (mut fields, mut validations, mut work_of_fields) = (0, 0_u32, 0);
     for_each_field(&operation.selection_set.node, &mut |field| {
         fields += 1;
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     fn schema() -> ServiceDocument {
-        async_graphql::parser::parse_schema(include_str!("../../schema.graphql")).expect("a schema")
+        async_graphql::parser::parse_schema(include_str!("../../../schema.graphql")).expect("a schema")
     }
 
     fn types(schema: &ServiceDocument) -> impl Iterator<Item = (&str, &TypeKind)> {
@@ -126,7 +126,7 @@ mod tests {
     fn estimated(query: &str) -> u32 {
         let document = parse_query(query).expect("a document");
         let (_, operation) = document.operations.iter().next().expect("an operation");
-        estimate(&operation.node, 1, &Variables::default()).estimated
+        estimate_cost(&operation.node, 1, &Variables::default()).estimated
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use async_graphql::parser::types::{OperationDefinition, OperationType, Selection};
 use async_graphql::{Name, Positioned, ServerError, ServerResult, Variables};
 
-use super::cost::{self, CostEstimate};
-use super::document_fields::collect_fields;
+use super::cost_estimate::{CostEstimate, estimate_cost};
+use super::fields::collect_fields;
 use super::rewrite::Normalised;
 
 /// Names of operations are logged, and quoted in messages, up to this length.
@@ -23,7 +23,7 @@ pub struct Operation {
 }
 
 /// Returns the operation with this name, or the only operation if no name is given. Returns `None` if there is no such
-/// operation; [`describe`] then rejects the request.
+/// operation; [`describe_operation`] then rejects the request.
 pub fn selected_operation<'d>(
     document: &'d Normalised,
     name: Option<&str>,
@@ -34,7 +34,7 @@ pub fn selected_operation<'d>(
 }
 
 /// Describes the [`selected_operation`] of a document. Fails if there is none.
-pub fn describe(document: &Normalised, name: Option<&str>, variables: &Variables) -> ServerResult<Operation> {
+pub fn describe_operation(document: &Normalised, name: Option<&str>, variables: &Variables) -> ServerResult<Operation> {
     let (name, operation) = selected_operation(document, name).ok_or_else(|| {
         let message = name.map_or_else(
             || "The document has several operations. Set `operationName` to the name of one of them.".to_owned(),
@@ -52,7 +52,7 @@ pub fn describe(document: &Normalised, name: Option<&str>, variables: &Variables
     let is_sequential = is_mutation || has_one_field;
     let mut fields = Vec::new();
     collect_fields(&operation.node.selection_set.node, &mut fields);
-    let cost = cost::estimate(&operation.node, fields.len(), variables);
+    let cost = estimate_cost(&operation.node, fields.len(), variables);
     let introspects = fields.iter().any(|field| ["__schema", "__type"].contains(&field.name.node.as_str()));
     Ok(Operation { is_mutation, name, cost, is_sequential, introspects })
 }

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use async_graphql::parser::types::{Field, Selection, SelectionSet};
 use async_graphql_value::Value;
 
-use super::pagination::PAGE_SIZE_ARGUMENTS;
 use super::rewrite::Normalised;
+use crate::graphql::pagination::PAGE_SIZE_ARGUMENTS;
 
 /// Returns true if a selection set of the document, together with its inline fragments, has several fields with the
 /// same response key. A repeated field that has no arguments and no selections does not count, because its repetition
@@ -72,7 +72,7 @@ mod tests {
     use async_graphql::registry::Registry;
 
     use super::*;
-    use crate::graphql::rewrite::normalise;
+    use crate::graphql::document::rewrite::normalise;
 
     #[test]
     fn a_page_size_may_be_a_variable() {

@@ -5,9 +5,9 @@ use async_graphql::{Enum, InputObject};
 use chrono::{SubsecRound, TimeDelta};
 use entity::value::{OperatorId, SearchQuery};
 
-use super::time::Time;
 use super::violations::Violations;
 use crate::error::{Error, ErrorCode, InputField, Violation};
+use crate::graphql::time::Time;
 use crate::service::customers::{
     CustomerField, CustomerFilter, CustomerList, CustomerOrder, CustomerOrderField, TimeRange,
 };

@@ -1,9 +1,8 @@
 //! Cache of parsed documents.
 //!
 //! Clients send few different documents, with many different values of the variables. A cached document is not parsed
-//! or checked by `document_limits` again. After a document was valid, its complexity is checked again only if the size
-//! of a page is a variable. The cache saves a quarter to a third of the processor time of a read
-//! (`docs/benchmarks.md`).
+//! or checked by `limits` again. After a document was valid, its complexity is checked again only if the size of a page
+//! is a variable. The cache saves a quarter to a third of the processor time of a read (`docs/benchmarks.md`).
 //!
 //! A document with several operations is cached once per requested operation, without the other operations. Otherwise
 //! async-graphql would check their arguments against variables that belong to the requested operation.
@@ -28,7 +27,7 @@ use async_graphql::{Name, ServerError, ServerResult, Variables};
 use moka::sync::Cache;
 
 use super::rewrite::Normalised;
-use super::{arguments, document_fields, document_limits, document_size, rewrite, variables};
+use super::{arguments, fields, limits, rewrite, size, variables};
 
 /// Total weight of the cached documents, in bytes of text. A parsed document takes about fifty times the memory of its
 /// text, or about 200 bytes for each selection.
@@ -80,7 +79,7 @@ impl DocumentCache {
         variables: &mut Variables,
     ) -> ServerResult<Arc<Document>> {
         let mut document = self.get_or_insert(text, None, Vec::new(), || {
-            let parsed = rewrite::normalise(document_limits::parse(text)?, &self.types)?;
+            let parsed = rewrite::normalise(limits::parse(text)?, &self.types)?;
             arguments::check_arguments(&parsed, &self.types)?;
             Ok(parsed)
         })?;
@@ -106,9 +105,9 @@ impl DocumentCache {
     ) -> ServerResult<Arc<Document>> {
         let parse = || {
             let parsed = parse()?;
-            let has_repeated_fields = document_fields::has_repeated_fields(&parsed);
-            let has_variable_page_size = document_fields::has_variable_page_size(&parsed);
-            let items = document_size::stored_items(&parsed);
+            let has_repeated_fields = fields::has_repeated_fields(&parsed);
+            let has_variable_page_size = fields::has_variable_page_size(&parsed);
+            let items = size::stored_items(&parsed);
             let is_valid = AtomicBool::new(false);
             let required = arguments::required_variables(&parsed, &self.types);
             let document = Document { parsed, has_repeated_fields, has_variable_page_size, required, items, is_valid };

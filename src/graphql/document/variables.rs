@@ -20,7 +20,7 @@ use async_graphql_value::ConstValue;
 
 use super::operation::selected_operation;
 use super::rewrite::Normalised;
-use super::time;
+use crate::graphql::time;
 
 /// Names of unknown input fields are quoted in messages up to this length.
 const MAX_QUOTED_NAME: usize = 64;

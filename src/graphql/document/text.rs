@@ -9,14 +9,12 @@ use async_graphql::parser::types::ExecutableDocument;
 use async_graphql::parser::{self, parse_query};
 use async_graphql::{Pos, ServerError, ServerResult};
 
-mod limits {
-    pub const KIBIBYTES: usize = 16;
-    pub const TOKENS: usize = 1500;
-    /// Limits the size of the response, because the response repeats an alias for each item of a list.
-    pub const NAME_LENGTH: usize = 100;
-    /// The parser overflows its stack at about 2,000.
-    pub const NESTING: usize = 40;
-}
+const MAX_KIBIBYTES: usize = 16;
+const MAX_TOKENS: usize = 1500;
+/// Limits the size of the response, because the response repeats an alias for each item of a list.
+const MAX_NAME_LENGTH: usize = 100;
+/// The parser overflows its stack at about 2,000.
+const MAX_NESTING: usize = 40;
 
 pub fn reject<T>(message: impl Into<String>) -> ServerResult<T> {
     Err(ServerError::new(message, None))
@@ -46,7 +44,7 @@ fn syntax_error(error: parser::Error) -> ServerError {
 /// value. Follows GraphQL's lexical rules: brackets in strings and comments do not count. Returns the text for the
 /// parser. The escapes that the parser does not know are decoded ([`decode_escapes`]).
 fn check_size(text: &str) -> ServerResult<Cow<'_, str>> {
-    check_limit(text.len().div_ceil(1024), limits::KIBIBYTES, ("The document is longer than", "KiB"))?;
+    check_limit(text.len().div_ceil(1024), MAX_KIBIBYTES, ("The document is longer than", "KiB"))?;
     let (mut tokens, mut brackets) = (0, Vec::new());
     let (mut decoded, mut copied) = (String::new(), 0);
     let mut rest = text;
@@ -70,7 +68,7 @@ fn check_size(text: &str) -> ServerResult<Cow<'_, str>> {
             '.' if rest.starts_with("...") => length = "...".len(),
             _ if is_name_char(char) => {
                 length = rest.find(|char| !is_name_char(char)).unwrap_or(rest.len());
-                check_limit(length, limits::NAME_LENGTH, ("The document has a name longer than", "characters"))?;
+                check_limit(length, MAX_NAME_LENGTH, ("The document has a name longer than", "characters"))?;
                 if let Some(Bracket::Object(fields)) = brackets.last_mut() {
                     let (name, after) = rest.split_at(length);
                     let is_field = skip_ignored(after).starts_with(':');
@@ -83,8 +81,8 @@ fn check_size(text: &str) -> ServerResult<Cow<'_, str>> {
             _ => {}
         }
         tokens += usize::from(!char.is_whitespace() && !matches!(char, ',' | '#' | '\u{feff}'));
-        check_limit(tokens, limits::TOKENS, ("The document has more than", "tokens"))?;
-        check_limit(brackets.len(), limits::NESTING, ("The document nests more than", "levels of brackets"))?;
+        check_limit(tokens, MAX_TOKENS, ("The document has more than", "tokens"))?;
+        check_limit(brackets.len(), MAX_NESTING, ("The document nests more than", "levels of brackets"))?;
         rest = &rest[length..];
     }
     Ok(if copied == 0 { Cow::Borrowed(text) } else { Cow::Owned(decoded + &text[copied..]) })
@@ -227,12 +225,12 @@ mod tests {
         // A document of a given size, and the message if that size is above the limit.
         type Case = (usize, fn(usize) -> String, &'static str);
         let cases: [Case; 5] = [
-            (limits::KIBIBYTES, |size| format!("{{ a }}{}", " ".repeat(size * 1024 - 5)), "is longer than 16 KiB"),
-            (limits::TOKENS, |size| format!("{{ a(b: [{}]) }}", "1 ".repeat(size - 9)), "has more than 1500 tokens"),
-            (limits::TOKENS, |size| format!("{{ ...a b(c: [{}]) }}", "1 ".repeat(size - 11)), "has more than 1500"),
-            (limits::NAME_LENGTH, |size| format!("{{ {} }}", "a".repeat(size)), "a name longer than 100 characters"),
+            (MAX_KIBIBYTES, |size| format!("{{ a }}{}", " ".repeat(size * 1024 - 5)), "is longer than 16 KiB"),
+            (MAX_TOKENS, |size| format!("{{ a(b: [{}]) }}", "1 ".repeat(size - 9)), "has more than 1500 tokens"),
+            (MAX_TOKENS, |size| format!("{{ ...a b(c: [{}]) }}", "1 ".repeat(size - 11)), "has more than 1500"),
+            (MAX_NAME_LENGTH, |size| format!("{{ {} }}", "a".repeat(size)), "a name longer than 100 characters"),
             (
-                limits::NESTING,
+                MAX_NESTING,
                 |size| format!("{{ a(b: {}{}) }}", "[".repeat(size - 2), "]".repeat(size - 2)),
                 "nests more than 40 levels of brackets",
             ),

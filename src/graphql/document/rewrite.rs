@@ -106,7 +106,7 @@ pub fn root_type(operation: OperationType) -> &'static str {
 }
 
 /// Brings the operations of a document into a form with the same meaning, and removes the fragments. The document must
-/// have passed `document_limits::parse`, so its fragments are all used and do not contain themselves.
+/// have passed `limits::parse`, so its fragments are all used and do not contain themselves.
 ///
 /// - Fragment spreads become inline fragments. async-graphql's complexity rule ignores the type of a fragment spread,
 ///   so below an interface it does not multiply by the sizes of the pages.

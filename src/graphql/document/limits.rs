@@ -1,5 +1,9 @@
 //! Limits on parsed documents.
 //!
+//! The operations of dashboards and other clients stay well below the limits. The standard introspection query is
+//! larger than these operations, but stays below the limits too: it has 1.6 KiB and 229 fields. It has 15 levels of
+//! fields, the most that `schema` allows.
+//!
 //! Selections are counted before validation, because async-graphql's validation visits a fragment once per spread: if
 //! each of 31 fragments spreads the next fragment twice, the validation makes 2^31 visits. Here each fragment is
 //! counted once.
@@ -10,64 +14,59 @@ use std::num::Saturating;
 use async_graphql::parser::types::{ExecutableDocument, Field, OperationType, Selection, SelectionSet};
 use async_graphql::{Name, Positioned, ServerResult};
 
-use super::document_size::{values_in_arguments, values_of_directives};
-use super::document_text::{self, check_limit, reject};
 use super::rewrite::Fragments;
+use super::size::{values_in_arguments, values_of_directives};
+use super::text::{self, check_limit, reject};
 
-/// The operations of dashboards and other clients stay well below these limits. The standard introspection query is
-/// larger than these operations, but stays below these limits too: it has 1.6 KiB and 229 fields. It has 15 levels of
-/// fields, the most that `schema` allows.
-mod limits {
-    pub const OPERATIONS: usize = 10;
-    pub const FRAGMENTS: usize = 50;
-    /// Fields, fragment spreads and inline fragments of an operation, with all spreads expanded.
-    pub const SELECTIONS: usize = 500;
-    /// Nested selection sets of an operation, with all spreads expanded. async-graphql has the same limit, but checks
-    /// it later. A deeper document could exhaust the stack, because many functions visit a document recursively.
-    pub const LEVELS: usize = 32;
-    pub const ALIASES: usize = 30;
-    pub const DIRECTIVES: usize = 20;
-    /// Values in the arguments of an operation and of its directives, with all fragments expanded. A fragment that is
-    /// spread often copies its arguments.
-    pub const VALUES: usize = 2000;
-    /// Nesting of the introspection fields in `FIELDS_TO_TYPES`. The standard introspection query has a depth of 1.
-    pub const INTROSPECTION_DEPTH: usize = 3;
-    /// Aliases of `__typename` in a selection set. This field has no complexity, so its number in a response has no
-    /// other limit.
-    pub const TYPE_NAME_ALIASES: usize = 3;
-    pub const QUERY_ROOT_FIELDS: usize = 10;
-    pub const MUTATION_ROOT_FIELDS: usize = 5;
-}
+const MAX_OPERATIONS: usize = 10;
+const MAX_FRAGMENTS: usize = 50;
+/// Fields, fragment spreads and inline fragments of an operation, with all spreads expanded.
+const MAX_SELECTIONS: usize = 500;
+/// Nested selection sets of an operation, with all spreads expanded. async-graphql has the same limit, but checks it
+/// later. A deeper document could exhaust the stack, because many functions visit a document recursively.
+const MAX_LEVELS: usize = 32;
+const MAX_ALIASES: usize = 30;
+const MAX_DIRECTIVES: usize = 20;
+/// Values in the arguments of an operation and of its directives, with all fragments expanded. A fragment that is
+/// spread often copies its arguments.
+const MAX_VALUES: usize = 2000;
+/// Nesting of the introspection fields in `FIELDS_TO_TYPES`. The standard introspection query has a depth of 1.
+const MAX_INTROSPECTION_DEPTH: usize = 3;
+/// Aliases of `__typename` in a selection set. This field has no complexity, so its number in a response has no other
+/// limit.
+const MAX_TYPE_NAME_ALIASES: usize = 3;
+const MAX_QUERY_ROOT_FIELDS: usize = 10;
+const MAX_MUTATION_ROOT_FIELDS: usize = 5;
 
-/// Parses a document and checks it against the limits, also those of [`document_text`].
+/// Parses a document and checks it against the limits, also those of [`text`].
 pub fn parse(text: &str) -> ServerResult<ExecutableDocument> {
-    let document = document_text::parse(text)?;
+    let document = text::parse(text)?;
     check_operations(&document)?;
     Ok(document)
 }
 
 /// Checks the number of operations and fragments, and the selections of each operation.
 fn check_operations(document: &ExecutableDocument) -> ServerResult<()> {
-    check_limit(document.operations.iter().count(), limits::OPERATIONS, ("The document has more than", "operations"))?;
-    check_limit(document.fragments.len(), limits::FRAGMENTS, ("The document has more than", "fragments"))?;
+    check_limit(document.operations.iter().count(), MAX_OPERATIONS, ("The document has more than", "operations"))?;
+    check_limit(document.fragments.len(), MAX_FRAGMENTS, ("The document has more than", "fragments"))?;
     let mut counter = SizeCounter { fragments: &document.fragments, counted: HashMap::new() };
     for (_, Positioned { node: operation, .. }) in document.operations.iter() {
         let mut size = counter.selection_set(&operation.selection_set.node)?;
         size.directives += operation.directives.len();
-        check_limit(size.selections.0, limits::SELECTIONS, ("The operation has more than", "fields and fragments"))?;
+        check_limit(size.selections.0, MAX_SELECTIONS, ("The operation has more than", "fields and fragments"))?;
         let levels = ("The operation nests more than", "levels of fields and fragments");
-        check_limit(size.levels, limits::LEVELS, levels)?;
-        check_limit(size.aliases.0, limits::ALIASES, ("The operation has more than", "aliases"))?;
+        check_limit(size.levels, MAX_LEVELS, levels)?;
+        check_limit(size.aliases.0, MAX_ALIASES, ("The operation has more than", "aliases"))?;
         let type_names = ("A selection set has more than", "aliases of `__typename`");
-        check_limit(size.max_type_name_aliases.0, limits::TYPE_NAME_ALIASES, type_names)?;
-        check_limit(size.directives.0, limits::DIRECTIVES, ("The operation has more than", "directives"))?;
-        check_limit(size.values.0, limits::VALUES, ("The operation has more than", "values in arguments"))?;
+        check_limit(size.max_type_name_aliases.0, MAX_TYPE_NAME_ALIASES, type_names)?;
+        check_limit(size.directives.0, MAX_DIRECTIVES, ("The operation has more than", "directives"))?;
+        check_limit(size.values.0, MAX_VALUES, ("The operation has more than", "values in arguments"))?;
         let nesting = ("The introspection nests more than", "levels of types");
-        check_limit(size.introspection_depth, limits::INTROSPECTION_DEPTH, nesting)?;
+        check_limit(size.introspection_depth, MAX_INTROSPECTION_DEPTH, nesting)?;
         let mut fields = Vec::new();
         collect_root_fields(&operation.selection_set.node, &document.fragments, &mut fields);
         let is_mutation = operation.ty == OperationType::Mutation;
-        let max_fields = if is_mutation { limits::MUTATION_ROOT_FIELDS } else { limits::QUERY_ROOT_FIELDS };
+        let max_fields = if is_mutation { MAX_MUTATION_ROOT_FIELDS } else { MAX_QUERY_ROOT_FIELDS };
         check_limit(fields.len(), max_fields, ("The operation has more than", "root fields"))?;
         // If two root fields of a mutation have the same response key, async-graphql would execute both, but the
         // response can contain only one result per key.
@@ -194,12 +193,12 @@ mod tests {
         type Case = (usize, fn(usize) -> String, &'static str);
         let cases: [Case; 10] = [
             (
-                limits::OPERATIONS,
+                MAX_OPERATIONS,
                 |size| repeat(size, |number| format!("query Q{number} {{ a }} ")),
                 "has more than 10 operations",
             ),
             (
-                limits::FRAGMENTS,
+                MAX_FRAGMENTS,
                 |size| {
                     let spreads = repeat(size, |number| format!("...F{number} "));
                     let fragments = repeat(size, |number| format!("fragment F{number} on T {{ a }} "));
@@ -208,43 +207,39 @@ mod tests {
                 "has more than 50 fragments",
             ),
             (
-                limits::SELECTIONS,
+                MAX_SELECTIONS,
                 |size| format!("{{ a {{ {} }} }}", fields(size - 1)),
                 "more than 500 fields and fragments",
             ),
             (
-                limits::LEVELS,
+                MAX_LEVELS,
                 |size| {
                     format!("{{ {} ...F {} }} fragment F on T {{ a }}", "a { ".repeat(size - 2), "}".repeat(size - 2))
                 },
                 "nests more than 32 levels of fields and fragments",
             ),
             (
-                limits::ALIASES,
+                MAX_ALIASES,
                 |size| format!("{{ a {{ {} }} }}", repeat(size, |number| format!("b{number}: c "))),
                 "has more than 30 aliases",
             ),
+            (MAX_DIRECTIVES, |size| format!("query @x {{ a {} }}", "@x ".repeat(size - 1)), "more than 20 directives"),
             (
-                limits::DIRECTIVES,
-                |size| format!("query @x {{ a {} }}", "@x ".repeat(size - 1)),
-                "more than 20 directives",
-            ),
-            (
-                limits::INTROSPECTION_DEPTH,
+                MAX_INTROSPECTION_DEPTH,
                 |size| format!("{{ __schema {}a{} }}", "{ fields ".repeat(size) + "{ ", " }".repeat(size + 1)),
                 "nests more than 3 levels of types",
             ),
             (
-                limits::VALUES,
+                MAX_VALUES,
                 |size| {
                     let (spreads, rest) = ("...F ".repeat(9), "1 ".repeat(size - 1999));
                     format!("{{ a {{ {spreads} b(c: [{rest}]) }} }} fragment F on T {{ x(y: [{}]) }}", "1 ".repeat(221))
                 },
                 "more than 2000 values in arguments",
             ),
-            (limits::QUERY_ROOT_FIELDS, |size| format!("{{ {} }}", fields(size)), "has more than 10 root fields"),
+            (MAX_QUERY_ROOT_FIELDS, |size| format!("{{ {} }}", fields(size)), "has more than 10 root fields"),
             (
-                limits::MUTATION_ROOT_FIELDS,
+                MAX_MUTATION_ROOT_FIELDS,
                 |size| format!("mutation {{ {} }}", fields(size)),
                 "has more than 5 root fields",
             ),
@@ -259,7 +254,7 @@ mod tests {
 
     #[test]
     fn ordinary_documents_are_within_the_limits() {
-        assert!(parse(include_str!("introspection.graphql")).is_ok());
+        assert!(parse(include_str!("../introspection.graphql")).is_ok());
         assert!(
             parse("query ($a: Int = 1) @x { a: b(c: [1, {d: $a}]) { ...f } } fragment f on T { __typename }").is_ok()
         );
