@@ -24,5 +24,5 @@ mod webhook_body;
 pub use direct::{count_values, write_value};
 pub use document::Operation;
 pub use errors::{ErrorExtensions, Rendered, render};
-pub use schema::{Schema, introspection, sdl};
+pub use schema::{CheckedRequest, Schema, introspection, sdl};
 pub use webhook_body::WebhookRender;

@@ -27,9 +27,10 @@ mod parameters;
 mod request_log;
 mod response;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use async_graphql::{Variables, value};
+use async_graphql::value;
 use axum::body::Body;
 use axum::extract;
 use axum::http::request::Parts;
@@ -41,10 +42,10 @@ use tracing::Instrument;
 
 use super::State;
 use crate::error::{ErrorCode, Violation};
-use crate::graphql::{self, Rendered};
-use crate::request::{RequestContext, ResponseSize, run_to_completion};
-use crate::service::limits::Cost;
-use crate::service::{RequestInfo, cost};
+use crate::graphql::{self, CheckedRequest, Operation, Rendered};
+use crate::request::{RequestContext, ResponseSize, WorkCounter, run_to_completion};
+use crate::service::limits::{Cost, CostCharge};
+use crate::service::{Actor, RequestInfo, cost};
 pub use in_flight::InFlight;
 use in_flight::Slot;
 use media_type::MediaType;
@@ -63,6 +64,43 @@ pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// the cost in its extensions.
 const COST_HEADER: HeaderName = HeaderName::from_static("vivamo-cost");
 
+/// A request that has passed steps 1 to 4, so its body may be read.
+struct AdmittedRequest {
+    actor: Actor,
+    charge: CostCharge,
+    slot: Slot,
+    media_type: MediaType,
+    /// True if the response has the cost in its extensions.
+    shows_cost: bool,
+}
+
+/// The result of a request.
+struct Outcome {
+    /// The codes of the errors in the response.
+    codes: Vec<ErrorCode>,
+    response: Response,
+    /// 0 if the request was not executed.
+    cost: Cost,
+}
+
+impl Outcome {
+    fn from_error(error: HttpError, request_id: RequestId) -> Self {
+        Self { codes: vec![error.violation.code], response: error.into_response(request_id), cost: Cost::default() }
+    }
+
+    /// Renders the errors of a GraphQL response, and chooses the status (step 9).
+    fn from_graphql(
+        response: async_graphql::Response,
+        cost: Cost,
+        request_id: RequestId,
+        media_type: MediaType,
+        size: &ResponseSize,
+    ) -> Self {
+        let Rendered { response, codes } = graphql::render(response, request_id);
+        Self { codes, response: response::from_graphql(response, media_type, size), cost }
+    }
+}
+
 pub async fn handle(extract::State(state): extract::State<State>, request: Request<Body>) -> Response {
     let request_id = RequestId::new();
     let mut log = RequestLog::start(request_id);
@@ -70,32 +108,65 @@ pub async fn handle(extract::State(state): extract::State<State>, request: Reque
     let media_type = accepted.unwrap_or(MediaType::Json);
     let span = tracing::error_span!("request", %request_id);
     let (parts, mut body) = request.into_parts();
-    let (codes, mut response) = match process(&state, &parts, &mut body, accepted, &mut log).instrument(span).await {
-        Ok(response) => response,
+    let outcome = match process(&state, &parts, &mut body, accepted, &mut log).instrument(span).await {
+        Ok(outcome) => outcome,
         Err(error) => {
             parameters::discard(body, state.timeouts.rejected_body).await;
-            (vec![error.violation.code], error.into_response(request_id))
+            Outcome::from_error(error, request_id)
         }
     };
+    let Outcome { codes, mut response, cost } = outcome;
     response.headers_mut().insert(header::CONTENT_TYPE, media_type.content_type());
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if let Ok(id) = HeaderValue::from_str(&request_id.to_string()) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
+    log.cost = cost;
     log.write(response.status(), &codes);
     response
 }
 
+/// Reads and checks a request (steps 1 to 7), then executes it. The caller discards a `body` that was not read.
 async fn process(
     state: &State,
     parts: &Parts,
     body: &mut Body,
     accepted: Option<MediaType>,
     log: &mut RequestLog,
-) -> Result<(Vec<ErrorCode>, Response), HttpError> {
+) -> Result<Outcome, HttpError> {
+    let mut admitted = admit(state, parts, accepted, log).await?;
+    let is_get = parts.method == Method::GET;
+    let parameters = if is_get {
+        Parameters::from_url(&parts.uri)
+    } else {
+        Parameters::from_body(&parts.headers, body, state.timeouts.request).await
+    }?;
+    let info = RequestInfo { id: log.request_id, staff: actor_header::read(&parts.headers)?, os_user: None };
+    let checked = match state.schema.check(parameters.into()) {
+        Ok(checked) => checked,
+        Err(response) => {
+            let AdmittedRequest { media_type, slot, .. } = &admitted;
+            return Ok(Outcome::from_graphql(*response, Cost::default(), info.id, *media_type, &slot.response_size));
+        }
+    };
+    if is_get && checked.operation.is_mutation {
+        return Err(method_not_allowed("POST", "Send mutations with POST."));
+    }
+    log.operation = Some(checked.operation.clone());
+    admitted.charge.raise_to(checked.operation.cost.estimated)?;
+    execute(state, admitted, checked, info, log.work.clone()).await
+}
+
+/// Authenticates a request, checks its headers, and waits for a slot of its key (steps 1 to 4).
+async fn admit(
+    state: &State,
+    parts: &Parts,
+    accepted: Option<MediaType>,
+    log: &mut RequestLog,
+) -> Result<AdmittedRequest, HttpError> {
     let actor = authentication::authenticate(state, parts, log).await?;
     log.caller = Some(actor);
-    let mut charge = state.services.limits.charge(&actor)?;
+    let charge = state.services.limits.charge(&actor)?;
     if ![Method::GET, Method::POST].contains(&parts.method) {
         return Err(method_not_allowed("GET, POST", "Send the request with POST."));
     }
@@ -103,56 +174,41 @@ async fn process(
         let message = "The response is application/graphql-response+json or application/json. Accept one of them.";
         return Err((StatusCode::NOT_ACCEPTABLE, message).into());
     };
+    let shows_cost = parts.headers.get(COST_HEADER).is_some_and(|value| value == "1");
     let slot = state.in_flight.enter(&actor, state.timeouts.slot).await?;
-    let (request_id, size) = (log.request_id, slot.response_size.clone());
-    let finish = move |response, size: &ResponseSize| {
-        let Rendered { response, codes } = graphql::render(response, request_id);
-        (codes, response::from_graphql(response, media_type, size))
-    };
-    let is_get = parts.method == Method::GET;
-    let parameters = if is_get {
-        Parameters::from_url(&parts.uri)
-    } else {
-        Parameters::from_body(&parts.headers, body, state.timeouts.request).await
-    }?;
+    Ok(AdmittedRequest { actor, charge, slot, media_type, shows_cost })
+}
 
-    let staff = actor_header::read(&parts.headers)?;
-    let variables = Variables::from_json(parameters.variables.into());
-    let mut request = async_graphql::Request::new(parameters.query).variables(variables);
-    request.operation_name = parameters.operation_name;
-    let checked = match state.schema.check(request) {
-        Ok(checked) => checked,
-        Err(response) => return Ok(finish(*response, &size)),
-    };
-    if is_get && checked.operation.is_mutation {
-        return Err(method_not_allowed("POST", "Send mutations with POST."));
-    }
-    let estimate = checked.operation.cost;
-    log.operation = Some(checked.operation.clone());
-    charge.raise_to(estimate.estimated)?;
-    if checked.operation.introspects {
+/// Executes the document of a request, and makes the response (steps 8 and 9).
+async fn execute(
+    state: &State,
+    admitted: AdmittedRequest,
+    checked: CheckedRequest,
+    info: RequestInfo,
+    work: Arc<WorkCounter>,
+) -> Result<Outcome, HttpError> {
+    let AdmittedRequest { actor, charge, slot, media_type, shows_cost } = admitted;
+    let Operation { is_mutation, is_sequential, introspects, cost: estimate, .. } = checked.operation;
+    if introspects {
         // The size of other responses is counted list by list, and they wait when they become large. The lists of the
         // introspection are not counted.
-        size.wait_for_memory().await.map_err(Violation::from)?;
+        slot.response_size.wait_for_memory().await.map_err(Violation::from)?;
     }
-    let request_info = RequestInfo { id: request_id, staff, os_user: None };
-    let shows_cost = parts.headers.get(COST_HEADER).is_some_and(|value| value == "1");
     let is_of_platform = actor.operator().is_none();
-    let work_timeout =
-        if checked.operation.is_mutation && is_of_platform { PLATFORM_MUTATION_TIMEOUT } else { state.timeouts.work };
-    let (shared, work) = (state.clone(), log.work.clone());
+    let work_timeout = if is_mutation && is_of_platform { PLATFORM_MUTATION_TIMEOUT } else { state.timeouts.work };
     let context = RequestContext {
         tenant: actor.tenant(),
         work: work.clone(),
-        response: Some(size),
-        is_sequential: checked.operation.is_sequential,
+        response: Some(slot.response_size.clone()),
+        is_sequential,
         running: state.running.clone(),
     };
+    let (shared, request_id) = (state.clone(), info.id);
     // Boxed: the future is large and would be copied several times.
     let execution = Box::pin(async move {
         // If the client disconnects, the request stays in flight until its execution ends.
         let Slot { response_size: size, .. } = &slot;
-        let mut response = shared.schema.execute(checked, request_info, actor, size).await;
+        let mut response = shared.schema.execute(checked, info, actor, size).await;
         let used = cost::cost_of_request(&work, estimate.fields, graphql::count_values(&response.data));
         let cost = charge.settle(used.max(estimate.minimum));
         if shows_cost {
@@ -160,11 +216,9 @@ async fn process(
             let extension = value!({ "requested": requested, "used": used, "available": available });
             response.extensions.insert("cost".to_owned(), extension);
         }
-        (finish(response, size), cost)
+        Outcome::from_graphql(response, cost, request_id, media_type, size)
     });
-    let (response, cost) = run_database_work(state, request_id, context, work_timeout, execution).await?;
-    log.cost = cost;
-    Ok(response)
+    run_database_work(state, request_id, context, work_timeout, execution).await
 }
 
 fn method_not_allowed(allowed: &'static str, message: &str) -> HttpError {

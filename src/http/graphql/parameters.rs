@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::mem;
 use std::time::Duration;
 
+use async_graphql::Variables;
 use axum::body::Body;
 use axum::extract::Query;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
@@ -25,9 +26,17 @@ const MAX_DISCARDED_BYTES: usize = 8 * 1024 * 1024;
 
 /// The parameters of a request. Unknown parameters are ignored, as the specification requires.
 pub struct Parameters {
-    pub query: String,
-    pub operation_name: Option<String>,
-    pub variables: Map<String, Value>,
+    query: String,
+    operation_name: Option<String>,
+    variables: Map<String, Value>,
+}
+
+impl From<Parameters> for async_graphql::Request {
+    fn from(Parameters { query, operation_name, variables }: Parameters) -> Self {
+        let mut request = Self::new(query).variables(Variables::from_json(variables.into()));
+        request.operation_name = operation_name;
+        request
+    }
 }
 
 impl Parameters {
