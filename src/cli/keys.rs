@@ -10,7 +10,7 @@ use super::{display_name, operator_id, print};
 use crate::error::{Error, ErrorCode, InputField};
 use crate::fatal_error::FatalError;
 use crate::service::api_keys::KeyRequest;
-use crate::service::{Actor, RequestInfo, Services, in_calendar, now, without_leap_second};
+use crate::service::{Actor, RequestInfo, Services, check_year, now, without_leap_second};
 
 #[derive(Debug, Args)]
 pub struct KeyArgs {
@@ -69,7 +69,7 @@ fn future_time(text: &str) -> Result<DateTime<Utc>, &'static str> {
         return Err("must be in the future, for example 2027-01-31T00:00:00Z");
     }
     let too_late = |_| "must be before the year 10000 in UTC, for example 2027-01-31T00:00:00Z";
-    in_calendar(time, InputField::ExpiresAt).map_err(too_late)
+    check_year(time, InputField::ExpiresAt).map_err(too_late)
 }
 
 pub async fn run(args: KeyArgs, services: &Services) -> Result<(), FatalError> {

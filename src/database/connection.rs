@@ -28,7 +28,7 @@ use tracing::{Dispatch, debug, dispatcher};
 
 use super::arrays::encode_for_postgres;
 use super::error::{carried, describe};
-use super::retry::retry_read;
+use super::retry::retry_on_conflict;
 use super::url::{Options, failed_to_connect};
 use super::{DatabaseTimeouts, MAX_DATABASE_WAIT, StatementObserver};
 use crate::request::{Claim, FairQueue, Permit, ResponseSize, SizeError, Tenant, Work, record};
@@ -319,7 +319,7 @@ impl managed::Manager for Manager {
     async fn create(&self) -> Result<Connection, DbErr> {
         // The SQLite file may be locked for a moment while another process opens or closes it. The future is boxed,
         // because the future of each statement contains it and would otherwise be several times as large.
-        let driver = Box::pin(retry_read(|| Driver::connect(&self.options, &self.timeouts))).await?;
+        let driver = Box::pin(retry_on_conflict(|| Driver::connect(&self.options, &self.timeouts))).await?;
         // PostgreSQL needs a moment to cancel a statement, and the network needs a moment for its answer.
         let max_silence = self.timeouts.statement + Duration::from_secs(10);
         Ok(Connection { driver, state: State::Ready, max_silence, observer: self.observer.clone() })
@@ -354,6 +354,14 @@ pub(super) struct Pool {
     /// Has one permit for each connection. Requests therefore wait only in this queue, and not in the queue of
     /// `connections`, which is not fair.
     queue: FairQueue,
+}
+
+/// The number of connections of a pool.
+#[derive(Clone, Copy)]
+pub struct PoolSize {
+    /// All open connections, including the idle ones.
+    pub open: usize,
+    pub idle: usize,
 }
 
 /// A connection that was taken out of the pool. The connection returns to the pool when this value is dropped.
@@ -428,10 +436,9 @@ impl Pool {
         }
     }
 
-    /// Returns the number of open connections and the number of idle connections.
-    pub(super) fn size(&self) -> (usize, usize) {
+    pub(super) fn size(&self) -> PoolSize {
         let status = self.connections.status();
-        (status.size, status.available)
+        PoolSize { open: status.size, idle: status.available }
     }
 
     /// Returns the number of requests that wait for a connection.

@@ -5,7 +5,7 @@ use sea_orm::sqlx::sqlite::SqlitePoolOptions;
 use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr, SqlxPostgresConnector, SqlxSqliteConnector};
 
 use super::MAX_DATABASE_WAIT;
-use super::retry::retry_read;
+use super::retry::retry_on_conflict;
 use super::url::{Options, failed_to_connect};
 
 /// Copies a SQLite database into an empty file while other processes use it. The copy is complete: it needs no `-wal`
@@ -19,7 +19,7 @@ pub async fn backup(url: &str, copy: &str) -> Result<(), DbErr> {
 
 /// Opens a new connection. The connection is a [`DatabaseConnection`], because SeaORM's migrator needs this type.
 pub(super) async fn connect(options: Options) -> Result<DatabaseConnection, DbErr> {
-    retry_read(|| async {
+    retry_on_conflict(|| async {
         match &options {
             Options::Postgres(options) => {
                 // The lock of migrations belongs to the connection, so the pool must not replace the connection.

@@ -11,7 +11,7 @@ use super::Database;
 use super::connect_error::grant_tables;
 use super::dedicated_connection::connect;
 use super::error::{is_conflict, is_read_only};
-use super::retry::retry_read;
+use super::retry::retry_on_conflict;
 use super::url::{Options, SETTING};
 
 /// Facts about a database that decide whether this version may use it.
@@ -43,7 +43,7 @@ impl Database {
     /// Changes nothing.
     pub async fn inspect(&self) -> Result<Inspection, DbErr> {
         let connection = connect((*self.options).clone().existing()).await?;
-        let inspection = retry_read(|| inspect(&connection, &self.options)).await;
+        let inspection = retry_on_conflict(|| inspect(&connection, &self.options)).await;
         connection.close().await?;
         inspection
     }

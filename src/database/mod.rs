@@ -29,7 +29,7 @@ pub use batch::{
     BatchedQuery, WriteSet, WriteStatement, delete_listed, insert_from_select, insert_listed, row_values, update_listed,
 };
 pub use connect_error::explain_connect_error;
-pub use connection::try_get_time;
+pub use connection::{PoolSize, try_get_time};
 pub use dedicated_connection::backup;
 pub use error::{describe, error_code, is_unreachable};
 pub use inspect::{Inspection, Problem};
@@ -52,7 +52,7 @@ use crate::request::{self, Claim, SizeError, Tenant};
 use batch::BatchWriter;
 use connection::{Pool, PooledConnection};
 use error::{carried, carry};
-use retry::retry_read;
+use retry::retry_on_conflict;
 use url::Options;
 
 /// A function that is called with the text of each SQL statement that counts as
@@ -118,9 +118,9 @@ enum ReadKind {
     Short,
     /// A statement of the current request that may use a processor of the database for a long time.
     Long,
-    /// A lookup that decides a write of the current request. Its rows may belong to customers of other operators, and
-    /// the response does not contain them.
-    OfWrite,
+    /// A short statement of the current request whose rows do not count for the size of the response: see
+    /// [`Database::uncounted_reader`].
+    Uncounted,
     /// A short read of a batch: of several requests, which may have several tenants.
     Batched,
 }
@@ -169,11 +169,11 @@ impl Database {
         &self.reader
     }
 
-    /// Returns a reader for lookups that decide a write, for example of the customers that have an email. Their rows do
-    /// not count for the size of the response. Otherwise, near the limit of this size, a request would fail if and only
-    /// if a customer of another operator has the email.
-    pub fn reader_of_write(&self) -> Reader {
-        self.reader.for_reads(ReadKind::OfWrite)
+    /// Returns a reader whose rows do not count for the size of the response, for lookups that decide a write, for
+    /// example of the customers that have an email. The response does not contain these rows. If they counted, then
+    /// near the limit of this size a request would fail if and only if a customer of another operator has the email.
+    pub fn uncounted_reader(&self) -> Reader {
+        self.reader.for_reads(ReadKind::Uncounted)
     }
 
     /// Begins a transaction that may write. The transaction rolls back if it is dropped without a commit.
@@ -196,14 +196,14 @@ impl Database {
         }
     }
 
-    /// Returns the number of open connections and the number of idle connections.
-    pub fn connections(&self) -> (usize, usize) {
-        let (size, idle) = self.write_pool.size();
+    /// Returns the number of connections.
+    pub fn connections(&self) -> PoolSize {
+        let size = self.write_pool.size();
         match *self.options {
-            Options::Postgres(_) => (size, idle),
+            Options::Postgres(_) => size,
             Options::Sqlite(_) => {
-                let (readers, idle_readers) = self.reader.pool.size();
-                (size + readers, idle + idle_readers)
+                let readers = self.reader.pool.size();
+                PoolSize { open: size.open + readers.open, idle: size.idle + readers.idle }
             }
         }
     }
@@ -287,12 +287,12 @@ impl ConnectionTrait for Reader {
         let response = match self.kind {
             ReadKind::Short | ReadKind::Long => request::response(),
             // A batched read is short and belongs to several responses, so its bytes count for none of them.
-            ReadKind::OfWrite | ReadKind::Batched => None,
+            ReadKind::Uncounted | ReadKind::Batched => None,
         };
         loop {
             let had_reservation = response.as_ref().is_some_and(|response| response.has_reservation());
             let query = || async { self.connection().await?.query_all(statement.clone(), response.as_deref()).await };
-            let rows = retry_read(query).await;
+            let rows = retry_on_conflict(query).await;
             if !had_reservation && response.as_ref().is_some_and(|response| response.has_reservation()) {
                 // `LoadRounds::run` checks the size before each poll. The yield causes a new poll, so that the rest of
                 // a large response is built outside the worker threads.

@@ -115,7 +115,7 @@ impl ConnectionTrait for OptimisticWrite {
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
         match &self.transaction {
             Some(transaction) => transaction.query_all_raw(statement).await,
-            None => self.database.reader_of_write().query_all_raw(statement).await,
+            None => self.database.uncounted_reader().query_all_raw(statement).await,
         }
     }
 }

@@ -80,9 +80,10 @@ where
     })
 }
 
-/// Runs an attempt that changes no rows, such as a single statement that only reads, until the attempt ends without a
-/// conflict. Returns the last conflict if conflicts last longer than `MAX_DATABASE_WAIT`.
-pub(super) async fn retry_read<T, F>(attempt: impl FnMut() -> F) -> Result<T, DbErr>
+/// Runs an attempt that changes no rows, for example a single statement that only reads, or the opening of a
+/// connection, until the attempt ends without a conflict. Returns the last conflict if conflicts last longer than
+/// `MAX_DATABASE_WAIT`.
+pub(super) async fn retry_on_conflict<T, F>(attempt: impl FnMut() -> F) -> Result<T, DbErr>
 where
     F: Future<Output = Result<T, DbErr>>,
 {

@@ -70,7 +70,7 @@ impl<T: DirectObject, R: OutputType + Borrow<T>> OutputType for Items<T, R> {
     }
 
     async fn resolve(&self, context: &ContextSelectionSet<'_>, field: &Positioned<Field>) -> ServerResult<Value> {
-        response_size(context).before_growth().await.map_err(|error| fail(context, field, error))?;
+        response_size(context).ensure_memory().await.map_err(|error| fail(context, field, error))?;
         let write = |plan: &Plan<'_, T>, json: &mut JsonText| plan.write_list(self.0.iter().map(R::borrow), json);
         match write_directly(context, write).await {
             Ok(Some(text)) => return Ok(text),

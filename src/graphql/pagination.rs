@@ -11,7 +11,7 @@ use super::cursor::{Cursor, Cursors};
 use super::direct::{DirectObject, NotDirect, SelectedField, Writer};
 use super::inputs::Violations;
 use super::items::Items;
-use crate::database::pages::{Count, Direction, Page, PageRequest, Position};
+use crate::database::pages::{Count, Direction, Page, PageEnds, PageRequest, Position};
 use crate::error::{Error, InputField};
 
 const MIN_PAGE_SIZE: i32 = 1;
@@ -92,7 +92,7 @@ impl DirectObject for PageInfo {}
 
 impl PageInfo {
     pub fn new<T>(page: &Page<T>, cursors: &Arc<Cursors>, position: impl Fn(&T) -> Position) -> Self {
-        let [start, end] = page.ends(position);
+        let PageEnds { start, end } = page.ends(position);
         Self {
             has_previous_page: page.has_previous,
             has_next_page: page.has_next,

@@ -10,7 +10,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use sea_orm::Iterable;
 
 use super::{Probes, graphql};
-use crate::database::Database;
+use crate::database::{Database, PoolSize};
 use crate::service::limits::{DisclosureKind, Limit};
 use crate::service::phone_lookup::LookupOutcome;
 use crate::service::webhooks::delivery::{DeliveryOutcome, DisableReason};
@@ -88,9 +88,9 @@ pub fn metrics_router(database: Database, probes: &Arc<Probes>) -> Router {
         }
     });
     let handler = get(async move || {
-        let (size, idle) = database.connections();
+        let PoolSize { open, idle } = database.connections();
         gauge!("vivamo_database_connections", "state" => "idle").set(idle as f64);
-        gauge!("vivamo_database_connections", "state" => "busy").set((size - idle) as f64);
+        gauge!("vivamo_database_connections", "state" => "busy").set((open - idle) as f64);
         gauge!("vivamo_database_waiting").set(database.waiting() as f64);
         ([("content-type", "text/plain; version=0.0.4")], recorder.render())
     });

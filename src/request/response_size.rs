@@ -147,15 +147,16 @@ impl ResponseSize {
         if self.has_reservation() { MAX_BYTES } else { SMALL_BYTES }
     }
 
-    /// Waits for a reservation if the response is large and has none. Fails if the response is too large already.
-    pub async fn before_growth(&self) -> Result<(), SizeError> {
+    /// Ensures that the response may grow: waits for a reservation if the response is large and has none. Fails if the
+    /// response is too large already.
+    pub async fn ensure_memory(&self) -> Result<(), SizeError> {
         self.add(0)?;
         if self.needs_reservation() { self.wait_for_memory().await } else { Ok(()) }
     }
 
     /// Starts to count the rows of a statement.
-    pub fn rows(&self) -> RowsSize<'_> {
-        RowsSize { response: self, bytes: 0 }
+    pub fn rows(&self) -> RowBytes<'_> {
+        RowBytes { response: self, bytes: 0 }
     }
 
     /// Returns true if the response has a reservation, because it is large. Building the rest of such a response may
@@ -171,7 +172,7 @@ impl ResponseSize {
     }
 
     /// Reserves memory for a response of [`MAX_BYTES`] if this memory is free. Returns true if there is a reservation.
-    fn reserve_now(&self) -> bool {
+    fn try_reserve(&self) -> bool {
         let permits = permits(MAX_BYTES);
         if let Ok(of_key) = self.key.0.clone().try_acquire_many_owned(permits)
             && let Ok(of_process) = self.process.permits.clone().try_acquire_many_owned(permits)
@@ -215,21 +216,21 @@ impl ResponseSize {
     }
 }
 
-/// The size of the rows that one statement has read, counted row by row, because statements of a request can run
+/// The bytes of the rows that one statement has read, counted row by row, because statements of a request can run
 /// concurrently. Dropping this value without [`keep`](Self::keep) uncounts the rows.
-pub struct RowsSize<'r> {
+pub struct RowBytes<'r> {
     response: &'r ResponseSize,
     bytes: usize,
 }
 
-impl RowsSize<'_> {
+impl RowBytes<'_> {
     /// Counts a row. Fails if the rows of the response are too large, or if the response must first wait for memory.
     pub fn add(&mut self, bytes: usize) -> Result<(), SizeError> {
         self.bytes += bytes;
         if self.response.row_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > MAX_ROW_BYTES {
             return Err(SizeError::TooLarge);
         }
-        let has_memory = !self.response.needs_reservation() || self.response.reserve_now();
+        let has_memory = !self.response.needs_reservation() || self.response.try_reserve();
         if has_memory { Ok(()) } else { Err(SizeError::MustWait) }
     }
 
@@ -239,7 +240,7 @@ impl RowsSize<'_> {
     }
 }
 
-impl Drop for RowsSize<'_> {
+impl Drop for RowBytes<'_> {
     fn drop(&mut self) {
         self.response.row_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
@@ -276,17 +277,17 @@ mod tests {
         let mut unread = Vec::new();
         for _ in 0..MAX_KEY_BYTES / MAX_BYTES {
             let size = large(&process, &own);
-            assert_eq!(size.before_growth().await, Ok(()));
+            assert_eq!(size.ensure_memory().await, Ok(()));
             assert_eq!(size.add(MAX_BYTES - SMALL_BYTES - 1), Ok(()));
             assert_eq!(size.add(1), Err(SizeError::TooLarge));
             unread.push(size.finish(MAX_BYTES));
         }
         let waits = large(&process, &own);
-        let mut reservation = Box::pin(waits.before_growth());
+        let mut reservation = Box::pin(waits.ensure_memory());
         assert!(poll!(&mut reservation).is_pending());
         let small = ResponseSize::new(process.clone(), own.clone());
-        assert_eq!((small.add(SMALL_BYTES), small.before_growth().await), (Ok(()), Ok(())));
-        assert_eq!(large(&process, &other).before_growth().await, Ok(()));
+        assert_eq!((small.add(SMALL_BYTES), small.ensure_memory().await), (Ok(()), Ok(())));
+        assert_eq!(large(&process, &other).ensure_memory().await, Ok(()));
         unread.pop();
         assert_eq!(reservation.await, Ok(()));
     }
@@ -296,7 +297,7 @@ mod tests {
         let (process, key) = (ProcessMemory::default(), KeyMemory::default());
         let unread = {
             let size = large(&process, &key);
-            assert_eq!(size.before_growth().await, Ok(()));
+            assert_eq!(size.ensure_memory().await, Ok(()));
             size.finish(100 << 10)
         };
         let taken = |semaphore: &Semaphore, bytes| permits(bytes) as usize - semaphore.available_permits();
@@ -310,7 +311,7 @@ mod tests {
         let (process, key) = (ProcessMemory::default(), KeyMemory::default());
         let others: Vec<_> = (0..MAX_KEY_BYTES / MAX_BYTES).map(|_| large(&process, &key)).collect();
         for other in &others {
-            assert_eq!(other.before_growth().await, Ok(()));
+            assert_eq!(other.ensure_memory().await, Ok(()));
         }
         let size = ResponseSize::new(process, key);
         let mut rejected = size.rows();

@@ -15,7 +15,7 @@ use sea_orm::{
 use secrecy::SecretString;
 
 use super::audit::{self, Subject};
-use super::{Actor, Authenticator, Origin, RequestInfo, in_calendar, key_format, now};
+use super::{Actor, Authenticator, Origin, RequestInfo, check_year, key_format, now};
 use crate::database::{Database, Transaction, TransactionError, is_one_of, with_retry};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::request::record_query;
@@ -73,7 +73,7 @@ impl ApiKeys {
             let note = "`expiresAt` must be in the future, for example 2100-01-31T00:00:00Z.";
             return Err(Violation::argument(InputField::ExpiresAt, note).into());
         }
-        key.expires_at.map(|expires_at| in_calendar(expires_at, InputField::ExpiresAt)).transpose()?;
+        key.expires_at.map(|expires_at| check_year(expires_at, InputField::ExpiresAt)).transpose()?;
         let create = || async {
             let transaction = self.database.begin_write().await?;
             check_operator(&transaction, operator).await?;

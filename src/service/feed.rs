@@ -107,7 +107,7 @@ impl Feed {
         if is_swept || is_missing {
             return Err(Violation::of(ErrorCode::CursorExpired, InputField::After).into());
         }
-        let [_, next] = page.ends(HasPosition::position);
+        let next = page.ends(HasPosition::position).end;
         // If there are no more changes of the requested types, all rows were checked, so the next request starts after
         // the last row of any type.
         let end = next.filter(|_| page.has_next).unwrap_or(last);

@@ -21,9 +21,9 @@ pub fn without_leap_second(time: DateTime<Utc>) -> DateTime<Utc> {
     DateTime::from_timestamp(seconds, nanoseconds % SECOND).unwrap_or(time)
 }
 
-/// Returns the time if its year in UTC is between 0001 and 9999. PostgreSQL and SQLite would store other times
-/// differently, and compare them differently. `field` is the argument that is at fault.
-pub fn in_calendar(time: DateTime<Utc>, field: InputField) -> Result<DateTime<Utc>, Violation> {
+/// Checks that the year of a time in UTC is between 0001 and 9999, and returns the time. PostgreSQL and SQLite would
+/// store other times differently, and compare them differently. `field` is the argument that is at fault.
+pub fn check_year(time: DateTime<Utc>, field: InputField) -> Result<DateTime<Utc>, Violation> {
     if (1..=9999).contains(&time.year()) {
         return Ok(time);
     }

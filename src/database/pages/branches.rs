@@ -19,19 +19,19 @@ pub(super) struct Branch {
     /// parameter.
     pub(super) suffix: String,
     pub(super) join: String,
-    /// True if this branch and the branch before it must see the same rows, so they must be in one statement.
-    pub(super) continues: bool,
+    /// True if this branch must be in the statement of the branch before it, because both must see the same rows.
+    pub(super) with_previous: bool,
 }
 
 impl Branch {
     /// A branch that selects all columns of a query.
     pub(super) fn rows(query: SelectStatement, suffix: String) -> Self {
-        Self { select: ROWS.to_owned(), query, filters: None, suffix, join: String::new(), continues: false }
+        Self { select: ROWS.to_owned(), query, filters: None, suffix, join: String::new(), with_previous: false }
     }
 
     /// A branch that selects the number of rows of a query. A limit in the suffix applies to the rows.
     pub(super) fn count(query: SelectStatement, filters: Option<Vec<SelectStatement>>, suffix: String) -> Self {
-        Self { select: ", COUNT(*)".to_owned(), query, filters, suffix, join: String::new(), continues: false }
+        Self { select: ", COUNT(*)".to_owned(), query, filters, suffix, join: String::new(), with_previous: false }
     }
 }
 
@@ -77,12 +77,11 @@ pub(super) async fn rows_by_branch(
     Ok(rows_by_branch)
 }
 
-/// Divides branches into statements of at most [`MAX_BRANCHES`] branches. A branch that continues stays with the branch
-/// before it.
+/// Divides branches into statements of at most [`MAX_BRANCHES`] branches.
 fn statements(mut branches: &[Branch]) -> Vec<&[Branch]> {
     let mut statements = Vec::new();
     while branches.len() > MAX_BRANCHES {
-        let begins_list = |index: &usize| !branches[*index].continues;
+        let begins_list = |index: &usize| !branches[*index].with_previous;
         let (statement, rest) = branches.split_at((1..=MAX_BRANCHES).rev().find(begins_list).unwrap_or(MAX_BRANCHES));
         statements.push(statement);
         branches = rest;
@@ -96,7 +95,7 @@ fn statements(mut branches: &[Branch]) -> Vec<&[Branch]> {
 /// Selects the rows of all branches, with the number of the branch as the first column.
 fn union(backend: DbBackend, branches: &[Branch]) -> Statement {
     let mut sql = Sql::new(backend);
-    for (number, Branch { select, query, filters, suffix, join, continues: _ }) in branches.iter().enumerate() {
+    for (number, Branch { select, query, filters, suffix, join, with_previous: _ }) in branches.iter().enumerate() {
         let union = if number == 0 { "" } else { " UNION ALL " };
         sql.text(format_args!("{union}SELECT {number} AS \"branch\"{select} FROM ("));
         if let Some(filters) = filters {
@@ -126,11 +125,11 @@ mod tests {
     fn the_branches_of_a_scan_stay_in_one_statement() {
         // Each group of six branches has a list without a scan, a scan, and the four milestones of this scan.
         let branch =
-            |number: usize| Branch { continues: number % 6 > 1, ..Branch::count(Query::select(), None, limit(1)) };
+            |number: usize| Branch { with_previous: number % 6 > 1, ..Branch::count(Query::select(), None, limit(1)) };
         let lengths = |branches: usize| {
             let branches: Vec<_> = (0..branches).map(branch).collect();
             let statements = statements(&branches);
-            assert!(statements.iter().all(|statement| statement.first().is_none_or(|first| !first.continues)));
+            assert!(statements.iter().all(|statement| statement.first().is_none_or(|first| !first.with_previous)));
             statements.iter().map(|statement| statement.len()).collect::<Vec<_>>()
         };
         assert_eq!(lengths(0), [0; 0]);

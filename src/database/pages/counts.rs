@@ -75,8 +75,8 @@ struct CountedPart {
 }
 
 impl CountedPart {
-    /// Adds the branches that count a part of a list. `continues` is true for a part that is not the first one.
-    fn new(part: ListPart, continues: bool, branches: &mut Vec<Branch>) -> Self {
+    /// Adds the branches that count a part of a list. `with_previous` is true for a part that is not the first one.
+    fn new(part: ListPart, with_previous: bool, branches: &mut Vec<Branch>) -> Self {
         let ListPart { mut query, position_columns, descending, scan, joined: _ } = part;
         let bound = if scan.is_some() { MAX_SCAN } else { MAX_COUNT };
         let scan = scan.unwrap_or_default();
@@ -93,15 +93,15 @@ impl CountedPart {
         };
         if filters.is_empty() || is_counted_twice {
             counted.all = Some(branches.len());
-            branches.push(Branch { continues, ..Branch::count(query.clone(), None, limit(bound + 1)) });
+            branches.push(Branch { with_previous, ..Branch::count(query.clone(), None, limit(bound + 1)) });
         }
         if !filters.is_empty() {
             counted.matching = Some(branches.len());
             for column in position_columns {
                 query.order_by_expr(column, if descending { Order::Desc } else { Order::Asc });
             }
-            let continues = continues || is_counted_twice;
-            branches.push(Branch { continues, ..Branch::count(query, Some(filters), String::new()) });
+            let with_previous = with_previous || is_counted_twice;
+            branches.push(Branch { with_previous, ..Branch::count(query, Some(filters), String::new()) });
         }
         counted
     }

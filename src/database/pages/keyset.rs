@@ -58,6 +58,14 @@ pub struct Page<T> {
     pub scanned_to: Option<Position>,
 }
 
+/// The positions at the two ends of a page. `None` if the page has no rows, unless a scan ended there.
+pub struct PageEnds {
+    /// The previous page ends before this position.
+    pub start: Option<Position>,
+    /// The next page starts after this position.
+    pub end: Option<Position>,
+}
+
 /// A row that has a position in the list that it is read from.
 pub trait HasPosition {
     fn position(&self) -> Position;
@@ -97,12 +105,13 @@ impl Position {
 }
 
 impl<T> Page<T> {
-    /// Returns two positions: the previous page ends before the first position, and the next page starts after the
-    /// second position.
-    pub fn ends(&self, position: impl Fn(&T) -> Position) -> [Option<Position>; 2] {
+    /// Returns the positions at the two ends of the page.
+    pub fn ends(&self, position: impl Fn(&T) -> Position) -> PageEnds {
         let scanned_to = |direction| self.scanned_to.clone().filter(|_| self.direction == direction);
-        let start = scanned_to(Direction::Backward).or_else(|| self.rows.first().map(&position));
-        [start, scanned_to(Direction::Forward).or_else(|| self.rows.last().map(&position))]
+        PageEnds {
+            start: scanned_to(Direction::Backward).or_else(|| self.rows.first().map(&position)),
+            end: scanned_to(Direction::Forward).or_else(|| self.rows.last().map(&position)),
+        }
     }
 }
 
@@ -164,7 +173,7 @@ impl PageRequest {
         // If a part has more rows, its rows are known only up to the end of its page. So the rows of the list are known
         // only up to the first of these ends.
         let end_of = |page: &Page<T>| {
-            let [start, end] = page.ends(&position);
+            let PageEnds { start, end } = page.ends(&position);
             if is_backward { start } else { end }
         };
         let parts = [first, second];

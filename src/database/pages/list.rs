@@ -42,9 +42,9 @@ impl ListPart {
         Self { query, position_columns, descending: false, joined: Vec::new(), scan: None }
     }
 
-    /// Returns the branch that reads the page, then one branch for each milestone of a scan. `continues` is true for a
-    /// part of a list that is not its first part: one statement reads all parts, so that they see the same rows.
-    pub(super) fn branches(self, request: &PageRequest, continues: bool) -> Vec<Branch> {
+    /// Returns the branch that reads the page, then one branch for each milestone of a scan. `with_previous` is true
+    /// for a part of a list that is not its first part: one statement reads all parts, so that they see the same rows.
+    pub(super) fn branches(self, request: &PageRequest, with_previous: bool) -> Vec<Branch> {
         let Self { mut query, position_columns, descending, joined, scan } = self;
         for (position, is_after) in [(&request.after, true), (&request.before, false)] {
             let Some(Position { sort_key, id }) = position else { continue };
@@ -82,7 +82,7 @@ impl ListPart {
             filters,
             suffix,
             join: join.clone(),
-            continues,
+            with_previous,
         };
         let Some(scan) = scan else {
             return vec![branch(None, limit(request.size + 1))];
@@ -92,7 +92,7 @@ impl ListPart {
             branch(Some(scan.filters), format!(" ORDER BY {}{}", scan_order.join(", "), limit(request.size + 1)));
         let milestones = milestones
             .iter()
-            .map(|number| Branch { continues: true, ..branch(None, format!(" LIMIT 1 OFFSET {}", number - 1)) });
+            .map(|number| Branch { with_previous: true, ..branch(None, format!(" LIMIT 1 OFFSET {}", number - 1)) });
         iter::once(page).chain(milestones).collect()
     }
 }

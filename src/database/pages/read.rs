@@ -5,7 +5,7 @@ use sea_orm::{DbErr, FromQueryResult, QueryResult};
 use super::branches::rows_by_branch;
 use super::keyset::{Direction, HasPosition, Page, PageRequest, Position};
 use super::list::{ListPage, ListPart};
-use super::scan::{MAX_SHORT_SCAN, Measure, Scan, record_sort};
+use super::scan::{MAX_SHORT_SCAN, Scan, ScanWork, record_sort};
 use crate::database::{ReadKind, Reader};
 
 /// Loads these pages, in one statement for up to 400 branches.
@@ -21,24 +21,24 @@ pub async fn pages<T>(
     let scans = pages.iter().flat_map(|page| &page.parts).filter_map(|part| part.scan.as_ref());
     let kind = if scans.map(Scan::max_work).sum::<u64>() > MAX_SHORT_SCAN { ReadKind::Long } else { ReadKind::Short };
     for ListPage { parts, request } in pages {
-        let mut measures = Vec::with_capacity(parts.len());
+        let mut read_parts = Vec::with_capacity(parts.len());
         for (number, part) in parts.into_iter().enumerate() {
-            let measure = part.scan.as_ref().map(|scan| {
+            let scan_work = part.scan.as_ref().map(|scan| {
                 record_sort(scan, 1 + scan.milestones().len());
-                Measure::new(scan)
+                ScanWork::new(scan)
             });
-            measures.push((part.descending, measure));
+            read_parts.push((part.descending, scan_work));
             branches.extend(part.branches(&request, number > 0));
         }
-        requests.push((request, measures));
+        requests.push((request, read_parts));
     }
     let mut rows_by_branch = rows_by_branch(&reader.for_reads(kind), &branches).await?.into_iter();
     let mut next_branch = || read_all(&rows_by_branch.next().unwrap_or_default(), &read);
-    let page = |(index, (request, measures)): (usize, (PageRequest, Vec<_>))| {
+    let page = |(index, (request, read_parts)): (usize, (PageRequest, Vec<_>))| {
         let position = |row: &T| position(index, row);
         let page_of_part =
-            |(descending, measure)| page_of_part(&request, descending, measure, &mut next_branch, position);
-        let parts = measures.into_iter().map(page_of_part).collect::<Result<_, _>>()?;
+            |(descending, scan_work)| page_of_part(&request, descending, scan_work, &mut next_branch, position);
+        let parts = read_parts.into_iter().map(page_of_part).collect::<Result<_, _>>()?;
         Ok(request.merge(parts, position))
     };
     requests.into_iter().enumerate().map(page).collect()
@@ -49,7 +49,7 @@ pub async fn pages<T>(
 fn page_of_part<T>(
     request: &PageRequest,
     descending: bool,
-    measure: Option<Measure>,
+    scan_work: Option<ScanWork>,
     mut next_branch: impl FnMut() -> Result<Vec<T>, DbErr>,
     position: impl Fn(&T) -> Position,
 ) -> Result<Page<T>, DbErr> {
@@ -59,9 +59,9 @@ fn page_of_part<T>(
     if descending {
         rows.reverse();
     }
-    let Some(measure) = measure else { return Ok(request.page(rows)) };
+    let Some(scan_work) = scan_work else { return Ok(request.page(rows)) };
     let mut milestones = Vec::new();
-    for _ in measure.milestones {
+    for _ in scan_work.milestones {
         milestones.push(next_branch()?.first().map(|row| position(row).in_scan()));
     }
     let is_full = rows.len() > request.size;
@@ -70,7 +70,7 @@ fn page_of_part<T>(
     let is_ascending = (request.direction == Direction::Forward) != descending;
     let is_before = |one: &Position, other: &Position| if is_ascending { one < other } else { one > other };
     let is_passed = |milestone: &Position| last.as_ref().is_none_or(|last| is_before(milestone, last));
-    measure.record_work(rows.len() as u64, is_full, &milestones, is_passed);
+    scan_work.record(rows.len() as u64, is_full, &milestones, is_passed);
     Ok(request.page_of_scan(rows, milestones.pop().flatten()))
 }
 

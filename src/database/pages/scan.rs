@@ -73,16 +73,16 @@ pub(super) const MAX_SHORT_SCAN: u64 = 2_000;
 /// The SQL alias of the checked row in the filters of a [`Scan`].
 pub const SCAN: &str = "scan";
 
-/// Measures the work of a [`Scan`] after its statement has run.
+/// The facts about a [`Scan`] from which its work is computed after its statement has run.
 #[derive(Clone, Copy)]
-pub(super) struct Measure {
+pub(super) struct ScanWork {
     /// The row numbers of the milestones.
     pub(super) milestones: &'static [usize],
     max_rows: u64,
     filter_count: u64,
 }
 
-impl Measure {
+impl ScanWork {
     pub(super) fn new(scan: &Scan) -> Self {
         Self { milestones: scan.milestones(), max_rows: scan.max_rows, filter_count: scan.filters.len() as u64 }
     }
@@ -91,14 +91,14 @@ impl Measure {
     /// rows that the scan has found, and `is_full` is true if they are more than the size of the page. `milestones` has
     /// the position of each milestone, or `None` if the list has fewer rows. `is_passed` returns true if the scan has
     /// passed the position.
-    pub(super) fn record_work(
+    pub(super) fn record(
         self,
         found: u64,
         is_full: bool,
         milestones: &[Option<Position>],
         is_passed: impl Fn(&Position) -> bool,
     ) {
-        let (mut least, mut most) = (found + 1, cmp::min(self.max_rows, MAX_SCAN as u64));
+        let (mut min_rows, mut max_rows) = (found + 1, cmp::min(self.max_rows, MAX_SCAN as u64));
         // The database reads all index entries before a milestone, even if the page is full earlier.
         let (mut entries, mut is_reached) = (0, true);
         for (number, milestone) in self.milestones.iter().zip(milestones) {
@@ -106,17 +106,18 @@ impl Measure {
             entries += if is_reached { number } else { 0 };
             is_reached = milestone.is_some();
             if milestone.as_ref().is_some_and(&is_passed) {
-                least = number;
+                min_rows = number;
             } else {
-                most = cmp::min(most, number);
+                max_rows = cmp::min(max_rows, number);
             }
         }
-        // The scan ended between the rows `least` and `most`. `least` is the last milestone that the scan has passed,
-        // or else the number of found rows plus 1. `most` is the first milestone that the scan has not passed, or else
-        // the maximum number of rows of the scan. The geometric mean of `least` and `most` estimates the number of
-        // checked rows. After the first milestone, the error is at most a factor of 2.3. If the page is not full and
-        // there is at most one milestone, `most` rows count as checked, although a page after a cursor checks fewer.
-        let checked = if milestones.len() <= 1 && !is_full { most } else { (least * most).isqrt() };
+        // The scan ended between the rows `min_rows` and `max_rows`. `min_rows` is the last milestone that the scan has
+        // passed, or else the number of found rows plus 1. `max_rows` is the first milestone that the scan has not
+        // passed, or else the maximum number of rows of the scan. The geometric mean of `min_rows` and `max_rows`
+        // estimates the number of checked rows. After the first milestone, the error is at most a factor of 2.3. If the
+        // page is not full and there is at most one milestone, `max_rows` rows count as checked, although a page after
+        // a cursor checks fewer.
+        let checked = if milestones.len() <= 1 && !is_full { max_rows } else { (min_rows * max_rows).isqrt() };
         record(Work::Check, checked * self.filter_count);
         record(Work::Entry, entries);
     }

@@ -6,7 +6,7 @@ use entity::value::{EmailAddress, ExternalCustomerId, IdempotencyKey, OperatorId
 
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::graphql::time::Time;
-use crate::service::{Actor, in_calendar};
+use crate::service::{Actor, check_year};
 
 const NO_EXTERNAL_IDS: &str =
     "`externalCustomerId` belongs to an operator, so it cannot be used here with the platform key.";
@@ -118,6 +118,6 @@ impl Violations {
 
     pub fn time(&mut self, field: InputField, time: Option<Time>) -> Option<DateTime<Utc>> {
         let Time(time) = time?;
-        in_calendar(time, field).map_err(|violation| self.add(violation)).ok()
+        check_year(time, field).map_err(|violation| self.add(violation)).ok()
     }
 }

@@ -135,7 +135,7 @@ impl Customers {
         if attempt.is_locking() {
             attempt.query_all(&query.with_values(values)).await
         } else {
-            query.run(&self.database.reader_of_write(), values).await
+            query.run(&self.database.uncounted_reader(), values).await
         }
     }
 

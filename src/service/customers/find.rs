@@ -149,7 +149,7 @@ impl Customers {
             (found, idempotent.find(attempt).await?)
         } else if let Some([key_hash, now]) = idempotent.values().filter(|_| idempotent.is_of(operator)) {
             let query = &self.own_or_replay_queries[kind as usize];
-            let rows = query.run(&self.database.reader_of_write(), [operator.into(), value, key_hash, now]).await?;
+            let rows = query.run(&self.database.uncounted_reader(), [operator.into(), value, key_hash, now]).await?;
             let row = rows.first();
             let found = row.map(|row| row_reads::joined_own_customer_at(row, 0)).transpose()?.flatten();
             (found, row.map(|row| idempotent.stored_result(row)).transpose()?.flatten())
@@ -157,7 +157,7 @@ impl Customers {
             // There is no idempotency key, or the platform disconnects a customer of the operator. In the second case
             // the key belongs to the platform and the customer to the operator, so one statement cannot look up the key
             // and the customer.
-            let found = self.find_own(&self.database.reader_of_write(), operator, reference).await?;
+            let found = self.find_own(&self.database.uncounted_reader(), operator, reference).await?;
             (found, idempotent.find(attempt).await?)
         };
         Ok(stored.map_or(FoundOrReplay::Found(found), FoundOrReplay::Replay))

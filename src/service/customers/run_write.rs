@@ -166,7 +166,7 @@ impl Customers {
         origin: &Origin,
         idempotent: &IdempotentRequest,
     ) -> Result<Option<R>, TransactionError> {
-        match idempotent.find(&self.database.reader_of_write()).await? {
+        match idempotent.find(&self.database.uncounted_reader()).await? {
             Some(stored) => R::replay(self, origin, stored).await.map(Some),
             None => Ok(None),
         }

@@ -88,7 +88,7 @@ impl Customers {
         };
         let query = of_operator(operator).filter(has_email_or_phone(email, phone)).into_query();
         // If this read fails, all values count: the response says that they are taken.
-        let own = row_reads::read_own_customers(&self.database.reader_of_write(), &query).await.unwrap_or_default();
+        let own = row_reads::read_own_customers(&self.database.uncounted_reader(), &query).await.unwrap_or_default();
         let taken_by_own = taken(own.iter().map(|own| &own.customer), email, phone);
         count(email, phone) - taken_by_own.len() as u32
     }

@@ -135,7 +135,7 @@ impl PhoneLookup {
 
     async fn look_up(&self, caller: &Actor, hash: Vec<u8>, phone: &PhoneNumber) -> Result<CarrierLineType, Error> {
         let stored = Entity::find_by_id(hash.clone()).filter(Column::ExpiresAt.gt(now()));
-        if let Some(row) = stored.one(&self.database.reader_of_write()).await? {
+        if let Some(row) = stored.one(&self.database.uncounted_reader()).await? {
             self.recent.insert(hash, row.line).await;
             return Ok(row.line);
         }

@@ -23,7 +23,7 @@ use crate::keyed_hash::KeyedHash;
 use crate::request::record_query;
 use crate::service::audit::{self, Subject};
 use crate::service::feed::{FeedRequest, start_expired};
-use crate::service::{Actor, Feed, Origin, RequestInfo, in_calendar, now};
+use crate::service::{Actor, Feed, Origin, RequestInfo, check_year, now};
 
 /// The maximum number of endpoints of an operator. The message of [`ErrorCode::TooManyWebhooks`] names it.
 pub(super) const MAX_ENDPOINTS_PER_OPERATOR: u64 = 5;
@@ -285,7 +285,7 @@ impl Webhooks {
     ) -> Result<Position, Error> {
         match start {
             StartOfDeliveries::From(time) => {
-                self.feed.position_before(operator, in_calendar(time, InputField::DeliverFromTime)?).await
+                self.feed.position_before(operator, check_year(time, InputField::DeliverFromTime)?).await
             }
             StartOfDeliveries::After(_) if actor.operator() != Some(operator) => {
                 let note =
