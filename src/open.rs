@@ -1,6 +1,7 @@
 //! Opens the database: waits for it, inspects it, applies migrations, and builds the services on it. [`open`] rejects a
 //! database that this program cannot use, that belongs to another environment, or that uses another key secret.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -97,7 +98,8 @@ async fn open_claimed(
     hash: &KeyedHash,
 ) -> Result<Claimed, FatalError> {
     let had_file = database::sqlite_file(&settings.url).is_some_and(|file| file.exists());
-    let (database, inspection) = connect_and_inspect(&settings, settings.migrate).await?;
+    let missing_file = if settings.migrate { MissingFile::Create } else { MissingFile::Reject };
+    let (database, inspection) = connect_and_inspect(&settings, missing_file).await?;
     // Before the migrations, because they must not change a database of the other environment.
     check_usable(&database, &inspection, environment).await?;
     let pending = inspection.pending;
@@ -148,11 +150,8 @@ pub async fn change_key_secret(settings: DatabaseSettings, services: ServiceSett
 /// Returns the pending work of `vivamo migrate`: the names of the migrations that the database lacks, or a line about
 /// other work, such as incomplete search words. Changes nothing. Fails for a database that the service cannot use, or
 /// that belongs to the other environment.
-pub async fn pending_migrations(
-    settings: DatabaseSettings,
-    environment: Environment,
-) -> Result<Vec<String>, FatalError> {
-    let (database, inspection) = connect_and_inspect(&settings, false).await?;
+pub async fn pending_migrations(settings: DatabaseSettings, environment: Environment) -> Result<Vec<String>, FatalError> {
+    let (database, inspection) = connect_and_inspect(&settings, MissingFile::Reject).await?;
     check_usable(&database, &inspection, environment).await?;
     if inspection.pending.is_empty() {
         if !deployment::has_all_words(&database).await? {
@@ -167,15 +166,22 @@ pub async fn pending_migrations(
     Ok(inspection.pending)
 }
 
+/// The treatment of a SQLite file that does not exist.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum MissingFile {
+    Create,
+    Reject,
+}
+
 /// Connects to the database and inspects it. Rejects a database that a newer version has migrated, if this version must
-/// not write to it any more, or if it also lacks migrations. Rejects a missing SQLite file, unless `creates_file` is
-/// true.
+/// not write to it any more, or if it also lacks migrations.
 async fn connect_and_inspect(
     settings: &DatabaseSettings,
-    creates_file: bool,
+    missing_file: MissingFile,
 ) -> Result<(Database, Inspection), FatalError> {
     let url = &settings.url;
-    if let Some(file) = database::sqlite_file(url).filter(|file| !creates_file && !file.exists()) {
+    let is_rejected = |file: &PathBuf| missing_file == MissingFile::Reject && !file.exists();
+    if let Some(file) = database::sqlite_file(url).filter(is_rejected) {
         return Err(FatalError::NoDatabase(file));
     }
     let database = connect(settings).await?;

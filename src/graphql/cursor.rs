@@ -18,10 +18,10 @@ use entity::value::{CustomerId, ExternalCustomerId, OperatorId};
 use uuid::Uuid;
 
 use super::context::{actor, services};
-use crate::database::pages::{Position, SortKey};
+use crate::database::pages::{Position, SortKey, SortOrder};
 use crate::keyed_hash::{Accepted, KeyedHash};
 use crate::service::audit::AdminEventFilter;
-use crate::service::customers::{CustomerFilter, CustomerList, EventList};
+use crate::service::customers::{CustomerFilter, CustomerList, CustomerOrder, EventList};
 
 const PURPOSE: &str = "cursor";
 /// The signature detects mistakes, so 8 bytes are enough. A forged cursor reveals nothing, because the list has only
@@ -107,6 +107,10 @@ impl ListId {
                     phone.as_ref().map(|phone| phone.as_str()),
                     external_customer_id.as_ref().map(|id| id.as_str()),
                 );
+                let CustomerOrder { field, direction } = order;
+                // Older versions of the service signed a struct with this `Debug` output.
+                let descending = *direction == SortOrder::Descending;
+                let order = format_args!("CustomerOrder {{ field: {field:?}, descending: {descending} }}");
                 let conditions = (operator, missing, created_at, connected_at, order);
                 let mut parts = vec![format!("{values:?}"), format!("{conditions:?}")];
                 // These two conditions are left out if neither is given, so that cursors from older versions of the
@@ -214,7 +218,7 @@ mod tests {
     use sea_orm::Iterable;
 
     use super::*;
-    use crate::service::customers::{CustomerField, CustomerOrder, CustomerOrderField, TimeRange};
+    use crate::service::customers::{CustomerField, CustomerOrderField, TimeRange};
     use crate::service::now;
 
     const ID: &str = "01h455vb4pex5vsknk084sn02q";
@@ -292,7 +296,7 @@ mod tests {
             created_at: TimeRange { from: time, before: None },
             connected_at: TimeRange { from: None, before: time },
         };
-        let order = CustomerOrder { field: CustomerOrderField::ExternalCustomerId, descending: true };
+        let order = CustomerOrder { field: CustomerOrderField::ExternalCustomerId, direction: SortOrder::Descending };
         let customers = |operator, filter, order| ListId::Customers(Arc::new(CustomerList { operator, filter, order }));
         let defaults = |operator| customers(operator, CustomerFilter::default(), CustomerOrder::default());
         let admin_events = |operator, api_key| ListId::AdminEvents(AdminEventFilter { operator, api_key });

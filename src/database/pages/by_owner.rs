@@ -75,11 +75,11 @@ pub async fn pages_by_owner<K: Copy + Eq + Hash + ValueType + Into<Value>, T: Ha
 
 /// Selects the rows of each owner's page, and one row more (see [`PageRequest::page`]).
 fn numbered(list: ListPart, owner: SimpleExpr, request: &PageRequest) -> SelectStatement {
-    let ListPart { query: mut all, position_columns, descending, .. } = list;
+    let ListPart { query: mut all, position_columns, order, .. } = list;
     let mut window = WindowStatement::new();
     window.add_partition_by(owner);
     for column in position_columns {
-        window.order_by_expr(column, request.order(descending));
+        window.order_by_expr(column, request.order(order).into());
     }
     all.expr_window_as(Expr::cust("ROW_NUMBER()"), window, "number");
     let is_of_page = Expr::col(Alias::new("number")).lte(Expr::cust((request.size + 1).to_string()));

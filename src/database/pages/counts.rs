@@ -3,7 +3,7 @@
 use std::cmp;
 use std::iter::Sum;
 
-use sea_orm::sea_query::{Order, SelectStatement};
+use sea_orm::sea_query::SelectStatement;
 use sea_orm::{ConnectionTrait, DbErr};
 
 use super::branches::{Branch, ROW, limit, rows_by_branch};
@@ -77,7 +77,7 @@ struct CountedPart {
 impl CountedPart {
     /// Adds the branches that count a part of a list. `with_previous` is true for a part that is not the first one.
     fn new(part: ListPart, with_previous: bool, branches: &mut Vec<Branch>) -> Self {
-        let ListPart { mut query, position_columns, descending, scan, joined: _ } = part;
+        let ListPart { mut query, position_columns, order, scan, joined: _ } = part;
         let bound = if scan.is_some() { MAX_SCAN } else { MAX_COUNT };
         let scan = scan.unwrap_or_default();
         let is_bounded = scan.is_bounded();
@@ -98,7 +98,7 @@ impl CountedPart {
         if !filters.is_empty() {
             counted.matching = Some(branches.len());
             for column in position_columns {
-                query.order_by_expr(column, if descending { Order::Desc } else { Order::Asc });
+                query.order_by_expr(column, order.into());
             }
             let with_previous = with_previous || is_counted_twice;
             branches.push(Branch { with_previous, ..Branch::count(query, Some(filters), String::new()) });

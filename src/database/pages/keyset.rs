@@ -36,6 +36,14 @@ pub enum Direction {
     Backward,
 }
 
+/// The order of the rows of a list, by their positions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum SortOrder {
+    #[default]
+    Ascending,
+    Descending,
+}
+
 /// A page to read: up to `size` rows between two positions, both exclusive.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct PageRequest {
@@ -74,6 +82,24 @@ pub trait HasPosition {
 impl<T: HasPosition> HasPosition for Arc<T> {
     fn position(&self) -> Position {
         (**self).position()
+    }
+}
+
+impl SortOrder {
+    fn reversed(self) -> Self {
+        match self {
+            Self::Ascending => Self::Descending,
+            Self::Descending => Self::Ascending,
+        }
+    }
+}
+
+impl From<SortOrder> for Order {
+    fn from(order: SortOrder) -> Self {
+        match order {
+            SortOrder::Ascending => Self::Asc,
+            SortOrder::Descending => Self::Desc,
+        }
     }
 }
 
@@ -126,9 +152,13 @@ impl PageRequest {
         Self { direction: Direction::Backward, size, after: None, before: None }
     }
 
-    /// The order of the rows in the statement: a backward page reads the list from its end.
-    pub(super) fn order(&self, descending: bool) -> Order {
-        if (self.direction == Direction::Forward) == descending { Order::Desc } else { Order::Asc }
+    /// The order of the rows in the statement that reads the page. `order` is the order of the list: a backward page
+    /// reads the list from its end.
+    pub(super) fn order(&self, order: SortOrder) -> SortOrder {
+        match self.direction {
+            Direction::Forward => order,
+            Direction::Backward => order.reversed(),
+        }
     }
 
     /// Returns the page of a list whose only row is this one.

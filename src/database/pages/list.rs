@@ -2,11 +2,11 @@
 
 use std::iter;
 
-use sea_orm::sea_query::{Expr, ExprTrait, Order, SelectStatement, SimpleExpr};
+use sea_orm::sea_query::{Expr, ExprTrait, SelectStatement, SimpleExpr};
 use sea_orm::{EntityTrait, IdenStatic, Iterable};
 
 use super::branches::{Branch, ROWS, limit};
-use super::keyset::{PageRequest, Position, SortKey};
+use super::keyset::{PageRequest, Position, SortKey, SortOrder};
 use super::scan::Scan;
 
 /// A list, or a part of a list. A row may be in several parts of a list.
@@ -14,7 +14,7 @@ pub struct ListPart {
     pub query: SelectStatement,
     /// The columns of a row's [`Position`]: the sort key and the id, or only one of them if it is unique in the list.
     pub position_columns: Vec<SimpleExpr>,
-    pub descending: bool,
+    pub order: SortOrder,
     /// Tables to join to the rows of the page after the limit has been applied.
     pub joined: Vec<JoinedTable>,
     /// Reads the rows one by one. With a scan, the first columns that `query` selects must be `position_columns`,
@@ -39,13 +39,13 @@ pub struct JoinedTable {
 impl ListPart {
     /// A list in ascending order of the columns.
     pub fn new(query: SelectStatement, position_columns: Vec<SimpleExpr>) -> Self {
-        Self { query, position_columns, descending: false, joined: Vec::new(), scan: None }
+        Self { query, position_columns, order: SortOrder::Ascending, joined: Vec::new(), scan: None }
     }
 
     /// Returns the branch that reads the page, then one branch for each milestone of a scan. `with_previous` is true
     /// for a part of a list that is not its first part: one statement reads all parts, so that they see the same rows.
     pub(super) fn branches(self, request: &PageRequest, with_previous: bool) -> Vec<Branch> {
-        let Self { mut query, position_columns, descending, joined, scan } = self;
+        let Self { mut query, position_columns, order, joined, scan } = self;
         for (position, is_after) in [(&request.after, true), (&request.before, false)] {
             let Some(Position { sort_key, id }) = position else { continue };
             // The position is one of this list, so its sort key fits the columns. A single column is compared without
@@ -65,13 +65,16 @@ impl ListPart {
                 }
                 SortKey::Text(text) => (position_columns[0].clone(), Expr::val(text.as_str())),
             };
-            query.and_where(if is_after != descending { row.gt(bound) } else { row.lt(bound) });
+            query.and_where(if is_after == (order == SortOrder::Ascending) { row.gt(bound) } else { row.lt(bound) });
         }
-        let order = request.order(descending);
-        let direction = if order == Order::Desc { "DESC" } else { "ASC" };
+        let order = request.order(order);
+        let direction = match order {
+            SortOrder::Ascending => "ASC",
+            SortOrder::Descending => "DESC",
+        };
         let scan_order: Vec<_> = (1..=position_columns.len()).map(|column| format!("{column} {direction}")).collect();
         for column in position_columns {
-            query.order_by_expr(column, order.clone());
+            query.order_by_expr(column, order.into());
         }
         let (columns, join) =
             joined.iter().map(|joined| (joined.columns.as_str(), joined.join.as_str())).unzip::<_, _, String, String>();

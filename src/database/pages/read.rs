@@ -3,7 +3,7 @@
 use sea_orm::{DbErr, FromQueryResult, QueryResult};
 
 use super::branches::rows_by_branch;
-use super::keyset::{Direction, HasPosition, Page, PageRequest, Position};
+use super::keyset::{Direction, HasPosition, Page, PageRequest, Position, SortOrder};
 use super::list::{ListPage, ListPart};
 use super::scan::{MAX_SHORT_SCAN, Scan, ScanWork, record_sort};
 use crate::database::{ReadKind, Reader};
@@ -27,7 +27,7 @@ pub async fn pages<T>(
                 record_sort(scan, 1 + scan.milestones().len());
                 ScanWork::new(scan)
             });
-            read_parts.push((part.descending, scan_work));
+            read_parts.push((part.order, scan_work));
             branches.extend(part.branches(&request, number > 0));
         }
         requests.push((request, read_parts));
@@ -36,8 +36,7 @@ pub async fn pages<T>(
     let mut next_branch = || read_all(&rows_by_branch.next().unwrap_or_default(), &read);
     let page = |(index, (request, read_parts)): (usize, (PageRequest, Vec<_>))| {
         let position = |row: &T| position(index, row);
-        let page_of_part =
-            |(descending, scan_work)| page_of_part(&request, descending, scan_work, &mut next_branch, position);
+        let page_of_part = |(order, scan_work)| page_of_part(&request, order, scan_work, &mut next_branch, position);
         let parts = read_parts.into_iter().map(page_of_part).collect::<Result<_, _>>()?;
         Ok(request.merge(parts, position))
     };
@@ -48,7 +47,7 @@ pub async fn pages<T>(
 /// branch.
 fn page_of_part<T>(
     request: &PageRequest,
-    descending: bool,
+    order: SortOrder,
     scan_work: Option<ScanWork>,
     mut next_branch: impl FnMut() -> Result<Vec<T>, DbErr>,
     position: impl Fn(&T) -> Position,
@@ -56,7 +55,7 @@ fn page_of_part<T>(
     let mut rows = next_branch()?;
     // UNION ALL does not keep the order of its branches' rows.
     rows.sort_by_cached_key(&position);
-    if descending {
+    if order == SortOrder::Descending {
         rows.reverse();
     }
     let Some(scan_work) = scan_work else { return Ok(request.page(rows)) };
@@ -67,8 +66,10 @@ fn page_of_part<T>(
     let is_full = rows.len() > request.size;
     let last = if request.direction == Direction::Forward { rows.last() } else { rows.first() };
     let last = last.filter(|_| is_full).map(&position);
-    let is_ascending = (request.direction == Direction::Forward) != descending;
-    let is_before = |one: &Position, other: &Position| if is_ascending { one < other } else { one > other };
+    let is_before = |one: &Position, other: &Position| match request.order(order) {
+        SortOrder::Ascending => one < other,
+        SortOrder::Descending => one > other,
+    };
     let is_passed = |milestone: &Position| last.as_ref().is_none_or(|last| is_before(milestone, last));
     scan_work.record(rows.len() as u64, is_full, &milestones, is_passed);
     Ok(request.page_of_scan(rows, milestones.pop().flatten()))

@@ -6,6 +6,7 @@ use chrono::{SubsecRound, TimeDelta};
 use entity::value::{OperatorId, SearchQuery};
 
 use super::violations::Violations;
+use crate::database::pages::SortOrder;
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::graphql::time::Time;
 use crate::service::customers::{
@@ -124,7 +125,10 @@ impl CustomerFilterInput {
         let filter = violations.finish(filter)?;
         let order = order.map(|CustomerOrderInput { field, direction }| CustomerOrder {
             field,
-            descending: direction == OrderDirection::Desc,
+            direction: match direction {
+                OrderDirection::Asc => SortOrder::Ascending,
+                OrderDirection::Desc => SortOrder::Descending,
+            },
         });
         Ok(CustomerList { operator, filter, order: order.unwrap_or_default() })
     }

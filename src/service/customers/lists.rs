@@ -19,7 +19,7 @@ use super::search::{self, PlannedSearch, SearchPlan};
 use super::{CustomerView, Customers};
 use crate::database::pages::{
     self, BRANCH_ROWS, Count, HasPosition, JoinedTable, ListPage, ListPart, Page, PageRequest, Position, SCAN, Scan,
-    SortKey,
+    SortKey, SortOrder,
 };
 use crate::error::Error;
 use crate::service::Actor;
@@ -29,7 +29,7 @@ use crate::service::Actor;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct CustomerOrder {
     pub field: CustomerOrderField,
-    pub descending: bool,
+    pub direction: SortOrder,
 }
 
 /// A field to order customers by.
@@ -322,8 +322,7 @@ impl CustomerList {
                 .filter(filter.on_own_customer(operator, None))
                 .apply_if(excluded.cloned(), |own, email| own.filter(customer::Column::Email.ne(email)))
         };
-        let list =
-            |query| ListPart { descending: self.order.descending, ..ListPart::new(query, position_columns.clone()) };
+        let list = |query| ListPart { order: self.order.direction, ..ListPart::new(query, position_columns.clone()) };
         let join_customers =
             |links| JoinedTable::new::<customer::Entity>(&[(customer::Column::Id, links, CustomerId.as_str())]);
         if filter.is_unique() {
