@@ -18,7 +18,7 @@ pub fn request_info<'c>(context: &Context<'c>) -> &'c RequestInfo {
 
 /// The services and the caller, if the caller is the platform. Fails with `FORBIDDEN` for other callers. A resolver
 /// calls this function before it parses its input, so that `FORBIDDEN` takes precedence over violations of the input.
-pub fn platform<'c>(context: &Context<'c>) -> Result<(&'c Services, &'c Actor), Error> {
+pub fn require_platform<'c>(context: &Context<'c>) -> Result<(&'c Services, &'c Actor), Error> {
     let actor = actor(context);
     actor.require_platform()?;
     Ok((services(context), actor))
@@ -26,7 +26,7 @@ pub fn platform<'c>(context: &Context<'c>) -> Result<(&'c Services, &'c Actor), 
 
 /// The services and the caller, if the caller may write. Fails with `FORBIDDEN` for a read-only key. A resolver calls
 /// this function before it parses its input, so that `FORBIDDEN` takes precedence over violations of the input.
-pub fn writer<'c>(context: &Context<'c>) -> Result<(&'c Services, &'c Actor), Error> {
+pub fn require_writer<'c>(context: &Context<'c>) -> Result<(&'c Services, &'c Actor), Error> {
     let actor = actor(context);
     actor.require_write()?;
     Ok((services(context), actor))

@@ -23,7 +23,7 @@ use entity::value::{ApiKeyId, CustomerId, OperatorId};
 use entity::{api_key, customer_operator, operator};
 
 use super::context::{actor, services};
-use super::direct::RepeatedFields;
+use super::json_writer::RepeatedFields;
 use super::pagination::PageArguments;
 use crate::database::pages::{Count, Page, PageRequest, Position};
 use crate::error::Error;

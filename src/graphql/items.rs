@@ -1,6 +1,6 @@
-//! Objects and lists of objects that are written directly if possible (see `direct`).
+//! Objects and lists of objects that `json_writer` writes if possible.
 //!
-//! The size of each list, and of each object that is written directly, is added to the size of the response. Other
+//! The size of each list, and of each object that `json_writer` writes, is added to the size of the response. Other
 //! objects need not be counted, because only lists can make a response large.
 
 use std::borrow::{Borrow, Cow};
@@ -11,15 +11,15 @@ use async_graphql::parser::types::Field;
 use async_graphql::registry::Registry;
 use async_graphql::{ContextSelectionSet, OutputType, Positioned, ServerError, ServerResult, Value};
 
-use super::direct::{DirectObject, JsonText, NotDirect, Plan, RepeatedFields};
+use super::json_writer::{CannotWriteJson, JsonText, ObjectWriter, RepeatedFields, WriteJson};
 use crate::error::Error;
 use crate::request::{ResponseSize, SizeError, Work, record};
 
-/// A single object outside a list, written directly if possible. Used for customers, which most requests for a single
-/// object ask for.
+/// A single object outside a list, which `json_writer` writes if possible. Used for customers, which most requests for
+/// a single object ask for.
 pub struct Single<T>(pub T);
 
-impl<T: DirectObject> OutputType for Single<T> {
+impl<T: WriteJson> OutputType for Single<T> {
     fn type_name() -> Cow<'static, str> {
         T::type_name()
     }
@@ -33,7 +33,7 @@ impl<T: DirectObject> OutputType for Single<T> {
     }
 
     async fn resolve(&self, context: &ContextSelectionSet<'_>, field: &Positioned<Field>) -> ServerResult<Value> {
-        match write_directly(context, |plan, json| plan.write(&self.0, json)).await {
+        match write_json(context, |writer, json| writer.write(&self.0, json)).await {
             Ok(Some(text)) => Ok(text),
             // A response that is too large must not lose the object: the payload of a mutation, whose change is
             // committed, cannot be null. The lists inside the object are counted, and can be null.
@@ -42,7 +42,7 @@ impl<T: DirectObject> OutputType for Single<T> {
     }
 }
 
-/// A list of objects. Written directly if possible.
+/// A list of objects, which `json_writer` writes if possible.
 ///
 /// A list that async-graphql resolves is counted only when it is complete. This is early enough to stop a response that
 /// is too large: a page has at most 100 items, and the lists inside the items are counted before.
@@ -56,7 +56,7 @@ impl<T, R> FromIterator<R> for Items<T, R> {
     }
 }
 
-impl<T: DirectObject, R: OutputType + Borrow<T>> OutputType for Items<T, R> {
+impl<T: WriteJson, R: OutputType + Borrow<T>> OutputType for Items<T, R> {
     fn type_name() -> Cow<'static, str> {
         Vec::<R>::type_name()
     }
@@ -71,8 +71,9 @@ impl<T: DirectObject, R: OutputType + Borrow<T>> OutputType for Items<T, R> {
 
     async fn resolve(&self, context: &ContextSelectionSet<'_>, field: &Positioned<Field>) -> ServerResult<Value> {
         response_size(context).ensure_memory().await.map_err(|error| fail(context, field, error))?;
-        let write = |plan: &Plan<'_, T>, json: &mut JsonText| plan.write_list(self.0.iter().map(R::borrow), json);
-        match write_directly(context, write).await {
+        let write =
+            |writer: &ObjectWriter<'_, T>, json: &mut JsonText| writer.write_list(self.0.iter().map(R::borrow), json);
+        match write_json(context, write).await {
             Ok(Some(text)) => return Ok(text),
             Ok(None) => {}
             Err(error) => return Err(fail(context, field, error)),
@@ -89,9 +90,9 @@ impl<T: DirectObject, R: OutputType + Borrow<T>> OutputType for Items<T, R> {
 /// Writes the selected fields of objects of one type, and counts the text. If the text is longer than a small response,
 /// discards it, waits until there is memory for a large response, and writes the text again. Returns `None` if
 /// async-graphql must resolve the objects.
-async fn write_directly<T: DirectObject>(
+async fn write_json<T: WriteJson>(
     context: &ContextSelectionSet<'_>,
-    write: impl Fn(&Plan<'_, T>, &mut JsonText) -> Result<(), NotDirect>,
+    write: impl Fn(&ObjectWriter<'_, T>, &mut JsonText) -> Result<(), CannotWriteJson>,
 ) -> Result<Option<Value>, SizeError> {
     let size = response_size(context);
     if context.data_unchecked::<RepeatedFields>().0 {
@@ -105,21 +106,21 @@ async fn write_directly<T: DirectObject>(
                 record(Work::Value, values);
                 return Ok(Some(Value::Binary(text.into())));
             }
-            Err(NotDirect::TooLong) if may_wait => size.wait_for_memory().await?,
+            Err(CannotWriteJson::TooLong) if may_wait => size.wait_for_memory().await?,
             // If the text is too long for any response, async-graphql resolves the list. Each list inside it is then
             // counted on its own, and the errors have the paths of the lists that do not fit.
-            Err(NotDirect::TooLong | NotDirect::MustResolve) => return Ok(None),
+            Err(CannotWriteJson::TooLong | CannotWriteJson::MustResolve) => return Ok(None),
         }
     }
 }
 
-fn write_text<T: DirectObject>(
+fn write_text<T: WriteJson>(
     context: &ContextSelectionSet<'_>,
     limit: usize,
-    write: impl Fn(&Plan<'_, T>, &mut JsonText) -> Result<(), NotDirect>,
-) -> Result<JsonText, NotDirect> {
+    write: impl Fn(&ObjectWriter<'_, T>, &mut JsonText) -> Result<(), CannotWriteJson>,
+) -> Result<JsonText, CannotWriteJson> {
     let mut json = JsonText { text: Vec::new(), limit, values: 0 };
-    write(&Plan::new(context, &context.item.node)?, &mut json)?;
+    write(&ObjectWriter::new(context, &context.item.node)?, &mut json)?;
     Ok(json)
 }
 
@@ -131,8 +132,8 @@ fn fail(context: &ContextSelectionSet<'_>, field: &Positioned<Field>, error: Siz
     context.set_error_path(async_graphql::Error::from(Error::from(error)).into_server_error(field.pos))
 }
 
-/// Returns the approximate number of bytes of a value in JSON. Leaves out lists of objects and texts that were written
-/// directly. They were counted when they were complete.
+/// Returns the approximate number of bytes of a value in JSON. Leaves out lists of objects, and texts of `json_writer`.
+/// They were counted when they were complete.
 fn json_size(value: &Value) -> usize {
     match value {
         Value::Null | Value::Boolean(_) => 4,

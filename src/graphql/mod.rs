@@ -6,13 +6,13 @@
 
 mod context;
 mod cursor;
-mod direct;
 mod document;
 mod errors;
 mod event_enums;
 mod fetch;
 mod inputs;
 mod items;
+mod json_writer;
 mod load_rounds;
 mod objects;
 mod pagination;
@@ -21,8 +21,8 @@ mod schema;
 mod time;
 mod webhook_body;
 
-pub use direct::{count_values, write_value};
 pub use document::Operation;
 pub use errors::{ErrorExtensions, Rendered, render};
+pub use json_writer::{count_values, write_value};
 pub use schema::{CheckedRequest, Schema, introspection, sdl};
 pub use webhook_body::WebhookRender;

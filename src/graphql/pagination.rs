@@ -8,9 +8,9 @@ use async_graphql::resolver_utils::ContainerType;
 use async_graphql::{InputObject, Object, ObjectType, OutputType, SimpleObject, TypeName};
 
 use super::cursor::{Cursor, Cursors};
-use super::direct::{DirectObject, NotDirect, SelectedField, Writer};
 use super::inputs::Violations;
 use super::items::Items;
+use super::json_writer::{CannotWriteJson, FieldWriter, SelectedField, WriteJson};
 use crate::database::pages::{Count, Direction, Page, PageEnds, PageRequest, Position};
 use crate::error::{Error, InputField};
 
@@ -88,7 +88,7 @@ pub struct PageInfo {
     end_cursor: Option<Cursor>,
 }
 
-impl DirectObject for PageInfo {}
+impl WriteJson for PageInfo {}
 
 impl PageInfo {
     pub fn new<T>(page: &Page<T>, cursors: &Arc<Cursors>, position: impl Fn(&T) -> Position) -> Self {
@@ -104,21 +104,21 @@ impl PageInfo {
 
 /// An item of a page with its cursor.
 pub trait Edge: ContainerType + Sized + 'static {
-    type Node: DirectObject;
+    type Node: WriteJson;
 
     fn node(&self) -> &Self::Node;
 
     /// Returns the writer of a selected field other than `node`.
-    fn writer<'q>(field: &SelectedField<'q>) -> Result<Writer<'q, Self>, NotDirect> {
+    fn field_writer<'q>(field: &SelectedField<'q>) -> Result<FieldWriter<'q, Self>, CannotWriteJson> {
         field.resolver()
     }
 }
 
-impl<E: Edge> DirectObject for E {
-    fn writer<'q>(field: &SelectedField<'q>) -> Result<Writer<'q, Self>, NotDirect> {
+impl<E: Edge> WriteJson for E {
+    fn field_writer<'q>(field: &SelectedField<'q>) -> Result<FieldWriter<'q, Self>, CannotWriteJson> {
         match field.name() {
             "node" => field.object(E::node),
-            _ => <E as Edge>::writer(field),
+            _ => <E as Edge>::field_writer(field),
         }
     }
 }
@@ -175,19 +175,19 @@ impl<E: Edge, X: ObjectType> Connection<E, X> {
     }
 }
 
-impl<E: Edge, X: ObjectType + 'static> DirectObject for Connection<E, X> {
-    fn writer<'q>(field: &SelectedField<'q>) -> Result<Writer<'q, Self>, NotDirect> {
+impl<E: Edge, X: ObjectType + 'static> WriteJson for Connection<E, X> {
+    fn field_writer<'q>(field: &SelectedField<'q>) -> Result<FieldWriter<'q, Self>, CannotWriteJson> {
         Ok(match field.name() {
             "edges" => {
-                let plan = field.plan::<E>()?;
-                Box::new(move |connection, json| plan.write_list(&connection.edges, json))
+                let writer = field.object_writer::<E>()?;
+                Box::new(move |connection, json| writer.write_list(&connection.edges, json))
             }
             "nodes" => {
-                let plan = field.plan::<E::Node>()?;
-                Box::new(move |connection, json| plan.write_list(connection.edges.iter().map(E::node), json))
+                let writer = field.object_writer::<E::Node>()?;
+                Box::new(move |connection, json| writer.write_list(connection.edges.iter().map(E::node), json))
             }
             "pageInfo" => field.object(|connection: &Self| &connection.page_info)?,
-            _ => return Err(NotDirect::MustResolve),
+            _ => return Err(CannotWriteJson::MustResolve),
         })
     }
 }

@@ -16,10 +16,10 @@ use async_graphql::{
     ServerError, ValidationMode, ValidationResult,
 };
 
-use super::direct::RepeatedFields;
 use super::document::{Document, DocumentCache, Operation, describe_operation};
 use super::errors::ErrorExtensions;
 use super::fetch::Loader;
+use super::json_writer::RepeatedFields;
 use super::load_rounds::LoadRounds;
 use super::resolvers::{audit, changes, customers, erasures, history, node, operators, verification, viewer, webhooks};
 use super::time;

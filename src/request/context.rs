@@ -52,7 +52,7 @@ pub enum Work {
     Check,
     /// A row that was written.
     Write,
-    /// A value of the response that `graphql::direct` wrote.
+    /// A value of the response that `graphql::json_writer` wrote.
     Value,
 }
 

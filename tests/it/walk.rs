@@ -331,13 +331,13 @@ both!(each_field_is_the_same_whether_it_is_written_directly_or_resolved, Sandbox
     for caller in [&own, &app.platform()] {
         for field in list(&types.0["Query"]["fields"]) {
             for selection in types.single_selections(field, &ids, 4) {
-                // If a document has repeated fields, nothing is written directly. The service itself merges fields
+                // If a document has repeated fields, `json_writer` writes nothing. The service itself merges fields
                 // without directives.
                 let query = |more| format!("{{ viewer {{ role }} {more} {selection} }}");
-                let direct = app.graphql(caller, &query(""), json!({})).await;
+                let written = app.graphql(caller, &query(""), json!({})).await;
                 let resolved = app.graphql(caller, &query("viewer @include(if: true) { role }"), json!({})).await;
-                assert_eq!(direct.body["data"], resolved.body["data"], "{selection}");
-                assert_eq!(direct.errors(), resolved.errors(), "{selection}");
+                assert_eq!(written.body["data"], resolved.body["data"], "{selection}");
+                assert_eq!(written.errors(), resolved.errors(), "{selection}");
                 count += 1;
             }
         }

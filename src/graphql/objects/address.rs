@@ -4,7 +4,7 @@ use async_graphql::SimpleObject;
 use entity::value::AddressParts;
 use serde::Deserialize;
 
-use crate::graphql::direct::DirectObject;
+use crate::graphql::json_writer::WriteJson;
 
 /// A postal address.
 #[derive(Deserialize, SimpleObject)]
@@ -30,4 +30,4 @@ impl From<AddressParts> for Address {
     }
 }
 
-impl DirectObject for Address {}
+impl WriteJson for Address {}

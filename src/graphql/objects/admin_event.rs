@@ -9,11 +9,11 @@ use super::api_key::ApiKey;
 use super::types::Operator;
 use crate::database::pages::HasPosition;
 use crate::error::{Error, InputField};
-use crate::graphql::context::{actor, platform, services};
+use crate::graphql::context::{actor, require_platform, services};
 use crate::graphql::cursor::{Cursor, Cursors, ListId};
-use crate::graphql::direct::DirectObject;
 use crate::graphql::fetch;
 use crate::graphql::inputs::Violations;
+use crate::graphql::json_writer::WriteJson;
 use crate::graphql::pagination::{Connection, Edge, PageArguments};
 use crate::graphql::time::Time;
 use crate::service::audit::AdminEventFilter;
@@ -185,7 +185,7 @@ impl AdminEventConnection {
         filter: Option<AdminEventFilterInput>,
         arguments: PageArguments,
     ) -> Result<Self, Error> {
-        let (services, actor) = platform(context)?;
+        let (services, actor) = require_platform(context)?;
         let filter = filter.map(|filter| filter.parse()).transpose()?.unwrap_or_default();
         let cursors = Cursors::new(context, ListId::AdminEvents(filter.clone()));
         let request = arguments.parse(Some(&cursors))?;
@@ -203,6 +203,6 @@ impl Edge for AdminEventEdge {
     }
 }
 
-impl DirectObject for AdminEvent {
+impl WriteJson for AdminEvent {
     const MAY_WAIT: &'static [&'static str] = &["operator", "apiKey", "callerApiKey"];
 }

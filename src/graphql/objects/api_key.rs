@@ -3,7 +3,7 @@
 use async_graphql::{Enum, ID, SimpleObject};
 use entity::api_key;
 
-use crate::graphql::direct::DirectObject;
+use crate::graphql::json_writer::WriteJson;
 use crate::graphql::time::Time;
 
 /// An API key of an operator. The secret is shown once, when the key is created.
@@ -52,4 +52,4 @@ impl From<api_key::Model> for ApiKey {
     }
 }
 
-impl DirectObject for ApiKey {}
+impl WriteJson for ApiKey {}

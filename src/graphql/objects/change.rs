@@ -7,9 +7,9 @@ use super::types::Customer;
 use crate::error::Error;
 use crate::graphql::context::{actor, services};
 use crate::graphql::cursor::{Cursor, Cursors, ListId};
-use crate::graphql::direct::DirectObject;
 use crate::graphql::fetch::{self, VisibleCustomer};
 use crate::graphql::items::Items;
+use crate::graphql::json_writer::WriteJson;
 use crate::graphql::pagination::feed_arguments;
 use crate::graphql::time::Time;
 use crate::service::customers::CustomerField;
@@ -104,7 +104,7 @@ impl Change {
     }
 }
 
-impl DirectObject for Change {
+impl WriteJson for Change {
     const MAY_WAIT: &'static [&'static str] = &["customer"];
 }
 

@@ -13,9 +13,9 @@ use crate::database::pages::{Count, HasPosition, Page, PageRequest};
 use crate::error::Error;
 use crate::graphql::context::{actor, services};
 use crate::graphql::cursor::{Cursor, Cursors, ListId};
-use crate::graphql::direct::{DirectObject, NotDirect, SelectedField, Writer};
 use crate::graphql::fetch::{self, CountOfCustomers};
 use crate::graphql::inputs::{CustomerFilterInput, CustomerOrderInput};
+use crate::graphql::json_writer::{CannotWriteJson, FieldWriter, SelectedField, WriteJson};
 use crate::graphql::pagination::{Connection, Edge, PageArguments, PageInfo, list_complexity, total_count};
 use crate::graphql::time::Time;
 use crate::service::customers::{CustomerField, CustomerPage, CustomerRef, CustomerView, EventList};
@@ -148,10 +148,10 @@ impl Customer {
     }
 }
 
-impl DirectObject for Customer {
+impl WriteJson for Customer {
     const MAY_WAIT: &'static [&'static str] = &["history"];
 
-    fn writer<'q>(field: &SelectedField<'q>) -> Result<Writer<'q, Self>, NotDirect> {
+    fn field_writer<'q>(field: &SelectedField<'q>) -> Result<FieldWriter<'q, Self>, CannotWriteJson> {
         match field.name() {
             "id" => field.id(|customer: &Self| customer.0.customer.id),
             "email" => field.string(|customer: &Self| Some(customer.0.customer.email.as_str())),
@@ -159,22 +159,23 @@ impl DirectObject for Customer {
             "firstName" => field.string(|customer: &Self| Some(customer.0.customer.first_name.as_ref()?.as_str())),
             "lastName" => field.string(|customer: &Self| Some(customer.0.customer.last_name.as_ref()?.as_str())),
             "operators" => {
-                let plan = field.plan::<CustomerOperatorConnection>()?;
+                let writer = field.object_writer::<CustomerOperatorConnection>()?;
                 let arguments = PageArguments {
                     first: field.argument("first")?,
                     after: field.argument("after")?,
                     last: field.argument("last")?,
                     before: field.argument("before")?,
                 };
-                let (context, request) = (field.context, arguments.parse(None).map_err(|_| NotDirect::MustResolve)?);
+                let (context, request) =
+                    (field.context, arguments.parse(None).map_err(|_| CannotWriteJson::MustResolve)?);
                 Ok(Box::new(move |customer, json| {
                     let connection = CustomerOperatorConnection::in_memory(context, &customer.0, &request);
-                    plan.write(&connection.ok_or(NotDirect::MustResolve)?, json)
+                    writer.write(&connection.ok_or(CannotWriteJson::MustResolve)?, json)
                 }))
             }
             "address" => {
-                let plan = field.plan::<Address>()?;
-                Ok(Box::new(move |customer, json| plan.write_optional(customer.postal_address().as_ref(), json)))
+                let writer = field.object_writer::<Address>()?;
+                Ok(Box::new(move |customer, json| writer.write_optional(customer.postal_address().as_ref(), json)))
             }
             _ => field.resolver(),
         }
@@ -279,7 +280,7 @@ impl Edge for CustomerOperatorEdge {
         &self.node
     }
 
-    fn writer<'q>(field: &SelectedField<'q>) -> Result<Writer<'q, Self>, NotDirect> {
+    fn field_writer<'q>(field: &SelectedField<'q>) -> Result<FieldWriter<'q, Self>, CannotWriteJson> {
         match field.name() {
             "externalCustomerId" => field.string(|edge: &Self| Some(edge.link.external_customer_id.as_str())),
             _ => field.resolver(),

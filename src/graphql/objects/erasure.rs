@@ -7,9 +7,9 @@ use entity::value::ErasureId;
 
 use crate::database::pages::HasPosition;
 use crate::error::Error;
-use crate::graphql::context::{actor, platform, services};
+use crate::graphql::context::{actor, require_platform, services};
 use crate::graphql::cursor::{Cursor, Cursors, ListId};
-use crate::graphql::direct::DirectObject;
+use crate::graphql::json_writer::WriteJson;
 use crate::graphql::pagination::{Connection, Edge, PageArguments};
 use crate::graphql::time::Time;
 
@@ -75,7 +75,7 @@ pub struct ErasureEdge {
 impl ErasureConnection {
     /// Reads a page of the receipts.
     pub async fn load(context: &Context<'_>, arguments: PageArguments) -> Result<Self, Error> {
-        let (services, actor) = platform(context)?;
+        let (services, actor) = require_platform(context)?;
         let cursors = Cursors::new(context, ListId::Erasures);
         let page = services.customers.erasures(actor, arguments.parse(Some(&cursors))?).await?;
         let edge = |cursor, row| ErasureEdge { cursor, node: Erasure(row) };
@@ -91,4 +91,4 @@ impl Edge for ErasureEdge {
     }
 }
 
-impl DirectObject for Erasure {}
+impl WriteJson for Erasure {}

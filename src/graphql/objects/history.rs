@@ -14,9 +14,9 @@ use super::types::{CustomerEvent, CustomerEventConnection, CustomerEventEdge, Op
 use crate::error::Error;
 use crate::graphql::context::{actor, services};
 use crate::graphql::cursor::{Cursors, ListId};
-use crate::graphql::direct::DirectObject;
 use crate::graphql::event_enums::{DisconnectReason, VerifiableField};
 use crate::graphql::fetch::{self, EventPage};
+use crate::graphql::json_writer::WriteJson;
 use crate::graphql::pagination::{Edge, PageArguments};
 use crate::graphql::time::Time;
 use crate::service::customers::{CustomerField, EventList};
@@ -187,6 +187,6 @@ impl Edge for CustomerEventEdge {
     }
 }
 
-impl DirectObject for CustomerEvent {
+impl WriteJson for CustomerEvent {
     const MAY_WAIT: &'static [&'static str] = &["operator", "apiKey", "disconnectedOperator"];
 }

@@ -11,10 +11,10 @@ use crate::database::pages::{Count, HasPosition};
 use crate::error::Error;
 use crate::graphql::context::{actor, services};
 use crate::graphql::cursor::{Cursor, Cursors, ListId};
-use crate::graphql::direct::{DirectObject, NotDirect, SelectedField, Writer};
 use crate::graphql::fetch::{self, ApiKeysOfOperator};
 use crate::graphql::inputs::{CustomerFilterInput, CustomerOrderInput};
 use crate::graphql::items::Items;
+use crate::graphql::json_writer::{CannotWriteJson, FieldWriter, SelectedField, WriteJson};
 use crate::graphql::pagination::{Connection, Edge, PageArguments, list_complexity, total_count};
 use crate::graphql::time::Time;
 
@@ -97,10 +97,10 @@ impl Operator {
     }
 }
 
-impl DirectObject for Operator {
+impl WriteJson for Operator {
     const MAY_WAIT: &'static [&'static str] = &["apiKeys", "customers"];
 
-    fn writer<'q>(field: &SelectedField<'q>) -> Result<Writer<'q, Self>, NotDirect> {
+    fn field_writer<'q>(field: &SelectedField<'q>) -> Result<FieldWriter<'q, Self>, CannotWriteJson> {
         match field.name() {
             "id" => field.id(|operator: &Self| operator.0.id),
             "name" => field.string(|operator: &Self| Some(operator.0.name.as_str())),

@@ -11,8 +11,8 @@ use crate::database::pages::HasPosition;
 use crate::error::Error;
 use crate::graphql::context::{actor, services};
 use crate::graphql::cursor::{Cursor, Cursors, ListId};
-use crate::graphql::direct::DirectObject;
 use crate::graphql::fetch::{self, UndeliveredSince};
+use crate::graphql::json_writer::WriteJson;
 use crate::graphql::pagination::{Connection, Edge, PageArguments};
 use crate::graphql::time::Time;
 use crate::service::webhooks::endpoints;
@@ -169,6 +169,6 @@ impl Edge for WebhookEdge {
     }
 }
 
-impl DirectObject for Webhook {
+impl WriteJson for Webhook {
     const MAY_WAIT: &'static [&'static str] = &["operator", "undeliveredSince"];
 }

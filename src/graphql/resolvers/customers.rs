@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_graphql::{Context, ID, Object, SimpleObject};
 
 use crate::error::{Error, ErrorCode, Violation};
-use crate::graphql::context::{actor, request_info, services, writer};
+use crate::graphql::context::{actor, request_info, require_writer, services};
 use crate::graphql::inputs::{
     CreateCustomerInput, CustomerFilterInput, CustomerOrderInput, CustomerRefInput, DisconnectCustomerInput,
     UpdateCustomerInput,
@@ -119,7 +119,7 @@ async fn disconnect_customer(
     context: &Context<'_>,
     input: DisconnectCustomerInput,
 ) -> Result<DisconnectCustomerPayload, Error> {
-    let (services, actor) = writer(context)?;
+    let (services, actor) = require_writer(context)?;
     let disconnected = services.customers.disconnect(actor, request_info(context), input.parse(actor)?).await?;
     Ok(disconnected.into())
 }

@@ -4,7 +4,7 @@ use async_graphql::{Context, ID, Object, SimpleObject};
 use entity::value::ErasureId;
 
 use crate::error::Error;
-use crate::graphql::context::{platform, request_info};
+use crate::graphql::context::{request_info, require_platform};
 use crate::graphql::inputs::EraseCustomerInput;
 use crate::graphql::objects::{Erasure, ErasureConnection};
 use crate::graphql::pagination::{PageArguments, list_complexity};
@@ -59,7 +59,7 @@ impl ErasureMutation {
 }
 
 async fn erase_customer(context: &Context<'_>, input: EraseCustomerInput) -> Result<EraseCustomerPayload, Error> {
-    let (services, actor) = platform(context)?;
+    let (services, actor) = require_platform(context)?;
     let erased = services.customers.erase(actor, request_info(context), input.parse()?).await?;
     Ok(EraseCustomerPayload { erasure: Erasure(erased.erasure), replayed: erased.replayed })
 }

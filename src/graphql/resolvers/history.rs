@@ -5,7 +5,7 @@ use entity::value::{ApiKeyId, CustomerId, RequestId};
 use uuid::Uuid;
 
 use crate::error::{Error, ErrorCode, Violation};
-use crate::graphql::context::platform;
+use crate::graphql::context::require_platform;
 use crate::graphql::objects::CustomerEventConnection;
 use crate::graphql::pagination::{PageArguments, list_complexity};
 use crate::service::customers::EventList;
@@ -55,7 +55,7 @@ fn event_list(
     request: Option<String>,
     key: Option<ID>,
 ) -> Result<EventList, Error> {
-    platform(context)?;
+    require_platform(context)?;
     let list = match (customer, request, key) {
         (Some(id), None, None) => CustomerId::parse(&id).map(EventList::OfCustomer),
         (None, Some(id), None) => RequestId::parse(&id).map(EventList::OfRequest),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_graphql::{Context, Object, SimpleObject};
 
 use crate::error::Error;
-use crate::graphql::context::{platform, request_info};
+use crate::graphql::context::{request_info, require_platform};
 use crate::graphql::inputs::RecordVerificationInput;
 use crate::graphql::items::Single;
 use crate::graphql::objects::Customer;
@@ -31,7 +31,7 @@ async fn record_verification(
     context: &Context<'_>,
     input: RecordVerificationInput,
 ) -> Result<RecordVerificationPayload, Error> {
-    let (services, actor) = platform(context)?;
+    let (services, actor) = require_platform(context)?;
     let verified = services.customers.record_verification(actor, request_info(context), input.parse()?).await?;
     Ok(RecordVerificationPayload { customer: Single(Customer(Arc::new(verified.view))), replayed: verified.replayed })
 }

@@ -8,7 +8,7 @@ use sea_orm::Iterable;
 use secrecy::ExposeSecret;
 
 use crate::error::{Error, ErrorCode, InputField, Violation};
-use crate::graphql::context::{request_info, writer};
+use crate::graphql::context::{request_info, require_writer};
 use crate::graphql::cursor::{Cursors, ListId};
 use crate::graphql::inputs::Violations;
 use crate::graphql::objects::{ChangeType, Webhook, WebhookConnection};
@@ -98,14 +98,14 @@ impl WebhookMutation {
 }
 
 async fn create_webhook(context: &Context<'_>, input: CreateWebhookInput) -> Result<CreateWebhookPayload, Error> {
-    let (services, actor) = writer(context)?;
+    let (services, actor) = require_writer(context)?;
     let endpoint = input.parse(actor, &Cursors::new(context, ListId::Changes))?;
     let EndpointWithSecret { row, secret } = services.webhooks.create(actor, request_info(context), endpoint).await?;
     Ok(CreateWebhookPayload { webhook: Webhook(row), secret: secret.expose_secret().to_owned() })
 }
 
 async fn update_webhook(context: &Context<'_>, input: UpdateWebhookInput) -> Result<UpdateWebhookPayload, Error> {
-    let (services, actor) = writer(context)?;
+    let (services, actor) = require_writer(context)?;
     let id = parse_id(&input.id)?;
     let row = services
         .webhooks
@@ -118,7 +118,7 @@ async fn rotate_webhook_secret(
     context: &Context<'_>,
     input: &RotateWebhookSecretInput,
 ) -> Result<RotateWebhookSecretPayload, Error> {
-    let (services, actor) = writer(context)?;
+    let (services, actor) = require_writer(context)?;
     let id = parse_id(&input.id)?;
     let EndpointWithSecret { row, secret } =
         services.webhooks.rotate_secret(actor, request_info(context), id, input.overlap_hours).await?;
@@ -126,7 +126,7 @@ async fn rotate_webhook_secret(
 }
 
 async fn delete_webhook(context: &Context<'_>, input: &DeleteWebhookInput) -> Result<DeleteWebhookPayload, Error> {
-    let (services, actor) = writer(context)?;
+    let (services, actor) = require_writer(context)?;
     let id = parse_id(&input.id)?;
     services.webhooks.delete(actor, request_info(context), id).await?;
     Ok(DeleteWebhookPayload { webhook_id: id.to_string().into() })

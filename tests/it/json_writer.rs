@@ -1,4 +1,4 @@
-//! Objects that are written directly as JSON text, compared with the same objects resolved by async-graphql: the texts
+//! Objects that `json_writer` writes as JSON text, compared with the same objects resolved by async-graphql: the texts
 //! of the responses must be equal. The tests here compare selected queries. A test in `walk.rs` compares each field of
 //! each list.
 
@@ -15,7 +15,7 @@ use support::{Caller, TestApp, both};
 
 /// Sends a query twice, and returns the text of both responses, which must be equal. The second query selects `viewer`
 /// twice, and the service does not merge the two fields, because one has a directive. If a document has repeated
-/// fields, nothing is written directly, so async-graphql resolves the whole second query.
+/// fields, `json_writer` writes nothing, so async-graphql resolves the whole second query.
 async fn text(app: &TestApp, caller: &Caller, query: &str, variables: &Value) -> String {
     let mut texts = Vec::new();
     for viewer in ["{ viewer { role } ", "{ viewer { role } viewer @include(if: true) { role } "] {
@@ -28,7 +28,7 @@ async fn text(app: &TestApp, caller: &Caller, query: &str, variables: &Value) ->
     texts.remove(0)
 }
 
-both!(fragments_aliases_and_directives_are_written_directly, Sandbox, async |app| {
+both!(fragments_aliases_and_directives_are_written_as_json, Sandbox, async |app| {
     let (own, other) = (app.operator("Own").await, app.operator("Other").await);
     for email in ["ada@example.com", "bob@example.com"] {
         app.created(&own, email, json!({ "email": email, "firstName": "\"\\é" })).await;
