@@ -150,7 +150,10 @@ pub async fn change_key_secret(settings: DatabaseSettings, services: ServiceSett
 /// Returns the pending work of `vivamo migrate`: the names of the migrations that the database lacks, or a line about
 /// other work, such as incomplete search words. Changes nothing. Fails for a database that the service cannot use, or
 /// that belongs to the other environment.
-pub async fn pending_migrations(settings: DatabaseSettings, environment: Environment) -> Result<Vec<String>, FatalError> {
+pub async fn pending_migrations(
+    settings: DatabaseSettings,
+    environment: Environment,
+) -> Result<Vec<String>, FatalError> {
     let (database, inspection) = connect_and_inspect(&settings, MissingFile::Reject).await?;
     check_usable(&database, &inspection, environment).await?;
     if inspection.pending.is_empty() {

@@ -114,10 +114,7 @@ impl LineTypeLookup for PanickingLookup {
 async fn a_panic_is_an_internal_error_and_the_process_continues() {
     let setup = ServiceSettings {
         platform_key: Some(SecretString::from(support::PLATFORM_KEY)),
-        carrier: Some(CarrierSettings {
-            lookup: Arc::new(PanickingLookup),
-            unknown_lines: UnknownLinePolicy::Refuse,
-        }),
+        carrier: Some(CarrierSettings { lookup: Arc::new(PanickingLookup), unknown_lines: UnknownLinePolicy::Refuse }),
         ..ServiceSettings::new(Environment::Production, KeyedHash::new(KEY_SECRET))
     };
     let app = TestApp::start_with(Backend::Sqlite, setup).await.unwrap();

@@ -50,10 +50,10 @@ use serde_json::Value as Json;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::sender::{Response, Sender};
-use crate::database::pages::Position;
 use crate::database::Database;
-use crate::request::{Tenant, run_as};
+use crate::database::pages::Position;
 use crate::error::{Error, ErrorCode};
+use crate::request::{Tenant, run_as};
 use crate::service::Services;
 use crate::service::job_errors::JobErrors;
 use poll::PollState;
