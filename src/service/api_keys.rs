@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SubsecRound, Utc};
 use entity::admin_event::EventType;
 use entity::api_key::{Access, ActiveModel, Column, Entity, Model};
 use entity::deployment::Environment;
@@ -69,6 +69,8 @@ impl ApiKeys {
     ) -> Result<NewApiKey, Error> {
         actor.require_platform()?;
         let origin = &actor.origin(request)?;
+        // PostgreSQL stores microseconds.
+        let key = KeyRequest { expires_at: key.expires_at.map(|time| time.trunc_subsecs(6)), ..key };
         if key.expires_at.is_some_and(|expires_at| expires_at <= now()) {
             let note = "`expiresAt` must be in the future, for example 2100-01-31T00:00:00Z.";
             return Err(Violation::argument(InputField::ExpiresAt, note).into());

@@ -146,10 +146,14 @@ both!(the_platform_manages_operators_and_keys, Sandbox, async |app| {
 
     let create = "mutation ($input: CreateApiKeyInput!) { createApiKey(input: $input) { \
                   secret apiKey { id name access expiresAt lastUsedAt revokedAt } } }";
-    let expires_at = "2100-01-01T00:00:00Z";
+    let expires_at = "2100-01-01T00:00:00.123456789Z";
     let input = json!({ "operatorId": operator, "name": "Dashboard", "access": "READ_ONLY", "expiresAt": expires_at });
     let key = app.graphql(&platform, create, json!({ "input": input })).await.payload("createApiKey");
-    assert_eq!(key["apiKey"]["expiresAt"], "2100-01-01T00:00:00.000000+00:00");
+    assert_eq!(key["apiKey"]["expiresAt"], "2100-01-01T00:00:00.123456+00:00");
+    // Both databases store microseconds.
+    let rows = app.services.api_keys.list(&Actor::Platform).await.unwrap();
+    let stored: Vec<_> = rows.iter().filter_map(|row| row.expires_at).map(|time| time.to_rfc3339()).collect();
+    assert_eq!(stored, ["2100-01-01T00:00:00.123456+00:00"]);
     let second = Caller { key: key["secret"].as_str().unwrap().to_owned(), ..first.clone() };
     assert_eq!(app.query(&second, ROLE).await["viewer"]["role"], "OPERATOR_READ_ONLY");
 
