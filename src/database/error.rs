@@ -215,7 +215,7 @@ pub fn describe(error: &DbErr) -> String {
             format!("column {index} holds a value that cannot be read")
         }
         (_, _, Some(sqlx::Error::PoolTimedOut)) => "no database connection became free in time".to_owned(),
-        (_, _, Some(_)) => "database driver".to_owned(),
+        (_, _, Some(_)) => "the database driver reported an error".to_owned(),
         (_, DbErr::Migration(message) | DbErr::Custom(message) | DbErr::Conn(RuntimeErr::Internal(message)), _) => {
             message.clone()
         }

@@ -89,7 +89,8 @@ both!(introspection_is_within_the_limits, Sandbox, async |app| {
 /// object would become null too, for example a payload with a secret that is shown only once.
 #[test]
 fn fields_of_interfaces_have_no_fields() {
-    // Otherwise the check for conflicts in `src/graphql/document/rewrite.rs` would take exponential time for nested fields.
+    // Otherwise the check for conflicts in `src/graphql/document/rewrite.rs` would take exponential time for nested
+    // fields.
     let schema = graphql::sdl();
     let schema = parse_schema(&schema).unwrap();
     let types = || {
