@@ -43,8 +43,8 @@ pub async fn migrate(url: &str) -> Result<Vec<String>, DbErr> {
         if !is_waiting {
             is_waiting = true;
             let cause = if connection.get_database_backend() == DbBackend::Postgres {
-                "another transaction holds a table lock. Find the transaction in pg_stat_activity or pg_prepared_xacts, \
-                 and end it"
+                "another transaction holds a lock on a table. Find the transaction in pg_stat_activity or \
+                 pg_prepared_xacts, and end it"
             } else {
                 "another process is writing to the database file"
             };
