@@ -16,8 +16,7 @@ use crate::fatal_error::FatalError;
 pub async fn run(url: &str, copy: &Path) -> Result<(), FatalError> {
     let Some(file) = database::sqlite_file(url) else {
         return Err(FatalError::Other(format!(
-            "PostgreSQL has its own tools for backups. Set PGHOST, PGUSER, PGDATABASE and PGPASSFILE. Then run: pg_dump \
-             --format=custom --file={}",
+            "PostgreSQL has its own tools for backups. Run: pg_dump --format=custom --file={} \"$DATABASE_URL\"",
             copy.display()
         )));
     };

@@ -40,8 +40,8 @@ pub enum Work {
     /// A statement that was sent. `BEGIN`, `COMMIT` and `ROLLBACK` do not count.
     Statement,
     /// A query for rows. If several requests share a statement, each of them counts its own query. A `UNION ALL` of
-    /// several lists counts as one query. `Operators::find` counts nothing: operators are cached, and the cost of a
-    /// request must not depend on the contents of the cache.
+    /// several lists counts as one query. `Operators::find_by_ids` counts nothing: operators are cached, and the cost
+    /// of a request must not depend on the contents of the cache.
     Query,
     /// A row that was read.
     Row,

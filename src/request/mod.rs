@@ -1,4 +1,5 @@
-//! The request that a task works for: its tenant, the count of its work, and the memory of its response.
+//! The request that a task works for: its tenant, the count of its work, and the memory of its response. Also the queue
+//! that shares connections and carrier lookups fairly between tenants.
 
 mod context;
 mod fair_queue;

@@ -12,8 +12,8 @@ use super::RequestContext;
 /// Spawns `work` in a separate task, so that it completes even if the returned handle is dropped. The work counts as
 /// work of `request`.
 ///
-/// The HTTP server drops the future of a request when the client disconnects or the request times out. Without a task
-/// of its own, the work would be dropped too. If a statement was running, its connection would have to be closed. If
+/// The HTTP server drops the future of a request when the client disconnects or the request times out. Without a
+/// separate task, the work would be dropped too. If a statement was running, its connection would have to be closed. If
 /// the work was the leader of a batch of writes, the whole batch would fail. The task is cancelled after `time_limit`.
 pub fn run_to_completion<T: Send + 'static>(
     request: RequestContext,

@@ -69,7 +69,7 @@ impl ApiKeys {
     ) -> Result<NewApiKey, Error> {
         actor.require_platform()?;
         let origin = &actor.origin(request)?;
-        // PostgreSQL stores microseconds.
+        // PostgreSQL would round to microseconds, and SQLite would store nanoseconds.
         let key = KeyRequest { expires_at: key.expires_at.map(|time| time.trunc_subsecs(6)), ..key };
         if key.expires_at.is_some_and(|expires_at| expires_at <= now()) {
             let note = "`expiresAt` must be in the future, for example 2100-01-31T00:00:00Z.";

@@ -845,7 +845,7 @@ both!(the_background_job_delivers_and_stops, Sandbox, async |app| {
     let job = tokio::spawn(process.deliveries.clone().run(async { drop(stopped.await) }));
     create(app, &operator, 0..1).await;
     receiver.wait_for(1).await;
-    // After the stop, the job waits for the attempt under way, and stores the result of the attempt.
+    // After the stop, the job waits for the attempt in progress, and stores the result of the attempt.
     let answer = Arc::new(Notify::new());
     receiver.plan(Reply::After(answer.clone(), 204));
     create(app, &operator, 1..2).await;

@@ -306,7 +306,7 @@ both!(a_missing_right_comes_before_invalid_arguments, Sandbox, async |app| {
     assert!(forbidden > 20 && invalid > 20, "{forbidden} and {invalid}");
 });
 
-both!(each_field_is_the_same_whether_it_is_written_directly_or_resolved, Sandbox, async |app| {
+both!(each_field_is_the_same_with_and_without_resolvers, Sandbox, async |app| {
     let types = Types::read().await;
     let (own, other) = (app.operator("Own").await, app.operator("Other").await);
     let data = json!({

@@ -36,7 +36,7 @@
 //!
 //! - **The database rejects the statement** (`error::is_statement_error`), for example because one member violates a
 //!   unique constraint or has read an outdated revision. Nothing is written. Each caller then writes its own rows in a
-//!   statement of its own, at the same time as the other callers. Only the member at fault fails again.
+//!   separate statement, at the same time as the other callers. Only the member at fault fails again.
 //!   [`OptimisticWrite`](super::OptimisticWrite) then starts that member's request again, with row locks, if the error
 //!   is a conflict.
 //! - **Two members write the same row.** If both update the same customer, the `UPDATE` changes the row only once, so

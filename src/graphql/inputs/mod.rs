@@ -1,4 +1,4 @@
-//! The inputs that concern customers, and the violations that are found in any input.
+//! The inputs of the queries and mutations of customers, and the collection of violations, which all inputs use.
 
 mod customer;
 mod customer_list;

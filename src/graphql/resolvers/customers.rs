@@ -38,8 +38,8 @@ impl CustomerQuery {
     /// customers, oldest first. With some filters, a page may have fewer items than requested although more follow:
     /// continue while `hasNextPage` is true. To learn of new customers, use `changes`. If you poll this list instead,
     /// do not continue from the last cursor: customers can appear up to 30 seconds late, before customers that you have
-    /// already read. Start 30 seconds before the latest `connectedAt` (platform key: `createdAt`) that you have seen,
-    /// with a filter by this field.
+    /// already read. Filter by `connectedAt` (platform key: `createdAt`), from 30 seconds before the latest value that
+    /// you have seen, and skip the customers that you already have.
     #[graphql(complexity = "list_complexity(first, last, child_complexity)")]
     async fn customers(
         &self,

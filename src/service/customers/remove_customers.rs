@@ -46,8 +46,8 @@ impl Customers {
     }
 
     /// Disconnects a batch of customers from a suspended operator, with the reason `ENDED`. Returns the number of
-    /// disconnected customers, which is 0 if the operator had no customers. Platform only. Each batch is a transaction
-    /// of its own, so an interrupted removal can be continued by calling this method again.
+    /// disconnected customers, which is 0 if the operator had no customers. Platform only. Each batch is a separate
+    /// transaction, so an interrupted removal can be continued by calling this method again.
     pub async fn remove_customer_batch(
         &self,
         actor: &Actor,

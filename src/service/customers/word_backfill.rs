@@ -71,8 +71,8 @@ impl Customers {
         for OwnCustomer { link, customer } in &links {
             let mut writes = WriteSet::new(link.operator_id, customer.id);
             // Concurrent writes of the customer wait for its lock. On PostgreSQL, the statement of such a write does
-            // not see the words that this transaction adds, so it would not delete them. The next revision of the
-            // customer makes the write fail with a conflict and run again.
+            // not see the words that this transaction adds, so it would not delete them. The customer therefore gets
+            // its next revision, once per batch: such a write then fails with a conflict and runs again.
             if replaced.insert(customer.id) {
                 row_writes::replace(&mut writes, customer, customer.clone());
             }

@@ -1,6 +1,5 @@
-//! Helpers of the integration tests: a service with a database of its own, processes of the binary, a PostgreSQL
-//! server, a proxy that breaks connections, a receiver of webhooks, hostile documents, and checks of the log and the
-//! rows.
+//! Helpers of the integration tests: a service with its own database, processes of the binary, a PostgreSQL server, a
+//! proxy that breaks connections, a receiver of webhooks, hostile documents, and checks of the log and the rows.
 
 #![expect(
     clippy::disallowed_types,

@@ -13,7 +13,7 @@
 //! 2. **Claim** (`claim.rs`). A process takes endpoints that are due and have changes after their cursors, and gives
 //!    them a lease of one minute. `SKIP LOCKED` lets processes claim different endpoints at the same time. A process
 //!    delivers to many endpoints at the same time, but sends one request at a time to each endpoint, so an endpoint
-//!    that is slow delays no other endpoint. While five deliveries to an operator are under way, the process claims
+//!    that is slow delays no other endpoint. While five deliveries to an operator are in progress, the process claims
 //!    none of its endpoints.
 //! 3. **Page** (`page.rs`). The process reads the changes after the cursor, at most 100 and at most 20 kB. The end of
 //!    the page is stored before the first attempt. A repeated attempt therefore sends the same changes under the same
@@ -86,7 +86,7 @@ pub struct Deliveries {
     /// Reads the feed.
     services: Arc<Services>,
     settings: Arc<DeliverySettings>,
-    /// True if the process is about to end. Attempts under way are finished, and no others begin.
+    /// True if the process is about to end. Attempts in progress are finished, and no others begin.
     is_stopping: Arc<AtomicBool>,
 }
 
@@ -100,7 +100,7 @@ impl Deliveries {
         Self { database, services, settings: Arc::new(settings), is_stopping: Arc::default() }
     }
 
-    /// Delivers changes until `stop` completes, then finishes the attempts under way.
+    /// Delivers changes until `stop` completes, then finishes the attempts in progress.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let mut stop = pin!(stop);
         let [mut polls, mut measurements] = [POLL_INTERVAL, GAUGE_INTERVAL].map(|period| {

@@ -1,4 +1,4 @@
-//! The deliveries of a process that are under way.
+//! The deliveries of a process that are in progress.
 
 use std::collections::HashMap;
 
@@ -10,7 +10,7 @@ use crate::service::webhooks::endpoints::MAX_ENDPOINTS_PER_OPERATOR;
 /// The maximum number of endpoints that a process delivers to at the same time.
 const MAX_CONCURRENT_ENDPOINTS: usize = 200;
 
-/// The deliveries of this process that are under way.
+/// The deliveries of this process that are in progress.
 #[derive(Default)]
 pub(super) struct Running {
     tasks: JoinSet<()>,
