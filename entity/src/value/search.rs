@@ -155,8 +155,10 @@ impl SearchQuery {
         if text.len() > 4 * Self::MAX_CHARACTERS || text.chars().count() > Self::MAX_CHARACTERS {
             return Err(Reason::TooLong(Self::MAX_CHARACTERS));
         }
-        let is_phone = ["+", "00"].iter().any(|prefix| text.trim_start().starts_with(prefix));
-        let folded = if is_phone { fold(&text.replace("(0)", " ")) } else { fold(text) };
+        let folded = fold(text);
+        let start = folded.trim_start_matches(|character: char| character.is_whitespace() || character == '(');
+        let is_phone = ["+", "00"].iter().any(|prefix| start.starts_with(prefix));
+        let folded = if is_phone { folded.replace("(0)", " ") } else { folded };
         let mut words: Vec<String> = Vec::new();
         // The two parts of an email are stored as different values, so their numbers are not joined.
         for part in folded.split('@').flat_map(parts) {
@@ -461,6 +463,9 @@ mod tests {
             ("+1 (415) 555-26", &["141555526"]),
             ("+44 (0)20 7183", &["44207183"]),
             ("0044(0)20 7183", &["0044207183"]),
+            ("(+44) (0)20 7183", &["44207183"]),
+            ("＋44（0）20 7183", &["44207183"]),
+            ("\u{202d}+44 (0)20 7183\u{202c}", &["44207183"]),
             ("2024(0)17", &["2024017"]),
             ("ada 415 555", &["ada", "415555"]),
             ("o'brien", &["obrien"]),
