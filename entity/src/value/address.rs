@@ -92,9 +92,9 @@ impl Address {
     }
 }
 
-/// Returns `None` for a blank part.
+/// Returns `None` for a part without text.
 fn non_blank(part: Option<String>) -> Option<String> {
-    part.filter(|text| !is_left_out(text))
+    part.map(|text| join_lines(&text)).filter(|text| !text.is_empty())
 }
 
 /// Returns true for a blank text. Web forms send blank texts for empty fields.
@@ -243,7 +243,7 @@ mod tests {
             let address = Address::parse(AddressParts { line1: line1.into(), ..parts() }).unwrap();
             assert_eq!(address.parts().line1, expected, "{line1:?}");
         }
-        let address = AddressParts { line2: Some("\n".into()), region: Some("A\nB".into()), ..parts() };
+        let address = AddressParts { line2: Some(",\n,".into()), region: Some("A\nB".into()), ..parts() };
         let address = Address::parse(address).unwrap();
         assert_eq!((address.parts().line2.as_deref(), address.parts().region.as_deref()), (None, Some("A, B")));
         // The comma and the space count as characters.
