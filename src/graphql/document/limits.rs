@@ -53,6 +53,10 @@ fn check_operations(document: &ExecutableDocument) -> ServerResult<()> {
     for (_, Positioned { node: operation, .. }) in document.operations.iter() {
         let mut size = counter.selection_set(&operation.selection_set.node)?;
         size.directives += operation.directives.len();
+        // async-graphql does not validate these directives, and the schema has no directive for this place.
+        if operation.variable_definitions.iter().any(|variable| !variable.node.directives.is_empty()) {
+            return reject("The definition of a variable has a directive. No directive may be used there.");
+        }
         check_limit(size.selections.0, MAX_SELECTIONS, ("The operation has more than", "fields and fragments"))?;
         let levels = ("The operation nests more than", "levels of fields and fragments");
         check_limit(size.levels, MAX_LEVELS, levels)?;
@@ -249,6 +253,13 @@ mod tests {
             assert!(accepted.is_ok(), "{message}: {accepted:?}");
             let rejected = rejection(&document(limit + 1));
             assert!(rejected.contains(message), "{message}: {rejected}");
+        }
+    }
+
+    #[test]
+    fn definitions_of_variables_and_fragments_have_no_directives() {
+        for document in ["query ($a: Int @x) { a(b: $a) }", "{ ...f } fragment f on T @x { a }"] {
+            assert!(rejection(document).ends_with("No directive may be used there."), "{document}");
         }
     }
 
