@@ -305,11 +305,20 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     first.copied().ok_or_else(|| format!("{example} (the host has no address)"))
 }
 
-/// Parses a network. A single address becomes the network that contains only this address.
+/// Parses a network. A single address becomes the network that contains only this address. IPv4 addresses in IPv6 form
+/// (`::ffff:10.0.0.1`) become IPv4 addresses, because the service compares addresses in their canonical form.
 fn network(text: &str) -> Result<IpNet, &'static str> {
+    const MAPPED_BITS: u8 = 96;
     let text = text.trim();
     let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-    network.map_err(|_| "expected an address or a network, for example 10.0.0.0/8")
+    let network = network.map_err(|_| "expected an address or a network, for example 10.0.0.0/8")?;
+    let prefix = network.prefix_len().checked_sub(MAPPED_BITS);
+    match (network.addr().to_canonical(), prefix) {
+        (address @ IpAddr::V4(_), Some(prefix)) if network.addr().is_ipv6() => {
+            IpNet::new(address, prefix).map_err(|_| "expected a network of IPv4 addresses in IPv6 form")
+        }
+        _ => Ok(network),
+    }
 }
 
 /// Accepts `https`, and `http` to this machine only: the requests contain phone numbers and credentials.
@@ -528,6 +537,19 @@ impl RestrictionSettings {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_network_of_mapped_addresses_is_an_ipv4_network() {
+        for (text, expected) in [
+            ("::ffff:10.0.0.1", "10.0.0.1/32"),
+            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
+            ("10.0.0.0/8", "10.0.0.0/8"),
+            ("2001:db8::/32", "2001:db8::/32"),
+            ("::/0", "::/0"),
+        ] {
+            assert_eq!(network(text).unwrap().to_string(), expected);
+        }
+    }
 
     #[test]
     fn a_url_for_credentials_uses_https_or_stays_on_this_machine() {
