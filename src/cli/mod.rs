@@ -132,12 +132,12 @@ fn is_serve_option(id: &str) -> bool {
     serve.get_arguments().any(|arg| arg.get_id() == id)
 }
 
-/// Makes clap ignore the variables of `serve` if the arguments name another command, so that an invalid variable of the
-/// server does not make the other commands fail.
+/// Makes clap ignore the variables of the options of `serve` before the name of a command. These options are meant for
+/// `vivamo` without a command. The command `serve` has the same options again, so an invalid variable of the server
+/// does not make the other commands fail, nor `serve` with a flag that replaces the variable.
 fn ignore_serve_variables(command: clap::Command) -> clap::Command {
     let lenient = command.clone().ignore_errors(true).try_get_matches_from(std::env::args_os());
-    let serves = |matches: ArgMatches| matches.subcommand_name().is_none_or(|name| name == "serve");
-    if lenient.map_or(true, serves) {
+    if lenient.map_or(true, |matches| matches.subcommand_name().is_none()) {
         return command;
     }
     command.mut_args(|arg| if is_serve_option(arg.get_id().as_str()) { arg.env(Resettable::Reset) } else { arg })

@@ -577,6 +577,17 @@ fn messages_name_the_variable_of_an_invalid_value() {
 }
 
 #[test]
+fn a_flag_replaces_an_invalid_variable() {
+    let folder = TempDir::new().unwrap();
+    for command in [&["serve"][..], &[]] {
+        let flags = ["--cost-per-second", "100", "--listen", "8000"];
+        let mut command = vivamo(folder.path(), &[command, &flags].concat());
+        let stderr = usage_error(command.env("VIVAMO_COST_PER_SECOND", "many"));
+        assert!(stderr.contains("--listen") && !stderr.contains("COST_PER_SECOND"), "{stderr}");
+    }
+}
+
+#[test]
 fn only_serve_reads_the_settings_of_the_server() {
     let folder = TempDir::new().unwrap();
     for command in [&["schema"][..], &["operator", "list"], &["--environment", "sandbox", "operator", "list"]] {
