@@ -30,8 +30,10 @@ const browser = await chromium.launch({
 
 /** GraphiQL in a new browser context, in which nothing is stored yet. */
 class Page {
-  static async open(viewport = WIDE, colorScheme = 'light') {
+  /** Opens the page. `prepare` changes the browser context before. */
+  static async open(viewport = WIDE, colorScheme = 'light', prepare = async () => {}) {
     const context = await browser.newContext({ viewport, colorScheme });
+    await prepare(context);
     const self = new Page();
     self.page = await context.newPage();
     self.foreign = [];
@@ -301,6 +303,30 @@ const tests = {
       await page.page.keyboard.type('CustomerConn');
       await page.page.getByRole('option', { name: 'CustomerConnection' }).first().waitFor();
     }
+    await page.close();
+  },
+
+  async 'the page works if the browser blocks its storage'() {
+    const block = () =>
+      Object.defineProperty(window, 'localStorage', {
+        get() {
+          throw new DOMException('blocked', 'SecurityError');
+        },
+      });
+    const page = await Page.open(WIDE, 'light', (context) => context.addInitScript(block));
+    assert.equal((await page.tabNames()).length, examples.length);
+    await page.typeKey(key);
+    assert.equal((await page.run()).body.data.viewer.role, 'OPERATOR');
+    await page.close();
+  },
+
+  async 'the schema can be fetched again after a failure'() {
+    const fail = (route) => route.fulfill({ status: 503, body: '' });
+    const page = await Page.open(WIDE, 'light', (context) => context.route('**/introspection.json', fail, { times: 1 }));
+    await page.page.locator('.result-window', { hasText: 'status 503' }).waitFor();
+    await page.page.getByLabel('Re-fetch GraphQL schema').click();
+    await page.page.getByLabel('Show Documentation Explorer').click();
+    await page.page.locator('.graphiql-doc-explorer', { hasText: 'Mutation' }).waitFor();
     await page.close();
   },
 

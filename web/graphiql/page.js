@@ -27,6 +27,15 @@ const keyInPasted = (text) => /[^\s'"]*(?=['"]*\s*$)/.exec(text)[0];
 /** The key in the text of a Headers editor, or undefined. */
 const keyIn = (text) => /^Bearer (\S+)$/.exec(parseHeaders(text).Authorization)?.[1];
 
+/** The result of `use(localStorage)`. Null if the browser blocks the storage, or if the storage is full. */
+const tryStorage = (use) => {
+  try {
+    return use(localStorage);
+  } catch {
+    return null;
+  }
+};
+
 const contentOf = ({ query, variables }) => ({ query: query ?? '', variables: variables ?? '' });
 
 const exampleTabs = examples.map(({ query, variables }) =>
@@ -36,7 +45,7 @@ const exampleTabs = examples.map(({ query, variables }) =>
 /** The tabs of the last visit, or the examples. */
 const loadTabs = () => {
   try {
-    const { tabs, active } = JSON.parse(localStorage.getItem(TABS));
+    const { tabs, active } = JSON.parse(tryStorage((stored) => stored.getItem(TABS)));
     if (tabs.length > 0) return { tabs: tabs.map(contentOf), active: tabs[active] ? active : 0 };
   } catch {
     // No tabs were saved, or another version of the page saved the tabs in another form.
@@ -48,9 +57,9 @@ const saveTabs = ({ tabs, activeTabIndex }) => {
   const contents = tabs.map(contentOf);
   // Unchanged examples are not saved, so that a new version of the page shows its own examples.
   if (JSON.stringify(contents) === JSON.stringify(exampleTabs)) {
-    localStorage.removeItem(TABS);
+    tryStorage((stored) => stored.removeItem(TABS));
   } else {
-    localStorage.setItem(TABS, JSON.stringify({ tabs: contents, active: activeTabIndex }));
+    tryStorage((stored) => stored.setItem(TABS, JSON.stringify({ tabs: contents, active: activeTabIndex })));
   }
 };
 
@@ -60,7 +69,7 @@ const loaded = loadTabs();
 // stores the queries and variables of the tabs.
 const memory = new Map([
   ['graphiql:secondaryEditorFlex', '1.2'],
-  [THEME, localStorage.getItem(THEME)],
+  [THEME, tryStorage((stored) => stored.getItem(THEME))],
 ]);
 const storage = {
   get length() {
@@ -69,15 +78,15 @@ const storage = {
   getItem: (name) => memory.get(name) ?? null,
   setItem: (name, value) => {
     memory.set(name, value);
-    if (name === THEME) localStorage.setItem(name, value);
+    if (name === THEME) tryStorage((stored) => stored.setItem(name, value));
   },
   removeItem: (name) => {
     memory.delete(name);
-    if (name === THEME) localStorage.removeItem(name);
+    if (name === THEME) tryStorage((stored) => stored.removeItem(name));
   },
   clear: () => {
     memory.clear();
-    for (const name of [TABS, THEME]) localStorage.removeItem(name);
+    for (const name of [TABS, THEME]) tryStorage((stored) => stored.removeItem(name));
   },
 };
 
@@ -148,9 +157,13 @@ function KeyField() {
 
 // The documentation is available before a key is typed, because the schema is public.
 const send = GraphiQL.createFetcher({ url: '/graphql' });
-const introspection = fetch('/graphiql/introspection.json').then((response) => response.json());
+const introspect = async () => {
+  const response = await fetch('/graphiql/introspection.json');
+  if (!response.ok) throw new Error(`The schema cannot be read: status ${response.status}`);
+  return response.json();
+};
 const fetcher = (request, options) =>
-  request.operationName === 'IntrospectionQuery' ? introspection : send(request, options);
+  request.operationName === 'IntrospectionQuery' ? introspect() : send(request, options);
 
 const headers = headersWith(PLACEHOLDER);
 
