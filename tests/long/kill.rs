@@ -115,7 +115,14 @@ async fn run(backend: Backend) {
                     6 => Write::Erase(id(number - 1), customer.clone()),
                     _ => Write::Create(id(number), None),
                 };
-                match servers.send(write.caller(&operator, &platform), write.query(), &write.variables()).await {
+                // On a busy machine, a request may wait too long for the lock of SQLite. Clients then send it again.
+                let sent = loop {
+                    match servers.send(write.caller(&operator, &platform), write.query(), &write.variables()).await {
+                        Ok((_, answer)) if codes(&answer) == ["UNAVAILABLE"] => {}
+                        sent => break sent,
+                    }
+                };
+                match sent {
                     Ok((_, answer)) => {
                         assert_eq!(codes(&answer), Vec::<String>::new());
                         customer = answer["data"]["result"]["customer"]["id"].clone();
