@@ -154,6 +154,11 @@ async fn process(
     }
     log.operation = Some(checked.operation.clone());
     admitted.charge.raise_to(checked.operation.cost.estimated)?;
+    if checked.operation.introspects {
+        // The size of other responses is counted list by list, and they wait when they become large. The lists of the
+        // introspection are not counted.
+        admitted.slot.response_size.wait_for_memory().await.map_err(Violation::from)?;
+    }
     execute(state, admitted, checked, info, log.work.clone()).await
 }
 
@@ -179,21 +184,17 @@ async fn admit(
     Ok(AdmittedRequest { actor, charge, slot, media_type, shows_cost })
 }
 
-/// Executes the document of a request, and makes the response (steps 8 and 9).
-async fn execute(
+/// Executes the document of a request, and makes the response (steps 8 and 9). Not an `async` function: its future
+/// would contain the request, which would be copied once more.
+fn execute(
     state: &State,
     admitted: AdmittedRequest,
     checked: CheckedRequest,
     info: RequestInfo,
     work: Arc<WorkCounter>,
-) -> Result<Outcome, HttpError> {
+) -> impl Future<Output = Result<Outcome, HttpError>> {
     let AdmittedRequest { actor, charge, slot, media_type, shows_cost } = admitted;
-    let Operation { is_mutation, is_sequential, introspects, cost: estimate, .. } = checked.operation;
-    if introspects {
-        // The size of other responses is counted list by list, and they wait when they become large. The lists of the
-        // introspection are not counted.
-        slot.response_size.wait_for_memory().await.map_err(Violation::from)?;
-    }
+    let Operation { is_mutation, is_sequential, cost: estimate, .. } = checked.operation;
     let is_of_platform = actor.operator().is_none();
     let work_timeout = if is_mutation && is_of_platform { PLATFORM_MUTATION_TIMEOUT } else { state.timeouts.work };
     let context = RequestContext {
@@ -218,7 +219,7 @@ async fn execute(
         }
         Outcome::from_graphql(response, cost, request_id, media_type, size)
     });
-    run_database_work(state, request_id, context, work_timeout, execution).await
+    run_database_work(state, request_id, context, work_timeout, execution)
 }
 
 fn method_not_allowed(allowed: &'static str, message: &str) -> HttpError {
