@@ -11,7 +11,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::FutureExt;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::{Interval, MissedTickBehavior, timeout};
+use tokio::time::timeout;
 
 use crate::database::Database;
 use crate::error::Error;
@@ -19,7 +19,7 @@ use crate::graphql::WebhookRender;
 use crate::service::job_errors::JobErrors;
 use crate::service::webhooks::delivery::{Deliveries, DeliverySettings};
 use crate::service::webhooks::sender::{Sender, SenderSettings};
-use crate::service::{Actor, Services, idempotency, now, phone_lookup};
+use crate::service::{Actor, Services, every, idempotency, now, phone_lookup};
 
 /// The pause before a job that has panicked starts again.
 const RESTART_PAUSE: Duration = Duration::from_secs(10);
@@ -127,13 +127,6 @@ async fn restart_after_panics<J: Future<Output = ()>>(job: &'static str, pause: 
         #[expect(clippy::disallowed_methods, reason = "the pause")]
         tokio::time::sleep(pause).await;
     }
-}
-
-/// Returns the ticks of a job. The first tick is immediate. If a tick is late, the next one comes `period` after it.
-fn every(period: Duration) -> Interval {
-    let mut interval = tokio::time::interval(period);
-    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    interval
 }
 
 /// Stores once per minute when each key was last used.

@@ -37,7 +37,7 @@ pub use customers::Customers;
 pub use feed::Feed;
 pub use limits::Limits;
 pub use operators::Operators;
-pub use time::{check_year, now, without_leap_second};
+pub use time::{check_year, every, now, without_leap_second};
 pub use webhooks::Webhooks;
 
 use std::sync::Arc;

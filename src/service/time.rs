@@ -1,6 +1,9 @@
-//! The current time, and the times that both databases can store.
+//! The current time, the times that both databases can store, and the ticks of background jobs.
+
+use std::time::Duration;
 
 use chrono::{DateTime, Datelike, SubsecRound, Utc};
+use tokio::time::{Interval, MissedTickBehavior};
 
 use crate::error::{ErrorCode, InputField, Violation};
 
@@ -9,6 +12,14 @@ use crate::error::{ErrorCode, InputField, Violation};
 #[expect(clippy::disallowed_methods, reason = "this function truncates the time to microseconds")]
 pub fn now() -> DateTime<Utc> {
     Utc::now().trunc_subsecs(6)
+}
+
+/// Returns the ticks of a background job. The first tick is immediate. If a tick is late, the next one comes `period`
+/// after it.
+pub fn every(period: Duration) -> Interval {
+    let mut interval = tokio::time::interval(period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
 }
 
 /// Turns a leap second (`23:59:60`) into the first second of the next minute, as PostgreSQL does. Returns other times

@@ -170,9 +170,8 @@ impl CustomerChanges {
     fn canonical_json(&self) -> String {
         let Self { customer, external_customer_id, expected_version, values, idempotency_key: _, violations: _ } = self;
         let customer = customer.as_ref().map(CustomerRef::canonical_json);
-        let values =
-            CustomerField::all().filter_map(|field| Some((field.name().to_owned(), field.given_json(values)?)));
-        let data: Map<_, _> = values.collect();
+        let given_json = |field: CustomerField| Some((field.name().to_owned(), field.given_json(values)?));
+        let data: Map<_, _> = CustomerField::all().filter_map(given_json).collect();
         let mut request = json!({ "customer": customer, "expectedVersion": expected_version, "data": data });
         // The new external id is added only if it is set. Requests without a new external id then have the same hashes
         // as in earlier versions of this service.

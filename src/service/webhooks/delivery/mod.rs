@@ -47,15 +47,15 @@ use entity::webhook::{ActiveModel, Failure, Model};
 use reqwest::StatusCode;
 use sea_orm::{ConnectionTrait, DbBackend, Set};
 use serde_json::Value as Json;
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::Instant;
 
 use super::sender::{Response, Sender};
 use crate::database::Database;
 use crate::database::pages::Position;
 use crate::error::{Error, ErrorCode};
 use crate::request::{Tenant, run_as};
-use crate::service::Services;
 use crate::service::job_errors::JobErrors;
+use crate::service::{Services, every};
 use poll::PollState;
 use result::{Failed, unchanged};
 use running::Running;
@@ -103,11 +103,7 @@ impl Deliveries {
     /// Delivers changes until `stop` completes, then finishes the attempts in progress.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let mut stop = pin!(stop);
-        let [mut polls, mut measurements] = [POLL_INTERVAL, GAUGE_INTERVAL].map(|period| {
-            let mut interval = interval(period);
-            interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            interval
-        });
+        let [mut polls, mut measurements] = [POLL_INTERVAL, GAUGE_INTERVAL].map(every);
         let mut state = PollState { position: None, time: self.now(), must_claim: true, claimed_at: Instant::now() };
         let mut errors = JobErrors::new("deliver webhooks");
         let mut gauge_errors = JobErrors::new("measure webhooks");
