@@ -312,13 +312,12 @@ fn network(text: &str) -> Result<IpNet, &'static str> {
     let text = text.trim();
     let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
     let network = network.map_err(|_| "expected an address or a network, for example 10.0.0.0/8")?;
+    // `None` for an IPv4 network, whose prefix has at most 32 bits.
     let prefix = network.prefix_len().checked_sub(MAPPED_BITS);
-    match (network.addr().to_canonical(), prefix) {
-        (address @ IpAddr::V4(_), Some(prefix)) if network.addr().is_ipv6() => {
-            IpNet::new(address, prefix).map_err(|_| "expected a network of IPv4 addresses in IPv6 form")
-        }
-        _ => Ok(network),
-    }
+    Ok(match (network.addr().to_canonical(), prefix) {
+        (IpAddr::V4(address), Some(prefix)) => IpNet::new_assert(address.into(), prefix),
+        _ => network,
+    })
 }
 
 /// Accepts `https`, and `http` to this machine only: the requests contain phone numbers and credentials.

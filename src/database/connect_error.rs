@@ -8,15 +8,18 @@ use sea_orm::{DbErr, sqlx};
 use super::error::sqlite_codes::{CANTOPEN, NOTADB, READONLY};
 use super::error::sqlstates::{INSUFFICIENT_PRIVILEGE, READ_ONLY_TRANSACTION};
 use super::error::{Code, describe, reported, sqlx_error};
-use super::url::{Options, SETTING};
+use super::url::Options;
 use super::{MAX_DATABASE_WAIT, sqlite_file};
+use crate::config::DATABASE_URL;
 
 /// Returns a message that says why the database at `url` cannot be opened, and what to do about it. The message names
 /// hosts, users and files, but no passwords.
 pub fn explain_connect_error(url: &str, error: &DbErr) -> String {
     // A migration failed because the table that it creates already exists.
     if reported(error).is_some_and(|(_, error)| error.message().ends_with("already exists")) {
-        return format!("This database has tables of another application. Use an empty database: change {SETTING}.");
+        return format!(
+            "This database has tables of another application. Use an empty database: change {DATABASE_URL}."
+        );
     }
     let explained = match sqlite_file(url) {
         Some(file) => sqlite_message(&file.display().to_string(), error),
@@ -25,16 +28,16 @@ pub fn explain_connect_error(url: &str, error: &DbErr) -> String {
             Ok(Options::Sqlite(_)) | Err(_) => None,
         },
     };
-    explained.unwrap_or_else(|| format!("Cannot open the database: {}. Check {SETTING}.", describe(error)))
+    explained.unwrap_or_else(|| format!("Cannot open the database: {}. Check {DATABASE_URL}.", describe(error)))
 }
 
 fn sqlite_message(file: &str, error: &DbErr) -> Option<String> {
     match reported(error)?.0 {
         Code::Sqlite(READONLY | CANTOPEN) => Some(format!(
             "Cannot open the database file {file}. Check that the folder of the file exists and that the \
-             folder and the file can be written, or change {SETTING}."
+             folder and the file can be written, or change {DATABASE_URL}."
         )),
-        Code::Sqlite(NOTADB) => Some(format!("{file} is not a SQLite database. Change {SETTING}.")),
+        Code::Sqlite(NOTADB) => Some(format!("{file} is not a SQLite database. Change {DATABASE_URL}.")),
         Code::Sqlite(_) | Code::Sqlstate(_) => None,
     }
 }
@@ -61,7 +64,7 @@ fn postgres_message(options: &PgConnectOptions, error: &DbErr) -> Option<String>
         (Some((Code::Sqlstate("28P01" | "28000"), error)), ..) => {
             let cause = error.message();
             format!(
-                "{server} rejected user `{user}` ({cause}). Check the user and password in {SETTING}. Special characters \
+                "{server} rejected user `{user}` ({cause}). Check the user and password in {DATABASE_URL}. Special characters \
                  must be percent-encoded, for example % as %25."
             )
         }
@@ -73,37 +76,39 @@ fn postgres_message(options: &PgConnectOptions, error: &DbErr) -> Option<String>
         (Some((Code::Sqlstate(INSUFFICIENT_PRIVILEGE), error)), ..) if error.message().contains(" database ") => {
             format!(
                 "{server} does not let `{user}` use the database `{database}`. Run as the owner of the database: \
-             GRANT CONNECT ON DATABASE \"{database}\" TO \"{user}\"; or change {SETTING}."
+             GRANT CONNECT ON DATABASE \"{database}\" TO \"{user}\"; or change {DATABASE_URL}."
             )
         }
         (Some((Code::Sqlstate(INSUFFICIENT_PRIVILEGE), _)), ..) => {
             format!("{server} does not let `{user}` use the tables of `{database}`. {}", grant_tables(user))
         }
         (Some((Code::Sqlstate(READ_ONLY_TRANSACTION), _)), ..) => {
-            format!("{server} does not accept writes: it is a standby, or read-only. Change {SETTING}.")
+            format!("{server} does not accept writes: it is a standby, or read-only. Change {DATABASE_URL}.")
         }
         // The database does not accept connections, or has too many of them.
         (Some((Code::Sqlstate("55000" | "53300"), error)), ..) => {
             format!("{server} refuses connections to `{database}` ({}).", error.message())
         }
         (Some((Code::Sqlstate("3D000"), _)), ..) => {
-            format!("{server} has no database `{database}`. Create it with `createdb {database}`, or change {SETTING}.")
+            format!(
+                "{server} has no database `{database}`. Create it with `createdb {database}`, or change {DATABASE_URL}."
+            )
         }
         (_, _, Some(sqlx::Error::Tls(cause))) => {
             format!(
-                "Cannot use TLS with {server}: {cause}. Check sslmode, sslrootcert, sslcert and sslkey in {SETTING}."
+                "Cannot use TLS with {server}: {cause}. Check sslmode, sslrootcert, sslcert and sslkey in {DATABASE_URL}."
             )
         }
         (_, _, Some(sqlx::Error::Io(cause))) if cause.to_string().starts_with("failed to lookup address") => {
-            format!("Cannot find the host `{host}` of PostgreSQL ({cause}). Check {SETTING}.")
+            format!("Cannot find the host `{host}` of PostgreSQL ({cause}). Check {DATABASE_URL}.")
         }
         (_, _, Some(sqlx::Error::Io(cause))) if cause.kind() == ErrorKind::ConnectionRefused => {
-            format!("Cannot connect to {server}: connection refused. Is it running? Check {SETTING}.")
+            format!("Cannot connect to {server}: connection refused. Is it running? Check {DATABASE_URL}.")
         }
-        (_, _, Some(sqlx::Error::Io(cause))) => format!("Cannot connect to {server}: {cause}. Check {SETTING}."),
+        (_, _, Some(sqlx::Error::Io(cause))) => format!("Cannot connect to {server}: {cause}. Check {DATABASE_URL}."),
         (_, DbErr::ConnectionAcquire(_), _) | (_, _, Some(sqlx::Error::PoolTimedOut)) => {
             let seconds = MAX_DATABASE_WAIT.as_secs();
-            format!("{server} did not answer within {seconds} seconds. Check {SETTING} and the network.")
+            format!("{server} did not answer within {seconds} seconds. Check {DATABASE_URL} and the network.")
         }
         _ => return None,
     })

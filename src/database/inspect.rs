@@ -12,7 +12,8 @@ use super::connect_error::grant_tables;
 use super::dedicated_connection::connect;
 use super::error::{is_conflict, is_read_only};
 use super::retry::retry_on_conflict;
-use super::url::{Options, SETTING};
+use super::url::Options;
+use crate::config::DATABASE_URL;
 
 /// Facts about a database that decide whether this version may use it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -108,7 +109,7 @@ async fn postgres_write_problem(connection: &DatabaseConnection, role: &str) -> 
     if row.try_get("", "is_read_only")? {
         let cause = "PostgreSQL does not accept writes to this database: it is a standby, or \
                      default_transaction_read_only is set.";
-        let remedy = format!("Connect to the primary server: change {SETTING}.");
+        let remedy = format!("Connect to the primary server: change {DATABASE_URL}.");
         return Ok(Some(Problem { cause: cause.to_owned(), remedy }));
     }
     let closed_tables: i64 = row.try_get("", "closed_tables")?;
@@ -125,7 +126,7 @@ async fn sqlite_write_problem(connection: &DatabaseConnection, file: &Path) -> R
             cause: format!("The database file {} cannot be written.", file.display()),
             remedy: format!(
                 "Check the permissions of the file, of its -wal and -shm files and of its folder, and the parameters of \
-                 {SETTING}."
+                 {DATABASE_URL}."
             ),
         })),
         // Another connection of this or another process is writing, so the database can be written.
@@ -144,11 +145,11 @@ fn encoding_problem(encoding: &str, backend: DbBackend) -> Option<Problem> {
             "which cannot store all Unicode names",
             format!(
                 "Use a database in UTF-8: CREATE DATABASE name TEMPLATE template0 ENCODING 'UTF8' LOCALE 'C'; then change \
-                 {SETTING}."
+                 {DATABASE_URL}."
             ),
         )
     } else {
-        ("in which the order of strings differs from UTF-8", format!("Use a new file: change {SETTING}."))
+        ("in which the order of strings differs from UTF-8", format!("Use a new file: change {DATABASE_URL}."))
     };
     Some(Problem { cause: format!("The database encoding is {encoding}, {reason}."), remedy })
 }

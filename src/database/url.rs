@@ -14,7 +14,7 @@ use sea_orm::sqlx::{self, ConnectOptions};
 use sea_orm::{DbErr, RuntimeErr};
 
 use super::MAX_DATABASE_WAIT;
-pub(super) use crate::config::DATABASE_URL as SETTING;
+use crate::config::DATABASE_URL;
 
 /// The address of a database and the settings of a connection.
 #[derive(Clone)]
@@ -76,10 +76,12 @@ pub(super) fn failed_to_connect(error: sqlx::Error) -> DbErr {
 /// Parses the URL without connecting. The error says what to change, and quotes no password.
 pub fn check_url(url: &str) -> Result<(), String> {
     if url.starts_with(['"', '\'']) {
-        return Err(format!("{SETTING} is in quotes. Remove the quotes, because they count as part of the value."));
+        return Err(format!(
+            "{DATABASE_URL} is in quotes. Remove the quotes, because they count as part of the value."
+        ));
     }
     if !["sqlite:", "postgres:", "postgresql:"].iter().any(|scheme| url.starts_with(scheme)) {
-        return Err(format!("{SETTING} must start with sqlite:// or postgres://"));
+        return Err(format!("{DATABASE_URL} must start with sqlite:// or postgres://"));
     }
     let is_sqlite = url.starts_with("sqlite:");
     let options = Options::parse(url).map_err(|error| {
@@ -96,21 +98,21 @@ pub fn check_url(url: &str) -> Result<(), String> {
         } else {
             ENCODE_PASSWORD
         };
-        format!("{SETTING} is not valid: {cause}. {hint}")
+        format!("{DATABASE_URL} is not valid: {cause}. {hint}")
     })?;
     match options {
         Options::Sqlite(options) if is_in_memory(url, options.get_filename()) => {
-            Err(format!("{SETTING} names no file, so nothing would be kept. Use sqlite://FILE"))
+            Err(format!("{DATABASE_URL} names no file, so nothing would be kept. Use sqlite://FILE"))
         }
         Options::Sqlite(_) => Ok(()),
         Options::Postgres(_) if has_cut_password(url) => Err(format!(
-            "{SETTING} is not valid: an `@` follows the host, so the password probably ends too early. {ENCODE_PASSWORD}"
+            "{DATABASE_URL} is not valid: an `@` follows the host, so the password probably ends too early. {ENCODE_PASSWORD}"
         )),
         Options::Postgres(options) => match (unknown_parameter(url), tls_problem(&options, url)) {
             (Some(name), _) => Err(format!(
-                "{SETTING} has the parameter `{name}`, which this service does not know. Remove it, or correct its name."
+                "{DATABASE_URL} has the parameter `{name}`, which this service does not know. Remove it, or correct its name."
             )),
-            (None, Some(problem)) => Err(format!("{SETTING}: {problem}")),
+            (None, Some(problem)) => Err(format!("{DATABASE_URL}: {problem}")),
             (None, None) => Ok(()),
         },
     }
@@ -257,7 +259,7 @@ mod tests {
             ("sqlite://%3Amemory%3A", "names no file"),
         ] {
             let message = check_url(url).unwrap_err();
-            assert!(message.starts_with(SETTING) && message.contains(words), "{url}: {message}");
+            assert!(message.starts_with(DATABASE_URL) && message.contains(words), "{url}: {message}");
         }
     }
 }

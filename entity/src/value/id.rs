@@ -77,7 +77,8 @@ fn ascending() -> Uuid {
     Uuid::new_v7(Timestamp::now(&SEQUENCE))
 }
 
-/// Returns a UUID from the time and random bits, without regard to the order of the UUIDs of a millisecond.
+/// Returns a UUID from the time and random bits, without regard to the order of the UUIDs of a millisecond. Every
+/// response has the id of its request, so these ids must not even show roughly how many requests other callers send.
 fn independent() -> Uuid {
     Uuid::new_v7(Timestamp::now(NoContext))
 }
