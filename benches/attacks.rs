@@ -11,8 +11,8 @@ use entity::deployment::Environment;
 use entity::value::RequestId;
 use vivamo::database::{self, Database};
 use vivamo::graphql;
-use vivamo::keyed_hash::KeyedHash;
-use vivamo::request::{KeyMemory, ProcessMemory, ResponseSize};
+use vivamo::keyed_hash::KeyedHasher;
+use vivamo::request::{ApiKeyMemory, ProcessMemory, ResponseSize};
 use vivamo::service::{Actor, ServiceSettings, Services};
 
 const ROUNDS: usize = 20;
@@ -24,7 +24,7 @@ async fn main() {
     let url = format!("sqlite://{}", folder.path().join("vivamo.db").display());
     database::migrate(&url).await.unwrap();
     let database = Database::connect(&url, None).await.unwrap();
-    let hash = KeyedHash::new("the secret of the benchmark");
+    let hash = KeyedHasher::new("the secret of the benchmark");
     let services = Services::new(&database, ServiceSettings::new(Environment::Sandbox, hash));
     let mut slowest = Duration::ZERO;
     println!("{:>9}  longest of {ROUNDS} rejections of", "ms");
@@ -34,7 +34,7 @@ async fn main() {
             // A new schema has an empty document cache.
             let schema = graphql::Schema::new(services.clone());
             let request = Request::new(&query);
-            let size = Arc::new(ResponseSize::new(ProcessMemory::default(), KeyMemory::default()));
+            let size = Arc::new(ResponseSize::new(ProcessMemory::default(), ApiKeyMemory::default()));
             let started = Instant::now();
             let answer = match schema.check(request) {
                 Ok(checked) => schema.execute(checked, RequestId::new().into(), Actor::Platform, &size).await,

@@ -2,7 +2,7 @@
 //! given, the flag wins.
 //!
 //! The module `src/cli` parses the settings from the arguments and the environment variables. Each group of settings,
-//! such as [`LimitSettings`], is a struct, which is passed to the code that it configures. This module uses no other
+//! such as [`RateLimitSettings`], is a struct, which is passed to the code that it configures. This module uses no other
 //! module of `src`.
 //!
 //! The doc comments of the fields are the help texts that `--help` prints; CONTRIBUTING.md says how to add a setting.
@@ -43,7 +43,7 @@ pub struct Settings {
     pub environment: Environment,
 
     /// Secret for hashing API keys, signing cursors and deriving webhook secrets. Required in production, at least 32
-    /// bytes; sandbox has a public default. `vivamo change-key-secret` changes it
+    /// bytes; sandbox has a public default. `vivamo rotate-key-secret` replaces it
     #[arg(long, env = "VIVAMO_KEY_SECRET", value_name = "SECRET", value_parser = secret)]
     #[arg(hide_env_values = true, global = true)]
     pub key_secret: Option<SecretString>,
@@ -93,7 +93,7 @@ pub struct ServeSettings {
     pub changes_days: u32,
 
     #[command(flatten)]
-    pub limits: LimitSettings,
+    pub limits: RateLimitSettings,
 
     #[command(flatten)]
     pub restrictions: RestrictionSettings,
@@ -165,7 +165,7 @@ impl Default for HttpTimeouts {
 /// The rate limits. 0 disables a limit.
 #[derive(Args, Clone, Copy, Debug)]
 #[command(next_help_heading = "Limits")]
-pub struct LimitSettings {
+pub struct RateLimitSettings {
     /// Cost that an API key may spend per second, with bursts of up to ten times as much (0 = unlimited). A query costs
     /// at least 1 and a mutation at least 10, depending on its work
     #[arg(long, env = "VIVAMO_COST_PER_SECOND", value_name = "COST", default_value_t = 200)]
@@ -187,7 +187,7 @@ pub struct LimitSettings {
     pub reservation_wait: Duration,
 }
 
-impl LimitSettings {
+impl RateLimitSettings {
     const RESERVATION_WAIT: Duration = Duration::from_secs(1);
     pub const OFF: Self = Self {
         cost_per_second: 0,

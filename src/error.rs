@@ -66,12 +66,12 @@ pub enum ErrorCode {
     ExternalCustomerIdTaken,
     /// The email address belongs to another customer. In `createCustomer`: to one of your own customers (see
     /// `customerId`). In `updateCustomer`: to any customer of the platform.
-    #[error("A customer with this email address already exists.")]
+    #[error("Another customer of the platform has this email address.")]
     EmailTaken,
     /// The phone number belongs to another customer. In `createCustomer`: to one of your own customers (see
     /// `customerId`). In `updateCustomer`: to any customer of the platform. In `recordVerification`: only with
     /// `takeOver`, if the other customer proved ownership of the phone after `verifiedAt`.
-    #[error("A customer with this phone number already exists.")]
+    #[error("Another customer of the platform has this phone number.")]
     PhoneTaken,
     /// Nothing was connected, because the email and the phone belong to two different customers, or because none of the
     /// values that matched is in `connectBy`. The message says what to do.

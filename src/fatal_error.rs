@@ -40,9 +40,9 @@ pub enum FatalError {
     FeedAhead,
     #[error(
         "The API keys of this database were made with a different VIVAMO_KEY_SECRET (--key-secret). If the new value is a \
-         mistake, set VIVAMO_KEY_SECRET to that secret. To change the secret, first restart all servers with the new value \
+         mistake, set VIVAMO_KEY_SECRET to that secret. To rotate the secret, first restart all servers with the new value \
          in VIVAMO_KEY_SECRET and the old value in VIVAMO_KEY_SECRET_OLD (--key-secret-old). Then run \
-         `vivamo change-key-secret` with the same two values. If you run it without the old value, all API keys stop \
+         `vivamo rotate-key-secret` with the same two values. If you run it without the old value, all API keys stop \
          working."
     )]
     OtherKeySecret,

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use crate::database::Database;
 use crate::error::Error;
-use crate::graphql::WebhookRender;
+use crate::graphql::ApiChangeRenderer;
 use crate::service::job_errors::JobErrors;
 use crate::service::webhooks::delivery::{Deliveries, DeliverySettings};
 use crate::service::webhooks::sender::{Sender, SenderSettings};
@@ -62,7 +62,7 @@ impl Jobs {
         let keep_changes = TimeDelta::days(settings.changes_days.into());
         let deliveries = match Sender::new(sender) {
             Ok(sender) => {
-                let render = Arc::new(WebhookRender { hash: services.hash.clone() });
+                let render = Arc::new(ApiChangeRenderer { hash: services.hash.clone() });
                 let settings = DeliverySettings { sender, render, clock: Arc::new(now) };
                 Some(Deliveries::new(database.clone(), services.clone(), settings))
             }

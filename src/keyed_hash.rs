@@ -15,7 +15,7 @@ use ring::hmac;
 
 /// The secret, ready for hashing, and a second secret during a change.
 #[derive(Clone)]
-pub struct KeyedHash {
+pub struct KeyedHasher {
     secret: Arc<hmac::Key>,
     /// The other secret whose hashes are accepted. `None` unless the secret is being changed.
     other: Option<OtherSecret>,
@@ -62,7 +62,7 @@ impl<T> Accepted<T> {
         Accepted { current: convert(self.current), other: self.other.map(convert) }
     }
 
-    /// Pairs the values for the same secret. Both arguments must come from the same [`KeyedHash`].
+    /// Pairs the values for the same secret. Both arguments must come from the same [`KeyedHasher`].
     pub fn zip<U>(self, with: Accepted<U>) -> Accepted<(T, U)> {
         Accepted { current: (self.current, with.current), other: self.other.zip(with.other) }
     }
@@ -77,7 +77,7 @@ impl<T> IntoIterator for Accepted<T> {
     }
 }
 
-impl KeyedHash {
+impl KeyedHasher {
     pub fn new(secret: &str) -> Self {
         Self { secret: key(secret), other: None }
     }
@@ -111,10 +111,10 @@ impl KeyedHash {
         self.digest(FINGERPRINT, &[])
     }
 
-    /// Returns a `KeyedHash` that makes new hashes with the secret that has this fingerprint. Returns `None` if no
+    /// Returns a `KeyedHasher` that makes new hashes with the secret that has this fingerprint. Returns `None` if no
     /// configured secret has this fingerprint.
     ///
-    /// The older secret stays in use until `vivamo change-key-secret` stores the fingerprint of the newer secret and
+    /// The older secret stays in use until `vivamo rotate-key-secret` stores the fingerprint of the newer secret and
     /// the server is restarted. Before the command has run, all servers use the older secret, so a server that does not
     /// know the newer secret yet recognises all hashes.
     pub fn with_fingerprint(self, fingerprint: &[u8]) -> Option<Self> {

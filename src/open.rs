@@ -14,7 +14,7 @@ use crate::database::{
 };
 use crate::error::Error;
 use crate::fatal_error::FatalError;
-use crate::keyed_hash::KeyedHash;
+use crate::keyed_hash::KeyedHasher;
 use crate::service::{Actor, ServiceSettings, Services, deployment, feed_positions};
 
 /// The settings of [`open`].
@@ -60,8 +60,8 @@ pub const NO_TABLES: &str = "the database file existed but had no tables, so a n
 /// Opens a database of the configured environment with all migrations applied, and builds the services on it.
 pub async fn open(settings: DatabaseSettings, services: ServiceSettings) -> Result<Opened, FatalError> {
     let is_migrating = settings.migrate;
-    let claimed = open_claimed(settings, services.environment, &services.hash).await?;
-    let Claimed { database, deployment, migrated, had_no_tables } = claimed;
+    let claimed = open_checked(settings, services.environment, &services.hash).await?;
+    let CheckedDatabase { database, deployment, migrated, had_no_tables } = claimed;
     let fingerprint = deployment.key_fingerprint.as_deref().unwrap_or_default();
     let hash = services.hash.clone().with_fingerprint(fingerprint).ok_or(FatalError::OtherKeySecret)?;
     if feed_positions::stored_positions_are_ahead(&database).await.map_err(Error::from)? {
@@ -85,18 +85,18 @@ pub async fn open(settings: DatabaseSettings, services: ServiceSettings) -> Resu
 }
 
 /// A database of the configured environment with all migrations applied.
-struct Claimed {
+struct CheckedDatabase {
     database: Database,
     deployment: entity_deployment::Model,
     migrated: Vec<String>,
     had_no_tables: bool,
 }
 
-async fn open_claimed(
+async fn open_checked(
     settings: DatabaseSettings,
     environment: Environment,
-    hash: &KeyedHash,
-) -> Result<Claimed, FatalError> {
+    hash: &KeyedHasher,
+) -> Result<CheckedDatabase, FatalError> {
     let had_file = database::sqlite_file(&settings.url).is_some_and(|file| file.exists());
     let missing_file = if settings.migrate { MissingFile::Create } else { MissingFile::Reject };
     let (database, inspection) = connect_and_inspect(&settings, missing_file).await?;
@@ -113,7 +113,7 @@ async fn open_claimed(
     };
     let deployment = deployment::claim(&database, environment, &hash.fingerprint()).await?;
     check_environment(deployment.environment, environment)?;
-    Ok(Claimed { database, deployment, migrated, had_no_tables })
+    Ok(CheckedDatabase { database, deployment, migrated, had_no_tables })
 }
 
 /// Fails if the service cannot use the database, or if the database belongs to the other environment.
@@ -133,9 +133,9 @@ async fn check_usable(
 
 /// Makes the database use the configured secret from now on. Returns false if the database already uses this secret.
 /// Fails if an older secret is configured too, and the database uses neither of the two secrets.
-pub async fn change_key_secret(settings: DatabaseSettings, services: ServiceSettings) -> Result<bool, FatalError> {
+pub async fn rotate_key_secret(settings: DatabaseSettings, services: ServiceSettings) -> Result<bool, FatalError> {
     let ServiceSettings { environment, hash, .. } = services;
-    let Claimed { database, deployment, .. } = open_claimed(settings, environment, &hash).await?;
+    let CheckedDatabase { database, deployment, .. } = open_checked(settings, environment, &hash).await?;
     let stored = deployment.key_fingerprint.as_deref().unwrap_or_default();
     if hash.fingerprint() == stored {
         return Ok(false);
@@ -193,7 +193,10 @@ async fn connect_and_inspect(
         if inspection.is_outdated || !inspection.pending.is_empty() {
             return Err(FatalError::UnknownMigration(unknown.clone()));
         }
-        tracing::warn!(migration = unknown, "a newer version has migrated the database, this version may still write");
+        tracing::warn!(
+            migration = unknown,
+            "the database has migrations of a newer version; this version may still write"
+        );
     }
     Ok((database, inspection))
 }

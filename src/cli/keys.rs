@@ -9,7 +9,7 @@ use sea_orm::ActiveEnum;
 use super::{display_name, operator_id, print};
 use crate::error::{Error, ErrorCode, InputField};
 use crate::fatal_error::FatalError;
-use crate::service::api_keys::KeyRequest;
+use crate::service::api_keys::ApiKeyRequest;
 use crate::service::{Actor, RequestInfo, Services, check_year, now, without_leap_second};
 
 #[derive(Debug, Args)]
@@ -78,7 +78,7 @@ pub async fn run(args: KeyArgs, services: &Services) -> Result<(), FatalError> {
     match command {
         KeyCommand::Create { operator, name, read_only, expires_at } => {
             let access = if read_only { Access::ReadOnly } else { Access::ReadWrite };
-            let key = KeyRequest { name, access, expires_at };
+            let key = ApiKeyRequest { name, access, expires_at };
             let created = keys.create(&Actor::Platform, request, operator, key).await?;
             print::new_key(json, &created.row.id.to_string(), created.row.name.as_str(), &created)
         }

@@ -27,7 +27,7 @@ use crate::config::{ServeSettings, Settings};
 use crate::database::{self, DatabaseTimeouts};
 use crate::fatal_error::FatalError;
 use crate::graphql;
-use crate::keyed_hash::KeyedHash;
+use crate::keyed_hash::KeyedHasher;
 use crate::open::{self, DatabaseSettings, NO_TABLES, Opened, SearchWords};
 use crate::service::{Actor, ServiceSettings, Services};
 use crate::telemetry;
@@ -65,7 +65,7 @@ enum Command {
         file: PathBuf,
     },
     /// Make this database use VIVAMO_KEY_SECRET (--key-secret) instead of its current secret
-    ChangeKeySecret,
+    RotateKeySecret,
     /// Create, list, change, suspend or resume operators, or disconnect their customers
     Operator(operators::OperatorArgs),
     /// Create, list or revoke API keys
@@ -112,7 +112,7 @@ impl Cli {
             Command::Migrate { check: false } => migrate(&settings).await?,
             Command::Migrate { check: true } => list_pending(&settings).await?,
             Command::Backup { file } => backup::run(&settings.database_url, &file).await?,
-            Command::ChangeKeySecret => change_key_secret(&settings).await?,
+            Command::RotateKeySecret => rotate_key_secret(&settings).await?,
             Command::Operator(args) => operators::run(args, &*open_services(&settings).await?).await?,
             Command::Key(args) => keys::run(args, &*open_services(&settings).await?).await?,
             Command::Webhook(command) => webhook::run(command).await?,
@@ -194,10 +194,10 @@ fn print_lines(state: &str, names: &[String]) -> Result<(), FatalError> {
     print::text(&names.iter().map(|name| format!("{state}  {name}\n")).collect::<String>())
 }
 
-/// `vivamo change-key-secret`: lets the database use another secret.
-async fn change_key_secret(settings: &Settings) -> Result<(), FatalError> {
+/// `vivamo rotate-key-secret`: lets the database use another secret.
+async fn rotate_key_secret(settings: &Settings) -> Result<(), FatalError> {
     let is_old_known = settings.old_key_secret().is_some();
-    let is_changed = open::change_key_secret(database_settings(settings, 0), service_settings(settings)).await?;
+    let is_changed = open::rotate_key_secret(database_settings(settings, 0), service_settings(settings)).await?;
     print::text(match (is_changed, is_old_known) {
         (false, _) => "The database uses this VIVAMO_KEY_SECRET already.\n",
         (true, true) => {
@@ -226,7 +226,7 @@ fn database_settings(settings: &Settings, default_wait: u32) -> DatabaseSettings
 }
 
 fn service_settings(settings: &Settings) -> ServiceSettings {
-    let hash = KeyedHash::new(settings.key_secret());
+    let hash = KeyedHasher::new(settings.key_secret());
     let hash = match settings.old_key_secret() {
         Some(old) => hash.with_old(old),
         None => hash,

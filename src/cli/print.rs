@@ -7,7 +7,7 @@ use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 
 use crate::fatal_error::FatalError;
-use crate::service::api_keys::NewApiKey;
+use crate::service::api_keys::ApiKeyWithSecret;
 
 /// Prints text unchanged. A closed pipe is not an error, because its reader may need only the first lines.
 pub fn text(text: &str) -> Result<(), FatalError> {
@@ -50,7 +50,7 @@ fn title(column: &str) -> String {
 }
 
 /// Prints the secret of a new key, with the id and the name of the new operator or key.
-pub fn new_key(json: bool, id: &str, name: &str, key: &NewApiKey) -> Result<(), FatalError> {
+pub fn new_key(json: bool, id: &str, name: &str, key: &ApiKeyWithSecret) -> Result<(), FatalError> {
     let secret = key.secret.expose_secret();
     if json {
         text(&format!("{}\n", json!({ "id": id, "name": name, "key": secret })))

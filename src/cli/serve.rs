@@ -53,14 +53,17 @@ fn app_settings(settings: &Settings, serve: ServeSettings) -> Result<AppSettings
     const DATABASE_WAIT: u32 = 30;
     let ServeSettings { listen, platform_key, http, changes_days, limits, restrictions, webhooks, .. } = serve;
     let disposable_domains = DisposableDomains::new(
-        read_domains(restrictions.disposable_domains)?,
-        read_domains(restrictions.allowed_domains)?,
+        read_domains("VIVAMO_DISPOSABLE_DOMAINS (--disposable-domains)", restrictions.disposable_domains)?,
+        read_domains("VIVAMO_ALLOWED_DOMAINS (--allowed-domains)", restrictions.allowed_domains)?,
     );
     // `check` allows the credentials only with `--phone-lookup twilio`.
     let carrier = match (restrictions.twilio_user, restrictions.twilio_password) {
         (Some(user), Some(password)) => {
-            let twilio = Twilio::new(restrictions.twilio_url, user, password)
-                .map_err(|error| FatalError::Other(format!("Cannot set up Twilio Lookup: {error}")))?;
+            let twilio = Twilio::new(restrictions.twilio_url, user, password).map_err(|error| {
+                FatalError::Other(format!(
+                    "Cannot set up Twilio Lookup: {error}. Install the CA certificates of the system."
+                ))
+            })?;
             let unknown_lines = restrictions.unknown_line_type.unwrap_or_default();
             Some(CarrierSettings { lookup: Arc::new(twilio), unknown_lines })
         }
@@ -82,12 +85,14 @@ fn app_settings(settings: &Settings, serve: ServeSettings) -> Result<AppSettings
     })
 }
 
-/// Reads a file of domains. Without a file, returns no domains.
-fn read_domains(file: Option<PathBuf>) -> Result<Vec<String>, FatalError> {
+/// Reads the file of domains that a setting names. Without a file, returns no domains.
+fn read_domains(setting: &str, file: Option<PathBuf>) -> Result<Vec<String>, FatalError> {
     let Some(file) = file else { return Ok(Vec::new()) };
     let text = std::fs::read_to_string(&file).map_err(|error| error.to_string());
-    text.and_then(|text| disposable_domains::parse_list(&text))
-        .map_err(|error| FatalError::Usage(format!("Cannot read the domains in {}: {error}", file.display())))
+    text.and_then(|text| disposable_domains::parse_list(&text)).map_err(|error| {
+        let file = file.display();
+        FatalError::Usage(format!("Cannot read the domains in {file}: {error}. Correct the file, or change {setting}."))
+    })
 }
 
 /// Creates an operator in a database that has none. Prints the operator's key, and an example request that works.
@@ -100,7 +105,7 @@ async fn create_demo_operator(services: &Services, url: &str, with_graphiql: boo
     let key = key.secret.expose_secret();
     let query = r#"mutation { createCustomer(input: {externalCustomerId: \"user-1\", data: {email: \"ada@example.com\"}}) { outcome customer { id email missingFields } } }"#;
     print::text(&format!(
-        "This database is new. An operator named Demo was created for you. Its API key is shown only once:\n\n    \
+        "This database has no operators, so the operator Demo was created for you. Its API key is shown only once:\n\n    \
          {key}\n\nCreate a first customer:\n\n    \
          curl {url}/graphql -H 'Authorization: Bearer {key}' -H 'Content-Type: application/json' \
          -d '{{\"query\":\"{query}\"}}'\n\n"

@@ -8,7 +8,7 @@ use sea_orm::{DbErr, sqlx};
 use super::error::sqlite_codes::{CANTOPEN, NOTADB, READONLY};
 use super::error::sqlstates::{INSUFFICIENT_PRIVILEGE, READ_ONLY_TRANSACTION};
 use super::error::{Code, describe, reported, sqlx_error};
-use super::url::Options;
+use super::url::DatabaseOptions;
 use super::{MAX_DATABASE_WAIT, sqlite_file};
 use crate::config::DATABASE_URL;
 
@@ -23,9 +23,9 @@ pub fn explain_connect_error(url: &str, error: &DbErr) -> String {
     }
     let explained = match sqlite_file(url) {
         Some(file) => sqlite_message(&file.display().to_string(), error),
-        None => match Options::parse(url) {
-            Ok(Options::Postgres(options)) => postgres_message(&options, error),
-            Ok(Options::Sqlite(_)) | Err(_) => None,
+        None => match DatabaseOptions::parse(url) {
+            Ok(DatabaseOptions::Postgres(options)) => postgres_message(&options, error),
+            Ok(DatabaseOptions::Sqlite(_)) | Err(_) => None,
         },
     };
     explained.unwrap_or_else(|| format!("Cannot open the database: {}. Check {DATABASE_URL}.", describe(error)))
@@ -85,9 +85,15 @@ fn postgres_message(options: &PgConnectOptions, error: &DbErr) -> Option<String>
         (Some((Code::Sqlstate(READ_ONLY_TRANSACTION), _)), ..) => {
             format!("{server} does not accept writes: it is a standby, or read-only. Change {DATABASE_URL}.")
         }
-        // The database does not accept connections, or has too many of them.
-        (Some((Code::Sqlstate("55000" | "53300"), error)), ..) => {
-            format!("{server} refuses connections to `{database}` ({}).", error.message())
+        (Some((Code::Sqlstate("53300"), error)), ..) => {
+            format!("{server} has no free connection ({}). Close other connections, or raise a limit.", error.message())
+        }
+        (Some((Code::Sqlstate("55000"), error)), ..) => {
+            format!(
+                "{server} refuses connections to `{database}` ({}). Run as its owner: \
+                 ALTER DATABASE \"{database}\" ALLOW_CONNECTIONS true.",
+                error.message()
+            )
         }
         (Some((Code::Sqlstate("3D000"), _)), ..) => {
             format!(

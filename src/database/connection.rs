@@ -29,9 +29,9 @@ use tracing::{Dispatch, debug, dispatcher};
 use super::arrays::encode_for_postgres;
 use super::error::{carried, describe};
 use super::retry::retry_on_conflict;
-use super::url::{Options, failed_to_connect};
+use super::url::{DatabaseOptions, failed_to_connect};
 use super::{DatabaseTimeouts, MAX_DATABASE_WAIT, StatementObserver};
-use crate::request::{Claim, FairQueue, Permit, ResponseSize, SizeError, Tenant, Work, record};
+use crate::request::{Claim, FairQueue, Permit, ResponseSize, SizeError, Tenant, Work, count_work};
 
 enum Driver {
     Postgres(PgConnection),
@@ -39,7 +39,7 @@ enum Driver {
 }
 
 impl Driver {
-    async fn connect(options: &Options, timeouts: &DatabaseTimeouts) -> Result<Self, DbErr> {
+    async fn connect(options: &DatabaseOptions, timeouts: &DatabaseTimeouts) -> Result<Self, DbErr> {
         /// - `statement_timeout`: a slow statement fails instead of holding its connection.
         /// - `lock_timeout`: a statement fails if it waits too long for the lock of another transaction. Its request
         ///   gives the connection back, pauses and starts again. The timeout is shorter than `deadlock_timeout` (1 s),
@@ -69,12 +69,12 @@ impl Driver {
             )
         }
         Ok(match options {
-            Options::Postgres(options) => {
+            DatabaseOptions::Postgres(options) => {
                 let mut connection = options.connect().await.map_err(failed_to_connect)?;
                 connection.execute(AssertSqlSafe(session(timeouts))).await.map_err(failed_to_connect)?;
                 Self::Postgres(connection)
             }
-            Options::Sqlite(options) => {
+            DatabaseOptions::Sqlite(options) => {
                 let options = options.clone().busy_timeout(timeouts.wait);
                 Self::Sqlite(options.connect().await.map_err(failed_to_connect)?)
             }
@@ -197,7 +197,7 @@ impl Connection {
 
     /// Counts a statement and passes its text to the observer.
     fn record(&self, sql: &str) {
-        record(Work::Statement, 1);
+        count_work(Work::Statement, 1);
         if let Some(observer) = &self.observer {
             observer(sql);
         }
@@ -258,7 +258,7 @@ async fn collect<R: Into<QueryResult>>(
             size.add(size_of(&row)).map_err(|error| {
                 // The caller counts only the rows that it gets. A read that must wait runs again, and counts then.
                 if error == SizeError::TooLarge {
-                    record(Work::Row, results.len() as u64);
+                    count_work(Work::Row, results.len() as u64);
                 }
                 sqlx::Error::Decode(error.into())
             })?;
@@ -307,7 +307,7 @@ fn sqlite_row_size(row: &SqliteRow) -> usize {
 
 /// Opens connections for the pool and decides which of them can be used again.
 pub(super) struct Manager {
-    options: Options,
+    options: DatabaseOptions,
     timeouts: DatabaseTimeouts,
     observer: Option<StatementObserver>,
 }
@@ -395,7 +395,7 @@ impl DerefMut for PooledConnection {
 impl Pool {
     /// Creates a pool and opens its first connection, so that a wrong address fails here.
     pub(super) async fn open(
-        options: Options,
+        options: DatabaseOptions,
         size: usize,
         timeouts: DatabaseTimeouts,
         observer: Option<StatementObserver>,
@@ -414,8 +414,8 @@ impl Pool {
 
     pub(super) fn backend(&self) -> DbBackend {
         match self.connections.manager().options {
-            Options::Postgres(_) => DbBackend::Postgres,
-            Options::Sqlite(_) => DbBackend::Sqlite,
+            DatabaseOptions::Postgres(_) => DbBackend::Postgres,
+            DatabaseOptions::Sqlite(_) => DbBackend::Sqlite,
         }
     }
 

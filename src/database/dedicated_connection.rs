@@ -6,28 +6,28 @@ use sea_orm::{ConnectionTrait, DatabaseConnection, DbErr, SqlxPostgresConnector,
 
 use super::MAX_DATABASE_WAIT;
 use super::retry::retry_on_conflict;
-use super::url::{Options, failed_to_connect};
+use super::url::{DatabaseOptions, failed_to_connect};
 
 /// Copies a SQLite database into an empty file while other processes use it. The copy is complete: it needs no `-wal`
 /// file. `copy` is an absolute path, because SQLite takes a path that starts with `file:` for a URI.
 pub async fn backup(url: &str, copy: &str) -> Result<(), DbErr> {
-    let connection = connect(Options::parse_read_only(url)?).await?;
+    let connection = connect(DatabaseOptions::parse_read_only(url)?).await?;
     let quoted = copy.replace('\'', "''");
     connection.execute_unprepared(&format!("VACUUM INTO '{quoted}'")).await?;
     connection.close().await
 }
 
 /// Opens a new connection. The connection is a [`DatabaseConnection`], because SeaORM's migrator needs this type.
-pub(super) async fn connect(options: Options) -> Result<DatabaseConnection, DbErr> {
+pub(super) async fn connect(options: DatabaseOptions) -> Result<DatabaseConnection, DbErr> {
     retry_on_conflict(|| async {
         match &options {
-            Options::Postgres(options) => {
+            DatabaseOptions::Postgres(options) => {
                 // The lock of migrations belongs to the connection, so the pool must not replace the connection.
                 let pool =
                     PgPoolOptions::new().max_connections(1).acquire_timeout(MAX_DATABASE_WAIT).max_lifetime(None);
                 pool.connect_with(options.clone()).await.map(SqlxPostgresConnector::from_sqlx_postgres_pool)
             }
-            Options::Sqlite(options) => {
+            DatabaseOptions::Sqlite(options) => {
                 let pool = SqlitePoolOptions::new().max_connections(1).acquire_timeout(MAX_DATABASE_WAIT);
                 pool.connect_with(options.clone()).await.map(SqlxSqliteConnector::from_sqlx_sqlite_pool)
             }

@@ -12,7 +12,7 @@ use super::connect_error::grant_tables;
 use super::dedicated_connection::connect;
 use super::error::{is_conflict, is_read_only};
 use super::retry::retry_on_conflict;
-use super::url::Options;
+use super::url::DatabaseOptions;
 use crate::config::DATABASE_URL;
 
 /// Facts about a database that decide whether this version may use it.
@@ -65,7 +65,7 @@ async fn knows_required_migration(connection: &impl ConnectionTrait) -> Result<b
     Ok(required.is_none_or(|required| Migrator::migrations().iter().any(|migration| migration.name() == required)))
 }
 
-async fn inspect(connection: &DatabaseConnection, options: &Options) -> Result<Inspection, DbErr> {
+async fn inspect(connection: &DatabaseConnection, options: &DatabaseOptions) -> Result<Inspection, DbErr> {
     /// The encoding of the texts, and whether any migration was applied.
     const POSTGRES: &str = "SELECT current_setting('server_encoding') AS encoding, \
                             to_regclass('seaql_migrations') IS NOT NULL AS is_migrated";
@@ -89,8 +89,10 @@ async fn inspect(connection: &DatabaseConnection, options: &Options) -> Result<I
         (Some(problem), _) => Some(problem),
         // The pending migrations will write, so they report if writing is impossible.
         (None, _) if !pending.is_empty() => None,
-        (None, Options::Postgres(options)) => postgres_write_problem(connection, options.get_username()).await?,
-        (None, Options::Sqlite(options)) => sqlite_write_problem(connection, options.get_filename()).await?,
+        (None, DatabaseOptions::Postgres(options)) => {
+            postgres_write_problem(connection, options.get_username()).await?
+        }
+        (None, DatabaseOptions::Sqlite(options)) => sqlite_write_problem(connection, options.get_filename()).await?,
     };
     let is_outdated = pending.is_empty() && !knows_required_migration(connection).await?;
     Ok(Inspection { pending, unknown: applied.difference(&known).cloned().collect(), problem, is_outdated })

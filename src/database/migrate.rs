@@ -10,7 +10,7 @@ use sea_orm::{
 
 use super::dedicated_connection::connect;
 use super::error::{is_busy, is_lock_timeout};
-use super::url::Options;
+use super::url::DatabaseOptions;
 
 /// Returns the number of migrations that the program knows.
 pub fn migration_count() -> usize {
@@ -26,7 +26,7 @@ pub async fn migrate(url: &str) -> Result<Vec<String>, DbErr> {
     const PAUSE: Duration = Duration::from_secs(1);
     /// The longest time to wait for other writers of a SQLite file. Not every command shows that it waits.
     const MAX_SQLITE_WAIT: Duration = Duration::from_secs(60);
-    let connection = connect(Options::parse(url)?).await?;
+    let connection = connect(DatabaseOptions::parse(url)?).await?;
     if connection.get_database_backend() == DbBackend::Postgres {
         // The role or the database may have time limits, which the build of an index on a large table would exceed.
         connection.execute_unprepared("SET statement_timeout = 0; SET lock_timeout = 0").await?;

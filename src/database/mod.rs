@@ -26,7 +26,8 @@ mod transaction;
 mod url;
 
 pub use batch::{
-    BatchedQuery, WriteSet, WriteStatement, delete_listed, insert_from_select, insert_listed, row_values, update_listed,
+    BatchedQuery, WriteSet, WriteStatement, delete_in_cte, insert_from_cte, insert_from_select, row_values,
+    update_from_cte,
 };
 pub use connect_error::explain_connect_error;
 pub use connection::{PoolSize, try_get_time};
@@ -53,7 +54,7 @@ use batch::BatchWriter;
 use connection::{Pool, PooledConnection};
 use error::{carried, carry};
 use retry::retry_on_conflict;
-use url::Options;
+use url::DatabaseOptions;
 
 /// A function that is called with the text of each SQL statement that counts as
 /// [`Work::Statement`](request::Work::Statement), without its values.
@@ -92,7 +93,7 @@ impl Default for DatabaseTimeouts {
 #[derive(Clone)]
 pub struct Database {
     // Shared, because each attempt of a write clones the database, and the options have several strings.
-    options: Arc<Options>,
+    options: Arc<DatabaseOptions>,
     reader: Reader,
     write_pool: Pool,
     batch_writer: Arc<BatchWriter>,
@@ -143,18 +144,18 @@ impl Database {
         timeouts: DatabaseTimeouts,
         observer: Option<StatementObserver>,
     ) -> Result<Self, DbErr> {
-        let options = Options::parse(url)?;
+        let options = DatabaseOptions::parse(url)?;
         let (read_pool, write_pool) = match options {
-            Options::Postgres(_) => {
+            DatabaseOptions::Postgres(_) => {
                 let shared = Pool::open(options.clone(), Self::POSTGRES_CONNECTIONS, timeouts, observer).await?;
                 (shared.clone(), shared)
             }
-            Options::Sqlite(ref file) => {
+            DatabaseOptions::Sqlite(ref file) => {
                 url::create_private(file.get_filename());
                 // SQLite takes one writer at a time. The writers of this process wait in a fair queue for one
                 // connection, so they never get SQLITE_BUSY because of each other.
                 let write_pool = Pool::open(options.clone(), 1, timeouts, observer.clone()).await?;
-                let read_options = Options::parse_read_only(url)?;
+                let read_options = DatabaseOptions::parse_read_only(url)?;
                 (Pool::open(read_options, Self::SQLITE_READERS, timeouts, observer).await?, write_pool)
             }
         };
@@ -200,8 +201,8 @@ impl Database {
     pub fn connections(&self) -> PoolSize {
         let size = self.write_pool.size();
         match *self.options {
-            Options::Postgres(_) => size,
-            Options::Sqlite(_) => {
+            DatabaseOptions::Postgres(_) => size,
+            DatabaseOptions::Sqlite(_) => {
                 let readers = self.reader.pool.size();
                 PoolSize { open: size.open + readers.open, idle: size.idle + readers.idle }
             }
@@ -211,15 +212,15 @@ impl Database {
     /// Returns the number of requests that wait for a connection.
     pub fn waiting(&self) -> usize {
         match *self.options {
-            Options::Postgres(_) => self.write_pool.waiting(),
-            Options::Sqlite(_) => self.write_pool.waiting() + self.reader.pool.waiting(),
+            DatabaseOptions::Postgres(_) => self.write_pool.waiting(),
+            DatabaseOptions::Sqlite(_) => self.write_pool.waiting() + self.reader.pool.waiting(),
         }
     }
 
     /// Returns the number that [`vacuum_sqlite`](Self::vacuum_sqlite) has written to the header of the SQLite file. The
     /// number is 0 in a new file. `None` for PostgreSQL.
     pub async fn sqlite_user_version(&self) -> Result<Option<u64>, DbErr> {
-        if matches!(*self.options, Options::Postgres(_)) {
+        if matches!(*self.options, DatabaseOptions::Postgres(_)) {
             return Ok(None);
         }
         let query = Statement::from_string(DbBackend::Sqlite, "PRAGMA user_version");

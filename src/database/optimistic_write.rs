@@ -14,7 +14,7 @@ use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, Statem
 use super::retry::with_retry_for;
 use super::{Database, Transaction, TransactionError, WriteSet};
 use crate::error::Error;
-use crate::request::{Work, record};
+use crate::request::{Work, count_work};
 
 /// One attempt to read rows, to compute new rows from these rows, and to write the new rows. Implements
 /// [`ConnectionTrait`] for the reads of the attempt.
@@ -74,7 +74,7 @@ impl OptimisticWrite {
         // Boxed: the future is large and would be copied several times.
         let rows = set.row_count();
         Box::pin(self.write_rows(set)).await?;
-        record(Work::Write, rows);
+        count_work(Work::Write, rows);
         Ok(())
     }
 

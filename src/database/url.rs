@@ -18,12 +18,12 @@ use crate::config::DATABASE_URL;
 
 /// The address of a database and the settings of a connection.
 #[derive(Clone)]
-pub(super) enum Options {
+pub(super) enum DatabaseOptions {
     Postgres(PgConnectOptions),
     Sqlite(SqliteConnectOptions),
 }
 
-impl Options {
+impl DatabaseOptions {
     /// Parses `postgres://…` or `sqlite://…`. With the returned options, a connection creates the SQLite file if it
     /// does not exist.
     pub(super) fn parse(url: &str) -> Result<Self, DbErr> {
@@ -84,7 +84,7 @@ pub fn check_url(url: &str) -> Result<(), String> {
         return Err(format!("{DATABASE_URL} must start with sqlite:// or postgres://"));
     }
     let is_sqlite = url.starts_with("sqlite:");
-    let options = Options::parse(url).map_err(|error| {
+    let options = DatabaseOptions::parse(url).map_err(|error| {
         let mut cause = error.to_string();
         if let DbErr::Conn(RuntimeErr::SqlxError(error)) = error
             && let sqlx::Error::Configuration(error) = &*error
@@ -101,14 +101,14 @@ pub fn check_url(url: &str) -> Result<(), String> {
         format!("{DATABASE_URL} is not valid: {cause}. {hint}")
     })?;
     match options {
-        Options::Sqlite(options) if is_in_memory(url, options.get_filename()) => {
+        DatabaseOptions::Sqlite(options) if is_in_memory(url, options.get_filename()) => {
             Err(format!("{DATABASE_URL} names no file, so nothing would be kept. Use sqlite://FILE"))
         }
-        Options::Sqlite(_) => Ok(()),
-        Options::Postgres(_) if has_cut_password(url) => Err(format!(
+        DatabaseOptions::Sqlite(_) => Ok(()),
+        DatabaseOptions::Postgres(_) if has_cut_password(url) => Err(format!(
             "{DATABASE_URL} is not valid: an `@` follows the host, so the password probably ends too early. {ENCODE_PASSWORD}"
         )),
-        Options::Postgres(options) => match (unknown_parameter(url), tls_problem(&options, url)) {
+        DatabaseOptions::Postgres(options) => match (unknown_parameter(url), tls_problem(&options, url)) {
             (Some(name), _) => Err(format!(
                 "{DATABASE_URL} has the parameter `{name}`, which this service does not know. Remove it, or correct its name."
             )),
@@ -123,9 +123,9 @@ const ENCODE_PASSWORD: &str =
 
 /// The file of a SQLite URL, or `None` for another URL.
 pub fn sqlite_file(url: &str) -> Option<PathBuf> {
-    match Options::parse(url) {
-        Ok(Options::Sqlite(options)) => Some(options.get_filename().to_owned()),
-        Ok(Options::Postgres(_)) | Err(_) => None,
+    match DatabaseOptions::parse(url) {
+        Ok(DatabaseOptions::Sqlite(options)) => Some(options.get_filename().to_owned()),
+        Ok(DatabaseOptions::Postgres(_)) | Err(_) => None,
     }
 }
 
@@ -238,7 +238,9 @@ mod tests {
             ("postgresql://ada@localhost", ("ada", "localhost")),
         ] {
             assert_eq!(check_url(url), Ok(()), "{url}");
-            let Ok(Options::Postgres(options)) = Options::parse(url) else { panic!("{url} is not parsed") };
+            let Ok(DatabaseOptions::Postgres(options)) = DatabaseOptions::parse(url) else {
+                panic!("{url} is not parsed")
+            };
             assert_eq!((options.get_username(), options.get_host()), (user, host));
         }
         for url in ["ada:p#w", "ada:p/w", "ada:p?w", "ada:12#w", "ada:12/w", "ada:12?w"] {

@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use super::context::{actor, services};
 use crate::database::pages::{Position, SortKey, SortOrder};
-use crate::keyed_hash::{Accepted, KeyedHash};
+use crate::keyed_hash::{Accepted, KeyedHasher};
 use crate::service::audit::AdminEventFilter;
 use crate::service::customers::{CustomerFilter, CustomerList, CustomerOrder, EventList};
 
@@ -33,7 +33,7 @@ const MAX_LENGTH: usize = 4 * (ID_BYTES + 1 + 4 * ExternalCustomerId::MAX_CHARAC
 
 /// Encodes and decodes the cursors of one list for one caller.
 pub struct Cursors {
-    hash: KeyedHash,
+    hash: KeyedHasher,
     /// The calling operator. `None` for the platform.
     caller: Option<OperatorId>,
     list: ListId,
@@ -131,7 +131,7 @@ impl Cursors {
     }
 
     /// The cursors of a list for this operator, or for the platform.
-    pub fn of(hash: KeyedHash, caller: Option<OperatorId>, list: ListId) -> Self {
+    pub fn of(hash: KeyedHasher, caller: Option<OperatorId>, list: ListId) -> Self {
         Self { hash, caller, list }
     }
 
@@ -223,13 +223,13 @@ mod tests {
 
     const ID: &str = "01h455vb4pex5vsknk084sn02q";
 
-    fn cursors(hash: &KeyedHash, list: ListId) -> Cursors {
+    fn cursors(hash: &KeyedHasher, list: ListId) -> Cursors {
         Cursors { hash: hash.clone(), caller: None, list }
     }
 
     #[test]
     fn a_cursor_is_valid_only_in_its_own_list() {
-        let hash = KeyedHash::new("one");
+        let hash = KeyedHasher::new("one");
         for sort_key in
             [SortKey::None, SortKey::First, SortKey::Time(now()), SortKey::Number(7), SortKey::Text("名前".to_owned())]
         {
@@ -237,28 +237,29 @@ mod tests {
             let cursor = cursors(&hash, ListId::Operators).encode(&position);
             assert!(cursors(&hash, ListId::Operators).decode(&cursor) == Some(position));
             assert!(cursors(&hash, ListId::OperatorsOfCustomer(CustomerId::new())).decode(&cursor).is_none());
-            assert!(cursors(&KeyedHash::new("two"), ListId::Operators).decode(&cursor).is_none());
+            assert!(cursors(&KeyedHasher::new("two"), ListId::Operators).decode(&cursor).is_none());
         }
     }
 
     #[test]
     fn a_cursor_of_the_older_secret_is_valid_during_a_change() {
-        let old = KeyedHash::new("old");
-        let both = KeyedHash::new("new").with_old("old");
+        let old = KeyedHasher::new("old");
+        let both = KeyedHasher::new("new").with_old("old");
         let position = Position { sort_key: SortKey::Number(7), id: Uuid::now_v7() };
-        let encode = |hash: &KeyedHash| cursors(hash, ListId::Changes).encode(&position);
-        let decodes =
-            |hash: &KeyedHash, cursor: &str| cursors(hash, ListId::Changes).decode(cursor).as_ref() == Some(&position);
+        let encode = |hash: &KeyedHasher| cursors(hash, ListId::Changes).encode(&position);
+        let decodes = |hash: &KeyedHasher, cursor: &str| {
+            cursors(hash, ListId::Changes).decode(cursor).as_ref() == Some(&position)
+        };
         assert!(decodes(&both, &encode(&old)) && decodes(&both, &encode(&both)));
-        assert!(!decodes(&old, &encode(&both)) && encode(&both) == encode(&KeyedHash::new("new")));
-        // Until `vivamo change-key-secret` runs, servers that have both secrets sign with the old one.
+        assert!(!decodes(&old, &encode(&both)) && encode(&both) == encode(&KeyedHasher::new("new")));
+        // Until `vivamo rotate-key-secret` runs, servers that have both secrets sign with the old one.
         let waiting = both.with_fingerprint(&old.fingerprint()).expect("the old secret is known");
-        assert!(decodes(&old, &encode(&waiting)) && decodes(&waiting, &encode(&KeyedHash::new("new"))));
+        assert!(decodes(&old, &encode(&waiting)) && decodes(&waiting, &encode(&KeyedHasher::new("new"))));
     }
 
     #[test]
     fn a_cursor_hides_the_position_in_the_feed() {
-        let list = cursors(&KeyedHash::new("one"), ListId::Changes);
+        let list = cursors(&KeyedHasher::new("one"), ListId::Changes);
         let difference = |one: Uuid, other: Uuid| {
             let number = |number, id| {
                 let cursor =
@@ -365,7 +366,7 @@ mod tests {
             (None, "None", "AYkKXayWd0u8zrMCCZqAVwT2oddFif_kv0kTQjsJdp4d"),
             (Some(operator()), "Some(op_01h455vb4pex5vsknk084sn02q)", "AYkKXayWd0u8zrMCCZqAVwRP-tm-ycBfhIzyo-lk_00L"),
         ] {
-            let cursors = Cursors::of(KeyedHash::new("one"), caller, ListId::Changes);
+            let cursors = Cursors::of(KeyedHasher::new("one"), caller, ListId::Changes);
             assert_eq!(cursors.caller_part(), part);
             assert_eq!(cursors.encode(&position), cursor);
         }
@@ -373,7 +374,7 @@ mod tests {
 
     #[test]
     fn a_damaged_cursor_is_rejected() {
-        let hash = KeyedHash::new("one");
+        let hash = KeyedHasher::new("one");
         let list = cursors(&hash, ListId::Operators);
         let cursor = list.encode(&Position { sort_key: SortKey::Time(now()), id: Uuid::now_v7() });
         for position in 0..cursor.len() {
@@ -387,7 +388,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_is_rejected_without_a_panic(text in "\\PC{0,80}|[A-Za-z0-9_-]{0,80}") {
-            let hash = KeyedHash::new("one");
+            let hash = KeyedHasher::new("one");
             prop_assert!(cursors(&hash, ListId::Operators).decode(&text).is_none());
         }
     }

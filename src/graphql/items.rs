@@ -13,7 +13,7 @@ use async_graphql::{ContextSelectionSet, OutputType, Positioned, ServerError, Se
 
 use super::json_writer::{CannotWriteJson, JsonText, ObjectWriter, RepeatedFields, WriteJson};
 use crate::error::Error;
-use crate::request::{ResponseSize, SizeError, Work, record};
+use crate::request::{ResponseSize, SizeError, Work, count_work};
 
 /// A single object outside a list, which `json_writer` writes if possible. Used for customers, which most requests for
 /// a single object ask for.
@@ -103,7 +103,7 @@ async fn write_json<T: WriteJson>(
         match write_text(context, limit, &write) {
             Ok(JsonText { text, values, .. }) => {
                 size.add(text.len())?;
-                record(Work::Value, values);
+                count_work(Work::Value, values);
                 return Ok(Some(Value::Binary(text.into())));
             }
             Err(CannotWriteJson::TooLong) if may_wait => size.wait_for_memory().await?,

@@ -25,4 +25,4 @@ pub use document::Operation;
 pub use errors::{ErrorExtensions, Rendered, render};
 pub use json_writer::{count_values, write_value};
 pub use schema::{CheckedRequest, Schema, introspection, sdl};
-pub use webhook_body::WebhookRender;
+pub use webhook_body::ApiChangeRenderer;

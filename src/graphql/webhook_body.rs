@@ -10,16 +10,16 @@ use super::cursor::{Cursors, ListId};
 use super::objects::{ChangeType, changed_fields};
 use super::time::Time;
 use crate::database::pages::Position;
-use crate::keyed_hash::KeyedHash;
+use crate::keyed_hash::KeyedHasher;
 use crate::service::webhooks::delivery::Render;
 
 /// Renders changes and cursors for deliveries as the `changes` query does.
-pub struct WebhookRender {
+pub struct ApiChangeRenderer {
     /// Signs cursors.
-    pub hash: KeyedHash,
+    pub hash: KeyedHasher,
 }
 
-impl Render for WebhookRender {
+impl Render for ApiChangeRenderer {
     fn change(&self, change: &customer_change::Model) -> Json {
         json!({
             "id": change.id.to_string(),

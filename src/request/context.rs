@@ -122,7 +122,7 @@ pub fn record(work: Work, amount: u64) {
 }
 
 /// Adds a query, and the number of rows that it has found, to the work of the current request.
-pub fn record_query(rows: usize) {
-    record(Work::Query, 1);
-    record(Work::Row, rows as u64);
+pub fn count_query(rows: usize) {
+    count_work(Work::Query, 1);
+    count_work(Work::Row, rows as u64);
 }

@@ -7,8 +7,8 @@ mod response_size;
 mod run_to_completion;
 
 pub use context::{
-    RequestContext, RunningRequests, Work, WorkCounter, is_alone, record, record_query, response, run_as, tenant,
+    RequestContext, RunningRequests, Work, WorkCounter, count_query, count_work, is_alone, response, run_as, tenant,
 };
 pub use fair_queue::{Claim, FairQueue, Permit, Tenant};
-pub use response_size::{KeyMemory, ProcessMemory, ResponseSize, SizeError, UnreadResponse};
+pub use response_size::{ApiKeyMemory, ProcessMemory, ResponseSize, SizeError, UnreadResponse};
 pub use run_to_completion::run_to_completion;

@@ -58,9 +58,9 @@ impl Default for ProcessMemory {
 
 /// The memory for the large responses of one key.
 #[derive(Clone)]
-pub struct KeyMemory(Arc<Semaphore>);
+pub struct ApiKeyMemory(Arc<Semaphore>);
 
-impl Default for KeyMemory {
+impl Default for ApiKeyMemory {
     fn default() -> Self {
         Self(semaphore(MAX_KEY_BYTES))
     }
@@ -89,8 +89,8 @@ pub enum SizeError {
 
 impl From<SizeError> for Violation {
     fn from(error: SizeError) -> Self {
-        let busy = "Too many large responses are being built, or have not been read by their clients. Read your responses, \
-                    or ask for less, for example with smaller pages (`first`).";
+        let busy = "Too many large responses are being built, or have not been read by their clients. Read each \
+                    response to its end, or request smaller pages (`first`).";
         match error {
             SizeError::TooLarge => Self::new(ErrorCode::ResponseTooLarge),
             SizeError::MustWait | SizeError::Busy => Self {
@@ -111,7 +111,7 @@ impl From<SizeError> for Error {
 /// The size of the response to one request.
 pub struct ResponseSize {
     process: ProcessMemory,
-    key: KeyMemory,
+    key: ApiKeyMemory,
     bytes: AtomicUsize,
     row_bytes: AtomicUsize,
     /// The reservation of this response, which may then grow up to [`MAX_BYTES`]. Not set for a small response, and for
@@ -126,7 +126,7 @@ struct Reservation {
 }
 
 impl ResponseSize {
-    pub fn new(process: ProcessMemory, key: KeyMemory) -> Self {
+    pub fn new(process: ProcessMemory, key: ApiKeyMemory) -> Self {
         Self { process, key, bytes: AtomicUsize::new(0), row_bytes: AtomicUsize::new(0), reservation: OnceCell::new() }
     }
 
@@ -265,7 +265,7 @@ mod tests {
 
     use super::*;
 
-    fn large(process: &ProcessMemory, key: &KeyMemory) -> ResponseSize {
+    fn large(process: &ProcessMemory, key: &ApiKeyMemory) -> ResponseSize {
         let size = ResponseSize::new(process.clone(), key.clone());
         assert_eq!(size.add(SMALL_BYTES + 1), Ok(()));
         size
@@ -273,7 +273,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_key_that_does_not_read_delays_only_its_own_large_responses() {
-        let (process, own, other) = (ProcessMemory::default(), KeyMemory::default(), KeyMemory::default());
+        let (process, own, other) = (ProcessMemory::default(), ApiKeyMemory::default(), ApiKeyMemory::default());
         let mut unread = Vec::new();
         for _ in 0..MAX_KEY_BYTES / MAX_BYTES {
             let size = large(&process, &own);
@@ -294,7 +294,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_finished_response_keeps_only_its_own_size() {
-        let (process, key) = (ProcessMemory::default(), KeyMemory::default());
+        let (process, key) = (ProcessMemory::default(), ApiKeyMemory::default());
         let unread = {
             let size = large(&process, &key);
             assert_eq!(size.ensure_memory().await, Ok(()));
@@ -308,7 +308,7 @@ mod tests {
 
     #[tokio::test]
     async fn large_rows_wait_before_they_are_read() {
-        let (process, key) = (ProcessMemory::default(), KeyMemory::default());
+        let (process, key) = (ProcessMemory::default(), ApiKeyMemory::default());
         let others: Vec<_> = (0..MAX_KEY_BYTES / MAX_BYTES).map(|_| large(&process, &key)).collect();
         for other in &others {
             assert_eq!(other.ensure_memory().await, Ok(()));
@@ -327,7 +327,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_rows_of_concurrent_statements_are_counted_together() {
-        let size = ResponseSize::new(ProcessMemory::default(), KeyMemory::default());
+        let size = ResponseSize::new(ProcessMemory::default(), ApiKeyMemory::default());
         assert_eq!(size.wait_for_memory().await, Ok(()));
         let (mut one, mut other) = (size.rows(), size.rows());
         assert_eq!((one.add(MAX_ROW_BYTES / 2), other.add(MAX_ROW_BYTES / 2)), (Ok(()), Ok(())));

@@ -52,7 +52,7 @@ impl Actor {
 
     /// Checks that the caller may write, and returns the origin to record with the changes. Fails with `FORBIDDEN` for
     /// operators with a read-only key.
-    pub fn origin(&self, request: &RequestInfo) -> Result<Origin, Error> {
+    pub fn authorize_write(&self, request: &RequestInfo) -> Result<Origin, Error> {
         self.require_write()?;
         Ok(Origin { actor: *self, request: request.clone() })
     }

@@ -18,7 +18,7 @@ use super::audit::{self, Subject};
 use super::{Actor, Authenticator, Origin, RequestInfo, check_year, key_format, now};
 use crate::database::{Database, Transaction, TransactionError, is_one_of, with_retry};
 use crate::error::{Error, ErrorCode, InputField, Violation};
-use crate::request::record_query;
+use crate::request::count_query;
 
 #[derive(Clone)]
 pub struct ApiKeys {
@@ -29,7 +29,7 @@ pub struct ApiKeys {
 
 /// The properties of a key to create.
 #[derive(Clone, Debug)]
-pub struct KeyRequest {
+pub struct ApiKeyRequest {
     pub name: DisplayName,
     pub access: Access,
     /// `None` if the key does not expire.
@@ -38,7 +38,7 @@ pub struct KeyRequest {
 
 /// A key that was just created. The secret is not stored, so it can only be shown now.
 #[derive(Clone)]
-pub struct NewApiKey {
+pub struct ApiKeyWithSecret {
     pub row: Model,
     pub secret: SecretString,
 }
@@ -54,7 +54,7 @@ impl ApiKeys {
             .filter(is_one_of(self.database.reader(), Column::Id, ids.iter().copied()))
             .apply_if(actor.operator(), |keys, own| keys.filter(Column::OperatorId.eq(own)));
         let keys = query.all(self.database.reader()).await?;
-        record_query(keys.len());
+        count_query(keys.len());
         Ok(keys.into_iter().map(|key| (key.id, key)).collect())
     }
 
@@ -65,12 +65,12 @@ impl ApiKeys {
         actor: &Actor,
         request: &RequestInfo,
         operator: OperatorId,
-        key: KeyRequest,
-    ) -> Result<NewApiKey, Error> {
+        key: ApiKeyRequest,
+    ) -> Result<ApiKeyWithSecret, Error> {
         actor.require_platform()?;
-        let origin = &actor.origin(request)?;
+        let origin = &actor.authorize_write(request)?;
         // PostgreSQL would round to microseconds, and SQLite would store nanoseconds.
-        let key = KeyRequest { expires_at: key.expires_at.map(|time| time.trunc_subsecs(6)), ..key };
+        let key = ApiKeyRequest { expires_at: key.expires_at.map(|time| time.trunc_subsecs(6)), ..key };
         if key.expires_at.is_some_and(|expires_at| expires_at <= now()) {
             let note = "`expiresAt` must be in the future, for example 2100-01-31T00:00:00Z.";
             return Err(Violation::argument(InputField::ExpiresAt, note).into());
@@ -103,7 +103,7 @@ impl ApiKeys {
         let is_visible = is_one_of(self.database.reader(), Column::OperatorId, visible);
         let query = Entity::find().filter(is_visible).order_by_asc(Column::Id);
         let keys = query.all(self.database.reader()).await?;
-        record_query(keys.len());
+        count_query(keys.len());
         for key in keys {
             keys_by_operator.entry(key.operator_id).or_default().push(key);
         }
@@ -114,7 +114,7 @@ impl ApiKeys {
     /// Revoking a revoked key changes nothing.
     pub async fn revoke(&self, actor: &Actor, request: &RequestInfo, id: ApiKeyId) -> Result<Model, Error> {
         actor.require_platform()?;
-        let origin = &actor.origin(request)?;
+        let origin = &actor.authorize_write(request)?;
         let revoke = || async {
             let transaction = self.database.begin_write().await?;
             let found = Entity::find_by_id(id).lock(LockType::NoKeyUpdate).one(&transaction).await?;
@@ -141,7 +141,7 @@ impl ApiKeys {
         operator: OperatorId,
     ) -> Result<Vec<Model>, Error> {
         actor.require_platform()?;
-        let origin = &actor.origin(request)?;
+        let origin = &actor.authorize_write(request)?;
         let revoke_all = || async {
             let transaction = self.database.begin_write().await?;
             check_operator(&transaction, operator).await?;
@@ -167,9 +167,9 @@ impl ApiKeys {
         transaction: &Transaction,
         origin: &Origin,
         operator: OperatorId,
-        key: KeyRequest,
-    ) -> Result<NewApiKey, DbErr> {
-        let KeyRequest { name, access, expires_at } = key;
+        key: ApiKeyRequest,
+    ) -> Result<ApiKeyWithSecret, DbErr> {
+        let ApiKeyRequest { name, access, expires_at } = key;
         let secret = key_format::generate(self.environment);
         let row = ActiveModel {
             id: Set(ApiKeyId::new()),
@@ -185,7 +185,7 @@ impl ApiKeys {
         };
         let row = row.insert(transaction).await?;
         record(transaction, origin, EventType::ApiKeyCreated, &row).await?;
-        Ok(NewApiKey { row, secret: secret.into() })
+        Ok(ApiKeyWithSecret { row, secret: secret.into() })
     }
 }
 

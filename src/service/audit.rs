@@ -10,7 +10,7 @@ use super::{Actor, Origin, RequestInfo, now};
 use crate::database::pages::{self, HasPosition, ListPart, Page, PageRequest, Position};
 use crate::database::{Database, Transaction};
 use crate::error::Error;
-use crate::request::record_query;
+use crate::request::count_query;
 
 /// The object that was changed.
 pub(super) enum Subject {
@@ -41,7 +41,7 @@ impl AuditLog {
             return Ok(None);
         }
         let found = Entity::find_by_id(id).one(self.database.reader()).await?;
-        record_query(found.iter().len());
+        count_query(found.iter().len());
         Ok(found)
     }
 

@@ -27,14 +27,14 @@ use super::key_format::is_well_formed;
 use super::{Actor, now};
 use crate::database::{Database, is_one_of, with_retry};
 use crate::error::{Error, ErrorCode, Violation};
-use crate::keyed_hash::{Accepted, KeyedHash};
+use crate::keyed_hash::{Accepted, KeyedHasher};
 
 /// Finds the caller of a request by its API key. Clones share their state.
 #[derive(Clone)]
 pub struct Authenticator {
     database: Database,
     environment: Environment,
-    hash: KeyedHash,
+    hash: KeyedHasher,
     /// The hash of the platform key. `None` if platform access is disabled.
     platform_hash: Option<Vec<u8>>,
     /// Recently used keys that were valid at their last lookup, by hash.
@@ -115,7 +115,7 @@ impl Authenticator {
     pub fn new(
         database: Database,
         environment: Environment,
-        hash: KeyedHash,
+        hash: KeyedHasher,
         platform_key: Option<&SecretString>,
     ) -> Self {
         let platform_hash = platform_key.map(|key| hash.digest(PURPOSE, &[key.expose_secret().as_bytes()]));

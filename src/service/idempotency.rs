@@ -6,7 +6,7 @@
 //! 1. Look up the key before customers of other operators are looked up. If the key has a result for the same input,
 //!    return the result. If it has a result for another input, fail with `IDEMPOTENCY_KEY_REUSED`. The key is looked up
 //!    first, because a caller could otherwise send a used key and learn from the response time whether a person is
-//!    known. The lookup needs no extra round trip: the statement of [`KeyLookup::join`] looks up the key and, only if
+//!    known. The lookup needs no extra round trip: the statement of [`IdempotencyKeyLookup::join`] looks up the key and, only if
 //!    the key is new, also the customers.
 //! 2. Make the change, and insert the result in the same transaction. If another request has used the key in the
 //!    meantime, the insert conflicts and nothing is written. If two requests with the same key run at the same time,
@@ -29,9 +29,9 @@ use serde::de::DeserializeOwned;
 
 use super::expired_rows::delete_expired;
 use super::{Origin, now};
-use crate::database::{Database, TransactionError, WriteSet, WriteStatement, insert_listed, row_values};
+use crate::database::{Database, TransactionError, WriteSet, WriteStatement, insert_from_cte, row_values};
 use crate::error::{Error, ErrorCode, InputField, Violation};
-use crate::keyed_hash::{Accepted, KeyedHash};
+use crate::keyed_hash::{Accepted, KeyedHasher};
 
 /// The time for which a result is stored.
 const LIFETIME: TimeDelta = TimeDelta::hours(24);
@@ -51,7 +51,7 @@ const STORE: WriteStatement = WriteStatement {
             .update_columns([Column::InputHash, Column::Result, Column::ExpiresAt])
             .action_and_where(Column::ExpiresAt.into_expr().lte(earliest))
             .to_owned();
-        Box::new(insert_listed::<Entity>(new).on_conflict(replace_expired).take())
+        Box::new(insert_from_cte::<Entity>(new).on_conflict(replace_expired).take())
     },
     must_write_all: true,
 };
@@ -70,7 +70,7 @@ impl IdempotentRequest {
     /// Hashes the key and the input. `input` returns the canonical form of the request: two requests have the same form
     /// if and only if they call the same mutation with the same values. `input` is not called if there is no key.
     pub fn new(
-        hash: &KeyedHash,
+        hash: &KeyedHasher,
         origin: &Origin,
         key: &Option<IdempotencyKey>,
         input: impl FnOnce() -> String,
@@ -90,7 +90,7 @@ impl IdempotentRequest {
     ) -> Result<Option<R>, TransactionError> {
         for (key_hash, _) in self.hashes.iter().flat_map(Accepted::iter) {
             let [key_hash, now] = [Value::from(key_hash.clone()), now().into()].map(SimpleExpr::from);
-            let query = KeyLookup { operator: self.owner.into(), key_hash, now }.query();
+            let query = IdempotencyKeyLookup { operator: self.owner.into(), key_hash, now }.query();
             if let Some(row) = connection.query_one(&query).await? {
                 return self.stored_result(&row);
             }
@@ -109,13 +109,13 @@ impl IdempotentRequest {
         self.owner == operator
     }
 
-    /// Returns the values for [`KeyLookup::key_hash`] and [`KeyLookup::now`]. `None` if the request has no key.
+    /// Returns the values for [`IdempotencyKeyLookup::key_hash`] and [`IdempotencyKeyLookup::now`]. `None` if the request has no key.
     pub fn values(&self) -> Option<[Value; 2]> {
         let (key_hash, _) = &self.hashes.as_ref()?.current;
         Some([key_hash.clone().into(), now().into()])
     }
 
-    /// Reads the stored result from a row of [`KeyLookup`]. `None` if the key is not in use. Fails if the key was used
+    /// Reads the stored result from a row of [`IdempotencyKeyLookup`]. `None` if the key is not in use. Fails if the key was used
     /// for another input.
     pub fn stored_result<R: DeserializeOwned>(&self, row: &QueryResult) -> Result<Option<R>, TransactionError> {
         let Some(input_hash) = row.try_get::<Option<Vec<u8>>>("", Column::InputHash.as_str())? else { return Ok(None) };
@@ -143,13 +143,13 @@ impl IdempotentRequest {
 
 /// The parameters of a key lookup. Each parameter is a value or a placeholder.
 #[derive(Clone)]
-pub struct KeyLookup {
+pub struct IdempotencyKeyLookup {
     pub operator: SimpleExpr,
     pub key_hash: SimpleExpr,
     pub now: SimpleExpr,
 }
 
-impl KeyLookup {
+impl IdempotencyKeyLookup {
     fn query(&self) -> SelectStatement {
         // COALESCE prevents PostgreSQL from using the index of this column. Otherwise a plan that was made while the
         // table was empty would read all keys that have not expired, even when there are many.

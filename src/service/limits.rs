@@ -28,11 +28,11 @@ use tracing::field::display;
 
 use super::token_buckets::{Shortage, TokenBuckets};
 use super::{Actor, Origin};
-use crate::config::LimitSettings;
+use crate::config::RateLimitSettings;
 use crate::error::{ErrorCode, Violation};
 
 #[derive(Clone)]
-pub struct Limits {
+pub struct RateLimits {
     /// Buckets by API key. `None` is the platform key.
     costs: TokenBuckets<Option<ApiKeyId>>,
     /// Buckets by the address or network of the client.
@@ -64,9 +64,9 @@ impl Limit {
     /// Returns the counter of the requests that this limit rejected.
     pub fn counter(self) -> Counter {
         let limit = match self {
-            Self::Cost => "key",
+            Self::Cost => "cost",
             Self::InFlight => "in_flight",
-            Self::AuthenticationFailures => "address",
+            Self::AuthenticationFailures => "auth_failures",
             Self::Disclosures => "disclosures",
         };
         metrics::counter!("vivamo_rate_limited_total", "limit" => limit)
@@ -103,9 +103,9 @@ impl DisclosureKind {
     }
 }
 
-impl Limits {
-    pub fn new(settings: LimitSettings) -> Self {
-        let LimitSettings { cost_per_second, auth_failures_per_minute, disclosures_per_hour, reservation_wait } =
+impl RateLimits {
+    pub fn new(settings: RateLimitSettings) -> Self {
+        let RateLimitSettings { cost_per_second, auth_failures_per_minute, disclosures_per_hour, reservation_wait } =
             settings;
         const SECOND: Duration = Duration::from_secs(1);
         Self {
@@ -215,7 +215,7 @@ impl RejectedReservation {
 /// A reservation of disclosures. Gives the unused disclosures back when the reservation is dropped.
 pub struct DisclosureReservation {
     origin: Origin,
-    limits: Limits,
+    limits: RateLimits,
     /// The operator's budget.
     capacity: f64,
     reserved: u32,

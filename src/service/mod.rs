@@ -35,7 +35,7 @@ pub use audit::AuditLog;
 pub use authentication::Authenticator;
 pub use customers::Customers;
 pub use feed::Feed;
-pub use limits::Limits;
+pub use limits::RateLimits;
 pub use operators::Operators;
 pub use time::{check_year, every, now, without_leap_second};
 pub use webhooks::Webhooks;
@@ -45,9 +45,9 @@ use std::sync::Arc;
 use entity::deployment::Environment;
 use secrecy::SecretString;
 
-use crate::config::LimitSettings;
+use crate::config::RateLimitSettings;
 use crate::database::Database;
-use crate::keyed_hash::KeyedHash;
+use crate::keyed_hash::KeyedHasher;
 use disposable_domains::DisposableDomains;
 use phone_lookup::{CarrierSettings, PhoneLookup};
 use restrictions::Restrictions;
@@ -57,7 +57,7 @@ use webhooks::addresses::AddressFilter;
 pub struct Services {
     pub environment: Environment,
     /// Hashes with the secret that the database uses.
-    pub hash: KeyedHash,
+    pub hash: KeyedHasher,
     pub customers: Customers,
     pub feed: Feed,
     pub operators: Operators,
@@ -65,7 +65,7 @@ pub struct Services {
     pub api_keys: ApiKeys,
     pub audit_log: AuditLog,
     pub webhooks: Webhooks,
-    pub limits: Limits,
+    pub limits: RateLimits,
 }
 
 /// The settings of [`Services`].
@@ -73,19 +73,19 @@ pub struct ServiceSettings {
     pub environment: Environment,
     /// Hashes API keys, idempotency keys and phone numbers, derives the secrets of webhook endpoints, and signs
     /// cursors.
-    pub hash: KeyedHash,
+    pub hash: KeyedHasher,
     /// The key of [`Actor::Platform`]. `None` disables platform access through the API.
     pub platform_key: Option<SecretString>,
     pub disposable_domains: DisposableDomains,
     /// The lookup of line types in production. If `None`, the numbering plans decide.
     pub carrier: Option<CarrierSettings>,
-    pub limits: LimitSettings,
+    pub limits: RateLimitSettings,
     pub webhook_addresses: AddressFilter,
 }
 
 impl ServiceSettings {
     /// Settings without a platform key, a carrier and limits.
-    pub fn new(environment: Environment, hash: KeyedHash) -> Self {
+    pub fn new(environment: Environment, hash: KeyedHasher) -> Self {
         let disposable_domains = DisposableDomains::new(Vec::new(), Vec::new());
         Self {
             environment,
@@ -93,7 +93,7 @@ impl ServiceSettings {
             platform_key: None,
             disposable_domains,
             carrier: None,
-            limits: LimitSettings::OFF,
+            limits: RateLimitSettings::OFF,
             webhook_addresses: AddressFilter::default(),
         }
     }
@@ -103,7 +103,7 @@ impl Services {
     pub fn new(database: &Database, settings: ServiceSettings) -> Arc<Self> {
         let ServiceSettings { environment, hash, platform_key, disposable_domains, carrier, limits, webhook_addresses } =
             settings;
-        let limits = Limits::new(limits);
+        let limits = RateLimits::new(limits);
         let carrier = carrier.filter(|_| environment == Environment::Production);
         let phone_lookup = carrier.map(|carrier| PhoneLookup::new(carrier, database.clone(), hash.clone()));
         let restrictions = Restrictions { environment, disposable_domains, phone_lookup };

@@ -15,7 +15,7 @@ use sea_orm::{
     Select, Set, Unchanged,
 };
 
-use super::api_keys::{KeyRequest, NewApiKey};
+use super::api_keys::{ApiKeyRequest, ApiKeyWithSecret};
 use super::audit::{self, Subject};
 use super::authentication::CACHE_TTL;
 use super::webhooks::endpoints;
@@ -23,7 +23,7 @@ use super::{Actor, ApiKeys, Authenticator, Origin, RequestInfo, now};
 use crate::database::pages::{self, HasPosition, ListPart, Page, PageRequest, Position};
 use crate::database::{Database, Transaction, TransactionError, is_one_of, with_retry};
 use crate::error::{Error, ErrorCode, InputField, Violation};
-use crate::request::{Work, record};
+use crate::request::{Work, count_work};
 
 pub struct Operators {
     database: Database,
@@ -98,7 +98,7 @@ impl Operators {
 
     /// Counts the operators that the caller may see.
     pub async fn count(&self, actor: &Actor) -> Result<u64, Error> {
-        record(Work::Query, 1);
+        count_work(Work::Query, 1);
         Ok(visible(actor).count(self.database.reader()).await?)
     }
 
@@ -114,9 +114,9 @@ impl Operators {
         actor: &Actor,
         request: &RequestInfo,
         name: DisplayName,
-    ) -> Result<(Model, NewApiKey), Error> {
+    ) -> Result<(Model, ApiKeyWithSecret), Error> {
         actor.require_platform()?;
-        let origin = &actor.origin(request)?;
+        let origin = &actor.authorize_write(request)?;
         let create = || async { self.insert(self.database.begin_write().await?, origin, &name).await };
         with_retry("operator.create", create).await
     }
@@ -128,9 +128,9 @@ impl Operators {
         actor: &Actor,
         request: &RequestInfo,
         name: DisplayName,
-    ) -> Result<Option<(Model, NewApiKey)>, Error> {
+    ) -> Result<Option<(Model, ApiKeyWithSecret)>, Error> {
         actor.require_platform()?;
-        let origin = &actor.origin(request)?;
+        let origin = &actor.authorize_write(request)?;
         let create_first = || async {
             let transaction = self.database.begin_write().await?;
             if Entity::find().one(&transaction).await?.is_some() {
@@ -152,7 +152,7 @@ impl Operators {
         changes: OperatorChanges,
     ) -> Result<Model, Error> {
         actor.require_platform()?;
-        let origin = &actor.origin(request)?;
+        let origin = &actor.authorize_write(request)?;
         if changes.disclosures_per_hour.flatten().is_some_and(|budget| budget < 1) {
             let note = "`disclosuresPerHour` must be at least 1, or null for the default.";
             return Err(Violation::argument(InputField::DisclosuresPerHour, note).into());
@@ -196,7 +196,7 @@ impl Operators {
         transaction: Transaction,
         origin: &Origin,
         name: &DisplayName,
-    ) -> Result<(Model, NewApiKey), TransactionError> {
+    ) -> Result<(Model, ApiKeyWithSecret), TransactionError> {
         let operator = ActiveModel {
             id: Set(OperatorId::new()),
             name: Set(name.clone()),
@@ -208,7 +208,7 @@ impl Operators {
         let created = EventType::OperatorCreated;
         audit::record(&transaction, origin, created, operator.id, Subject::Operator, &[]).await?;
         let name = DisplayName::parse("First key").expect("a name");
-        let first = KeyRequest { name, access: Access::ReadWrite, expires_at: None };
+        let first = ApiKeyRequest { name, access: Access::ReadWrite, expires_at: None };
         let key = self.api_keys.insert(&transaction, origin, operator.id, first).await?;
         transaction.commit().await?;
         Ok((operator, key))

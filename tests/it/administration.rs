@@ -3,7 +3,7 @@
 use entity::api_key::Access;
 use entity::value::OperatorId;
 use serde_json::{Value, json};
-use vivamo::config::LimitSettings;
+use vivamo::config::RateLimitSettings;
 use vivamo::error::ErrorCode;
 use vivamo::service::{Actor, RequestInfo};
 
@@ -157,7 +157,7 @@ both!(an_operator_may_have_a_budget_for_disclosures_of_its_own, Sandbox, async |
     for number in 0..6 {
         app.created(&other, &number.to_string(), json!({ "email": format!("{number}@example.com") })).await;
     }
-    let limits = LimitSettings { disclosures_per_hour: 2, ..LimitSettings::OFF };
+    let limits = RateLimitSettings { disclosures_per_hour: 2, ..RateLimitSettings::OFF };
     let limited = app.replica_with(app.database_url().to_owned(), limits).await;
     let (own, third) = (limited.operator("Own").await, limited.operator("Third").await);
     let connect = async |server: &TestApp, caller: &Caller, number: usize| {

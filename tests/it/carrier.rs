@@ -14,8 +14,8 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::timeout;
-use vivamo::config::{LimitSettings, UnknownLinePolicy};
-use vivamo::keyed_hash::KeyedHash;
+use vivamo::config::{RateLimitSettings, UnknownLinePolicy};
+use vivamo::keyed_hash::KeyedHasher;
 use vivamo::service::phone_lookup::{CarrierSettings, Twilio};
 use vivamo::service::{ServiceSettings, now};
 
@@ -156,7 +156,7 @@ fn settings(url: &str, environment: Environment, unknown_lines: UnknownLinePolic
     let twilio = Twilio::new(url.parse().unwrap(), "SKuser".into(), "secret".into()).unwrap();
     ServiceSettings {
         carrier: Some(CarrierSettings { lookup: Arc::new(twilio), unknown_lines }),
-        ..ServiceSettings::new(environment, KeyedHash::new(KEY_SECRET))
+        ..ServiceSettings::new(environment, KeyedHasher::new(KEY_SECRET))
     }
 }
 
@@ -304,7 +304,7 @@ async fn a_match_before_a_rejected_phone_uses_a_disclosure() {
     for backend in [Backend::Sqlite, Backend::Postgres] {
         let carrier = FakeCarrier::start().await;
         let settings = settings(&carrier.url, Environment::Production, UnknownLinePolicy::Refuse);
-        let limits = LimitSettings { disclosures_per_hour: 1, ..LimitSettings::OFF };
+        let limits = RateLimitSettings { disclosures_per_hour: 1, ..RateLimitSettings::OFF };
         let Some(app) = TestApp::start_with(backend, ServiceSettings { limits, ..settings }).await else { continue };
         run_on(app, async |app| {
             let (own, other) = (app.operator("Own").await, app.operator("Other").await);

@@ -9,7 +9,7 @@ use entity::value::OperatorId;
 use sea_orm::ConnectionTrait;
 use serde_json::{Value, json};
 use vivamo::database::DatabaseTimeouts;
-use vivamo::keyed_hash::KeyedHash;
+use vivamo::keyed_hash::KeyedHasher;
 use vivamo::open::{DatabaseSettings, open};
 use vivamo::service::{Actor, RequestInfo, ServiceSettings, now};
 
@@ -483,7 +483,7 @@ async fn a_dump_is_restored_into_a_younger_server() {
             let url = app.database_url().to_owned();
             let timeouts = DatabaseTimeouts::default();
             let settings = DatabaseSettings { url, migrate, wait: Duration::ZERO, timeouts, observer: None };
-            open(settings, ServiceSettings::new(Environment::Sandbox, KeyedHash::new(KEY_SECRET))).await
+            open(settings, ServiceSettings::new(Environment::Sandbox, KeyedHasher::new(KEY_SECRET))).await
         };
         let failure = open(false).await.err().unwrap().to_string();
         assert!(failure.contains("`vivamo migrate`"), "{failure}");

@@ -702,7 +702,7 @@ fn help_lists_only_the_options_of_a_command() {
         (&["completions"], Vec::new()),
         (&["migrate"], shared_and("--check")),
         (&["backup"], shared.to_vec()),
-        (&["change-key-secret"], shared.to_vec()),
+        (&["rotate-key-secret"], shared.to_vec()),
         (&["operator", "list"], shared_and("--json")),
         (&["key", "list"], shared_and("--json")),
     ] {
@@ -779,7 +779,7 @@ async fn metrics_are_served_at_their_own_address() {
         }
     }
     for (counter, label, values) in [
-        ("rate_limited", "limit", &["key", "in_flight", "address", "disclosures"][..]),
+        ("rate_limited", "limit", &["cost", "in_flight", "auth_failures", "disclosures"][..]),
         ("disclosures", "kind", &["connected", "identity_conflict", "taken_on_update", "rejected_create"]),
         ("phone_lookups", "outcome", &["answered", "failed", "busy"]),
         ("webhook_deliveries", "outcome", &["delivered", "status", "timeout", "connection", "forbidden_address"]),
@@ -797,7 +797,7 @@ async fn metrics_are_served_at_their_own_address() {
     for metric in [
         "vivamo_requests_total{kind=\"none\",code=\"UNAUTHENTICATED\"} 1",
         "vivamo_requests_total{kind=\"none\",code=\"RATE_LIMITED\"} 1",
-        "vivamo_rate_limited_total{limit=\"address\"} 1",
+        "vivamo_rate_limited_total{limit=\"auth_failures\"} 1",
         "vivamo_request_duration_seconds_count{kind=\"none\"} 2",
         // The background jobs may use connections at this time.
         "vivamo_database_connections{state=\"busy\"} ",

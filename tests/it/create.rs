@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use support::{Answer, Caller, TestApp, both};
-use vivamo::config::LimitSettings;
+use vivamo::config::RateLimitSettings;
 
 both!(all_taken_values_are_reported_together, Sandbox, async |app| {
     let operator = app.operator("A").await;
@@ -232,7 +232,7 @@ both!(connect_by_restricts_the_values_that_connect, Sandbox, async |app| {
 });
 
 both!(each_match_excluded_by_connect_by_is_one_disclosure, Sandbox, async |app| {
-    let limits = LimitSettings { disclosures_per_hour: 3, ..LimitSettings::OFF };
+    let limits = RateLimitSettings { disclosures_per_hour: 3, ..RateLimitSettings::OFF };
     let limited = app.replica_with(app.database_url().to_owned(), limits).await;
     let (own, other) = (app.operator("Own").await, app.operator("Other").await);
     app.created(&other, "1", json!({ "email": "ada@example.com", "phone": "+14155552671" })).await;

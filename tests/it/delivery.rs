@@ -27,8 +27,8 @@ use tempfile::TempDir;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{interval, timeout};
 use vivamo::database::pages::Position;
-use vivamo::graphql::{self, WebhookRender};
-use vivamo::keyed_hash::KeyedHash;
+use vivamo::graphql::{self, ApiChangeRenderer};
+use vivamo::keyed_hash::KeyedHasher;
 use vivamo::service::webhooks::addresses::AddressFilter;
 use vivamo::service::webhooks::delivery::{Clock, Deliveries, DeliverySettings, Render};
 use vivamo::service::webhooks::sender::{Sender, SenderSettings};
@@ -64,7 +64,7 @@ fn patient_settings() -> SenderSettings {
 fn settings(sender: SenderSettings) -> DeliverySettings {
     DeliverySettings {
         sender: Sender::new(sender).unwrap(),
-        render: Arc::new(WebhookRender { hash: KeyedHash::new(KEY_SECRET) }),
+        render: Arc::new(ApiChangeRenderer { hash: KeyedHasher::new(KEY_SECRET) }),
         clock: Arc::new(now),
     }
 }
@@ -144,7 +144,7 @@ async fn change(app: &TestApp, id: WebhookId, changes: webhook::ActiveModel) {
 }
 
 fn secret(id: WebhookId, version: i32) -> String {
-    let secrets = SigningSecret::derive(&KeyedHash::new(KEY_SECRET), *id.as_uuid(), version);
+    let secrets = SigningSecret::derive(&KeyedHasher::new(KEY_SECRET), *id.as_uuid(), version);
     secrets.current.to_text().expose_secret().to_owned()
 }
 
@@ -1016,7 +1016,7 @@ both!(an_operator_with_deleted_endpoints_gets_no_further_deliveries_at_the_same_
 });
 
 /// Counts the changes that it renders.
-struct CountingRender(WebhookRender, AtomicUsize);
+struct CountingRender(ApiChangeRenderer, AtomicUsize);
 
 impl Render for CountingRender {
     fn change(&self, change: &customer_change::Model) -> Value {
@@ -1035,7 +1035,8 @@ both!(each_change_of_a_delivery_is_rendered_once, Sandbox, async |app| {
     endpoint(app, &operator, &receiver.url).await;
     create(app, &operator, 0..5).await;
     app.wait_for_feed().await;
-    let render = Arc::new(CountingRender(WebhookRender { hash: KeyedHash::new(KEY_SECRET) }, AtomicUsize::new(0)));
+    let render =
+        Arc::new(CountingRender(ApiChangeRenderer { hash: KeyedHasher::new(KEY_SECRET) }, AtomicUsize::new(0)));
     let settings = DeliverySettings { render: render.clone(), ..settings(sender_settings()) };
     let deliveries = Deliveries::new(app.database.clone(), app.services.clone(), settings);
     assert_eq!(deliveries.deliver_due().await.unwrap(), 1);

@@ -11,7 +11,7 @@ use sea_orm::sqlx::sqlite::SqliteConnection;
 use sea_orm::sqlx::{Connection, Executor};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 use serde_json::{Value, json};
-use vivamo::keyed_hash::KeyedHash;
+use vivamo::keyed_hash::KeyedHasher;
 use vivamo::service::phone_lookup::lookup_hashes;
 use vivamo::service::{Actor, now};
 
@@ -269,7 +269,7 @@ both!(cached_carrier_answers_of_all_phones_are_deleted, Sandbox, async |app| {
     let id = id["customer"]["id"].clone();
     app.updated(&operator, json!({ "id": id }), json!({ "phone": "+14155552672" })).await;
     for phone in ["+14155552671", "+14155552672", "+14155552673"] {
-        let hashes = lookup_hashes(&KeyedHash::new(KEY_SECRET), PhoneNumber::parse(phone).unwrap().as_str());
+        let hashes = lookup_hashes(&KeyedHasher::new(KEY_SECRET), PhoneNumber::parse(phone).unwrap().as_str());
         let hex: String = hashes.current.iter().map(|byte| format!("{byte:02x}")).collect();
         let hash = if app.is_postgres() { format!("'\\x{hex}'") } else { format!("x'{hex}'") };
         let row = format!("INSERT INTO phone_lookup VALUES ({hash}, 'mobile', '2126-01-01T00:00:00+00:00')");

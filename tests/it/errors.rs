@@ -5,7 +5,7 @@ use async_graphql::resolver_utils::EnumType;
 use entity::deployment::Environment;
 use sea_orm::ConnectionTrait;
 use serde_json::{Value, json};
-use vivamo::config::LimitSettings;
+use vivamo::config::RateLimitSettings;
 use vivamo::error::ErrorCode;
 
 use support::{Answer, Caller, TestApp, Timeouts, both};
@@ -128,7 +128,7 @@ async fn codes_of(app: &TestApp, code: ErrorCode) -> Vec<String> {
 /// Tries to connect two customers of `other` while the limit is one disclosure per hour. Returns the error codes of the
 /// second attempt.
 async fn codes_of_second_disclosure(app: &TestApp, other: &Caller) -> Vec<String> {
-    let limits = LimitSettings { disclosures_per_hour: 1, ..LimitSettings::OFF };
+    let limits = RateLimitSettings { disclosures_per_hour: 1, ..RateLimitSettings::OFF };
     let limited = app.replica_with(app.database_url().to_owned(), limits).await;
     let own = limited.operator("Limited").await;
     for number in 0..2 {

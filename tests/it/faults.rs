@@ -15,7 +15,7 @@ use secrecy::SecretString;
 use serde_json::{Value, json};
 use vivamo::config::UnknownLinePolicy;
 use vivamo::database::BatchedQuery;
-use vivamo::keyed_hash::KeyedHash;
+use vivamo::keyed_hash::KeyedHasher;
 use vivamo::service::ServiceSettings;
 use vivamo::service::phone_lookup::{CarrierSettings, LineTypeLookup, LookupError};
 
@@ -115,7 +115,7 @@ async fn a_panic_is_an_internal_error_and_the_process_continues() {
     let setup = ServiceSettings {
         platform_key: Some(SecretString::from(support::PLATFORM_KEY)),
         carrier: Some(CarrierSettings { lookup: Arc::new(PanickingLookup), unknown_lines: UnknownLinePolicy::Refuse }),
-        ..ServiceSettings::new(Environment::Production, KeyedHash::new(KEY_SECRET))
+        ..ServiceSettings::new(Environment::Production, KeyedHasher::new(KEY_SECRET))
     };
     let app = TestApp::start_with(Backend::Sqlite, setup).await.unwrap();
     run_on(app, async |app| {

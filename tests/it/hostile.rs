@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
 use tokio::sync::Semaphore;
 use vivamo::error::{Error, ErrorCode};
-use vivamo::request::{KeyMemory, ProcessMemory, RequestContext, ResponseSize, Tenant, run_to_completion};
+use vivamo::request::{ApiKeyMemory, ProcessMemory, RequestContext, ResponseSize, Tenant, run_to_completion};
 use vivamo::service::customers::{CreateOutcome, CustomerChanges, CustomerDraft, CustomerRef};
 use vivamo::service::{Actor, RequestInfo};
 
@@ -183,7 +183,7 @@ both!(a_write_does_not_reveal_a_customer_by_the_size_of_its_lookups, Sandbox, as
     let (own, key) = app.services.operators.create(&Actor::Platform, &RequestInfo::command_line(), name).await.unwrap();
     let actor = Actor::Operator { id: own.id, key: key.row.id, access: Access::ReadWrite, disclosures_per_hour: None };
     // The rows of the response have reached the limit already, so that no row may be added.
-    let size = Arc::new(ResponseSize::new(ProcessMemory::default(), KeyMemory::default()));
+    let size = Arc::new(ResponseSize::new(ProcessMemory::default(), ApiKeyMemory::default()));
     let mut rows = size.rows();
     while rows.add(1000).is_ok() {}
     rows.keep();
@@ -225,7 +225,7 @@ both!(a_write_does_not_reveal_a_customer_by_the_size_of_its_lookups, Sandbox, as
 });
 
 both!(rows_that_make_a_response_too_large_are_not_read, Sandbox, async |app| {
-    let size = Arc::new(ResponseSize::new(ProcessMemory::default(), KeyMemory::default()));
+    let size = Arc::new(ResponseSize::new(ProcessMemory::default(), ApiKeyMemory::default()));
     let read = async |rows: u32| {
         let text = if app.is_postgres() { "repeat('x', 10000)" } else { "hex(zeroblob(5000))" };
         let sql = format!(

@@ -6,9 +6,9 @@ use entity::deployment::Environment;
 use futures::future::join_all;
 use sea_orm::{ConnectionTrait, DbBackend, EntityTrait, Statement};
 use serde_json::{Value, json};
-use vivamo::config::LimitSettings;
+use vivamo::config::RateLimitSettings;
 use vivamo::database::DatabaseTimeouts;
-use vivamo::keyed_hash::KeyedHash;
+use vivamo::keyed_hash::KeyedHasher;
 use vivamo::service::{RequestInfo, ServiceSettings};
 
 use support::{Answer, Backend, Caller, KEY_SECRET, TestApp, Timeouts, both, run};
@@ -137,7 +137,7 @@ both!(idempotency_keys_are_looked_up_before_customers, Sandbox, async |app| {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn conflicting_writes_need_one_connection_each_while_the_secret_is_changed() {
-    let hash = KeyedHash::new(KEY_SECRET).with_old("an older secret");
+    let hash = KeyedHasher::new(KEY_SECRET).with_old("an older secret");
     let settings = ServiceSettings::new(Environment::Sandbox, hash);
     // Several updates share a statement. When it reaches `lock_timeout`, each update takes a connection of its own. The
     // timeout is long enough for all of these connections to wait at the same time.
@@ -193,7 +193,7 @@ async fn a_plan_made_on_an_empty_table_still_uses_the_primary_key() {
 
 both!(a_replay_needs_no_budget, Sandbox, async |app| {
     let (operator, other) = (app.operator("A").await, app.operator("B").await);
-    let limits = LimitSettings { disclosures_per_hour: 1, ..LimitSettings::OFF };
+    let limits = RateLimitSettings { disclosures_per_hour: 1, ..RateLimitSettings::OFF };
     let replica = app.replica_with(app.database_url().to_owned(), limits).await;
     let data = json!({ "email": "ada@example.com", "phone": "+14155552671" });
     create(app, &operator, "c", "1", data.clone()).await.payload("createCustomer");
@@ -216,7 +216,7 @@ both!(a_replay_may_wait_while_other_requests_hold_the_budget, Sandbox, async |ap
     let created = create(app, &operator, "c", "1", data.clone()).await.payload("createCustomer");
     let changes = json!({ "email": "grace@example.com" });
     let updated = update(app, &operator, "u", "1", changes.clone()).await.payload("updateCustomer");
-    let limits = LimitSettings { disclosures_per_hour: 1, ..LimitSettings::OFF };
+    let limits = RateLimitSettings { disclosures_per_hour: 1, ..RateLimitSettings::OFF };
     let replica = app.replica_with(app.database_url().to_owned(), limits).await;
     let caller = replica.services.authenticator.authenticate(&operator.key, None).await.unwrap();
     let origin = caller.origin(&RequestInfo::command_line()).unwrap();
@@ -241,7 +241,7 @@ both!(a_request_that_waited_for_disclosures_is_replayed, Sandbox, async |app| {
     let data = json!({ "email": "eve@example.com" });
     app.created(&other, "1", data.clone()).await;
     let reservation_wait = Duration::from_secs(60);
-    let limits = LimitSettings { disclosures_per_hour: 1, reservation_wait, ..LimitSettings::OFF };
+    let limits = RateLimitSettings { disclosures_per_hour: 1, reservation_wait, ..RateLimitSettings::OFF };
     let replica = app.replica_with(app.database_url().to_owned(), limits).await;
     // One of the two requests reserves the budget, and cannot write until the lock is released.
     let writer = app.database.begin_write().await.unwrap();

@@ -6,7 +6,7 @@ use entity::api_key::Access;
 use entity::deployment::Environment;
 use entity::value::ApiKeyId;
 use serde_json::json;
-use vivamo::service::api_keys::KeyRequest;
+use vivamo::service::api_keys::ApiKeyRequest;
 use vivamo::service::authentication::AuthenticationError;
 use vivamo::service::{Actor, RequestInfo};
 
@@ -46,7 +46,7 @@ both!(a_malformed_key_is_rejected_without_a_query, Sandbox, async |app| {
     let production = app.services_with(Environment::Production, KEY_SECRET).api_keys.clone();
     let operator = entity::value::OperatorId::parse(&own.operator).unwrap();
     let name = entity::value::DisplayName::parse("production").unwrap();
-    let request = KeyRequest { name, access: Access::ReadWrite, expires_at: None };
+    let request = ApiKeyRequest { name, access: Access::ReadWrite, expires_at: None };
     let production_key =
         production.create(&Actor::Platform, &RequestInfo::command_line(), operator, request).await.unwrap();
     let production_key = secrecy::ExposeSecret::expose_secret(&production_key.secret).to_owned();
@@ -84,7 +84,7 @@ both!(a_rejected_key_error_names_the_reason, Sandbox, async |app| {
     let production = app.services_with(Environment::Production, KEY_SECRET).api_keys.clone();
     let operator = entity::value::OperatorId::parse(&own.operator).unwrap();
     let name = entity::value::DisplayName::parse("production").unwrap();
-    let request = KeyRequest { name, access: Access::ReadWrite, expires_at: None };
+    let request = ApiKeyRequest { name, access: Access::ReadWrite, expires_at: None };
     let production_key =
         production.create(&Actor::Platform, &RequestInfo::command_line(), operator, request).await.unwrap();
     let production_key = secrecy::ExposeSecret::expose_secret(&production_key.secret).to_owned();
@@ -93,7 +93,7 @@ both!(a_rejected_key_error_names_the_reason, Sandbox, async |app| {
     // key secret, and a string that is not a key.
     let elsewhere = app.services_with(Environment::Sandbox, "another secret").api_keys.clone();
     let name = entity::value::DisplayName::parse("elsewhere").unwrap();
-    let request = KeyRequest { name, access: Access::ReadWrite, expires_at: None };
+    let request = ApiKeyRequest { name, access: Access::ReadWrite, expires_at: None };
     let unknown = elsewhere.create(&Actor::Platform, &RequestInfo::command_line(), operator, request).await.unwrap();
     let unknown = secrecy::ExposeSecret::expose_secret(&unknown.secret).to_owned();
     let mistyped = production_key.to_lowercase();
@@ -130,7 +130,7 @@ both!(operators_cannot_manage_keys_or_operators, Sandbox, async |app| {
     let operator = entity::value::OperatorId::parse(&own.operator).unwrap();
     assert!(keys.list(&actor).await.is_err());
     assert!(keys.revoke(&actor, &RequestInfo::command_line(), ApiKeyId::new()).await.is_err());
-    let request = KeyRequest { name: name(), access: Access::ReadOnly, expires_at: None };
+    let request = ApiKeyRequest { name: name(), access: Access::ReadOnly, expires_at: None };
     assert!(keys.create(&actor, &RequestInfo::command_line(), operator, request).await.is_err());
     assert!(app.services.operators.create(&actor, &RequestInfo::command_line(), name()).await.is_err());
 });

@@ -9,8 +9,8 @@ use futures::future::{Either, join_all, select};
 use sea_orm::ConnectionTrait;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
-use vivamo::config::LimitSettings;
-use vivamo::service::api_keys::KeyRequest;
+use vivamo::config::RateLimitSettings;
+use vivamo::service::api_keys::ApiKeyRequest;
 use vivamo::service::{Actor, RequestInfo};
 
 use support::postgres::execute;
@@ -18,7 +18,7 @@ use support::{Answer, Caller, TestApp, both};
 
 const ROLE: &str = "{ viewer { role } }";
 
-async fn replica_with_limits(app: &TestApp, limits: LimitSettings) -> TestApp {
+async fn replica_with_limits(app: &TestApp, limits: RateLimitSettings) -> TestApp {
     app.replica_with(app.database_url().to_owned(), limits).await
 }
 
@@ -88,7 +88,7 @@ async fn enumerate_emails(
 }
 
 both!(a_key_is_limited_by_the_cost_of_its_requests, Sandbox, async |app| {
-    let replica = replica_with_limits(app, LimitSettings { cost_per_second: 1, ..LimitSettings::OFF }).await;
+    let replica = replica_with_limits(app, RateLimitSettings { cost_per_second: 1, ..RateLimitSettings::OFF }).await;
     let (own, other) = (replica.operator("Own").await, replica.operator("Other").await);
     // The full budget of a key is ten times the cost per second, which is enough for one mutation.
     let created = replica.create(&own, "1", json!({ "email": "ada@example.com" })).await;
@@ -153,7 +153,7 @@ async fn cost_of(app: &TestApp, caller: &Caller, query: &str) -> Value {
 }
 
 both!(the_cost_of_a_request_measures_its_work, Sandbox, async |app| {
-    let replica = replica_with_limits(app, LimitSettings { cost_per_second: 1000, ..LimitSettings::OFF }).await;
+    let replica = replica_with_limits(app, RateLimitSettings { cost_per_second: 1000, ..RateLimitSettings::OFF }).await;
     let own = replica.operator("Own").await;
     for number in 0..20 {
         replica.created(&own, &number.to_string(), json!({ "email": format!("{number}@example.com") })).await;
@@ -223,7 +223,7 @@ both!(the_cost_of_an_update_does_not_reveal_the_number_of_other_operators, Sandb
 });
 
 both!(a_rejected_request_costs_nothing_and_an_expensive_one_makes_the_next_wait, Sandbox, async |app| {
-    let limits = LimitSettings { cost_per_second: 2, ..LimitSettings::OFF };
+    let limits = RateLimitSettings { cost_per_second: 2, ..RateLimitSettings::OFF };
     let replica = replica_with_limits(app, limits).await;
     let own = replica.operator("Own").await;
     replica.created(&own, "1", json!({ "email": "1@example.com" })).await;
@@ -258,7 +258,8 @@ both!(a_rejected_request_costs_nothing_and_an_expensive_one_makes_the_next_wait,
 });
 
 both!(an_address_is_limited_by_its_authentication_failures, Sandbox, async |app| {
-    let replica = replica_with_limits(app, LimitSettings { auth_failures_per_minute: 5, ..LimitSettings::OFF }).await;
+    let replica =
+        replica_with_limits(app, RateLimitSettings { auth_failures_per_minute: 5, ..RateLimitSettings::OFF }).await;
     let own = replica.operator("Own").await;
     for _ in 0..5 {
         assert_eq!(send_invalid_key(&replica, None).await.status, 401);
@@ -293,7 +294,8 @@ both!(an_address_is_limited_by_its_authentication_failures, Sandbox, async |app|
 });
 
 both!(unknown_keys_of_an_address_over_its_limit_share_lookups, Sandbox, async |app| {
-    let replica = replica_with_limits(app, LimitSettings { auth_failures_per_minute: 5, ..LimitSettings::OFF }).await;
+    let replica =
+        replica_with_limits(app, RateLimitSettings { auth_failures_per_minute: 5, ..RateLimitSettings::OFF }).await;
     let own = replica.operator("Own").await;
     let (read_only, revoked) = (replica.key(&own, Access::ReadOnly).await, replica.key(&own, Access::ReadOnly).await);
     let newest = replica.services.api_keys.list(&Actor::Platform).await.unwrap().pop().unwrap();
@@ -302,7 +304,7 @@ both!(unknown_keys_of_an_address_over_its_limit_share_lookups, Sandbox, async |a
     let elsewhere = app.services_with(Environment::Sandbox, "another secret").api_keys.clone();
     let operator = OperatorId::parse(&own.operator).unwrap();
     let name = DisplayName::parse("elsewhere").unwrap();
-    let request = KeyRequest { name, access: Access::ReadWrite, expires_at: None };
+    let request = ApiKeyRequest { name, access: Access::ReadWrite, expires_at: None };
     let mut unknown = Vec::new();
     for _ in 0..40 {
         let key =
@@ -333,9 +335,11 @@ both!(unknown_keys_of_an_address_over_its_limit_share_lookups, Sandbox, async |a
 
 both!(enumerating_emails_with_creates_is_stopped, Sandbox, async |app| {
     create_known_customers(app).await;
-    let replica =
-        replica_with_limits(app, LimitSettings { disclosures_per_hour: DISCLOSURES as u32, ..LimitSettings::OFF })
-            .await;
+    let replica = replica_with_limits(
+        app,
+        RateLimitSettings { disclosures_per_hour: DISCLOSURES as u32, ..RateLimitSettings::OFF },
+    )
+    .await;
     let own = replica.operator("Curious").await;
     let attempt = async |number: usize, email: String| {
         replica.create(&own, &format!("guess {number}"), json!({ "email": email })).await
@@ -352,9 +356,11 @@ both!(enumerating_emails_with_creates_is_stopped, Sandbox, async |app| {
 
 both!(enumerating_emails_with_updates_is_stopped, Sandbox, async |app| {
     create_known_customers(app).await;
-    let replica =
-        replica_with_limits(app, LimitSettings { disclosures_per_hour: DISCLOSURES as u32, ..LimitSettings::OFF })
-            .await;
+    let replica = replica_with_limits(
+        app,
+        RateLimitSettings { disclosures_per_hour: DISCLOSURES as u32, ..RateLimitSettings::OFF },
+    )
+    .await;
     let own = replica.operator("Curious").await;
     replica.created(&own, "mine", json!({ "email": "mine@example.com" })).await;
     replica.created(&own, "mine too", json!({ "email": "mine-too@example.com" })).await;
@@ -379,7 +385,8 @@ both!(each_disclosed_value_counts, Sandbox, async |app| {
         let data = json!({ "email": format!("{number}@example.com"), "phone": format!("+1415555267{number}") });
         app.created(&other, &number.to_string(), data).await;
     }
-    let replica = replica_with_limits(app, LimitSettings { disclosures_per_hour: 4, ..LimitSettings::OFF }).await;
+    let replica =
+        replica_with_limits(app, RateLimitSettings { disclosures_per_hour: 4, ..RateLimitSettings::OFF }).await;
     let own = replica.operator("Curious").await;
     replica.created(&own, "mine", json!({ "email": "mine@example.com" })).await;
     let both = |email: usize, phone: usize| {
@@ -400,7 +407,7 @@ both!(each_disclosed_value_counts, Sandbox, async |app| {
 both!(requests_wait_for_reserved_disclosures, Sandbox, async |app| {
     // Each of the requests reserves two disclosures, so half of them wait for the other half.
     let reservation_wait = Duration::from_secs(60);
-    let limits = LimitSettings { disclosures_per_hour: 4, reservation_wait, ..LimitSettings::OFF };
+    let limits = RateLimitSettings { disclosures_per_hour: 4, reservation_wait, ..RateLimitSettings::OFF };
     let replica = replica_with_limits(app, limits).await;
     let own = replica.operator("Fresh").await;
     let creates = (0..4).map(|number| {
@@ -424,7 +431,8 @@ both!(requests_wait_for_reserved_disclosures, Sandbox, async |app| {
 });
 
 both!(reserved_disclosures_are_not_reported_as_used_up, Sandbox, async |app| {
-    let replica = replica_with_limits(app, LimitSettings { disclosures_per_hour: 1, ..LimitSettings::OFF }).await;
+    let replica =
+        replica_with_limits(app, RateLimitSettings { disclosures_per_hour: 1, ..RateLimitSettings::OFF }).await;
     let own = replica.operator("Fresh").await;
     // One of the two requests reserves the budget. This request then waits, because no request can write.
     let writer = app.database.begin_write().await.unwrap();
@@ -446,11 +454,11 @@ both!(reserved_disclosures_are_not_reported_as_used_up, Sandbox, async |app| {
 });
 
 both!(a_message_says_which_limit_was_reached, Sandbox, async |app| {
-    let limits = LimitSettings {
+    let limits = RateLimitSettings {
         cost_per_second: 1,
         auth_failures_per_minute: 1,
         disclosures_per_hour: 1,
-        ..LimitSettings::OFF
+        ..RateLimitSettings::OFF
     };
     let replica = replica_with_limits(app, limits).await;
     let (own, other) = (replica.operator("Own").await, app.operator("Other").await);
@@ -462,7 +470,7 @@ both!(a_message_says_which_limit_was_reached, Sandbox, async |app| {
     replica.created(&own, "1", json!({ "email": "1@example.com" })).await;
     let rejected = replica.create(&own, "2", json!({ "email": "2@example.com" })).await;
     assert!(rejected.message().contains("This API key has reached its cost limit"), "{}", rejected.message());
-    let unlimited = LimitSettings { disclosures_per_hour: 1, ..LimitSettings::OFF };
+    let unlimited = RateLimitSettings { disclosures_per_hour: 1, ..RateLimitSettings::OFF };
     let replica_2 = replica_with_limits(app, unlimited).await;
     app.created(&other, "2", json!({ "email": "2@example.com" })).await;
     replica_2.created(&own, "2", json!({ "email": "2@example.com" })).await;
@@ -478,7 +486,8 @@ both!(a_match_before_a_lost_race_uses_a_disclosure, Sandbox, async |app| {
         app.created(&other, name, json!({ "email": format!("{name}@example.com") })).await;
     }
     app.created(&own, "mine", json!({ "email": "mine@example.com" })).await;
-    let replica = replica_with_limits(app, LimitSettings { disclosures_per_hour: 1, ..LimitSettings::OFF }).await;
+    let replica =
+        replica_with_limits(app, RateLimitSettings { disclosures_per_hour: 1, ..RateLimitSettings::OFF }).await;
     let rename = |from: &str, to: &str| {
         format!("UPDATE customer_operator SET external_customer_id = '{to}' WHERE external_customer_id = '{from}'")
     };
@@ -506,7 +515,8 @@ both!(a_match_before_a_failure_uses_a_disclosure, Sandbox, async |app| {
     for name in ["ada", "grace"] {
         app.created(&other, name, json!({ "email": format!("{name}@example.com") })).await;
     }
-    let replica = replica_with_limits(app, LimitSettings { disclosures_per_hour: 1, ..LimitSettings::OFF }).await;
+    let replica =
+        replica_with_limits(app, RateLimitSettings { disclosures_per_hour: 1, ..RateLimitSettings::OFF }).await;
     let rename = async |table: &str, new: &str| {
         execute(app.database_url(), &format!("ALTER TABLE {table} RENAME TO {new}")).await.unwrap();
     };
@@ -525,7 +535,8 @@ both!(a_match_that_only_the_first_attempt_found_uses_a_disclosure, Sandbox, asyn
     for name in ["ada", "grace"] {
         app.created(&other, name, json!({ "email": format!("{name}@example.com") })).await;
     }
-    let replica = replica_with_limits(app, LimitSettings { disclosures_per_hour: 1, ..LimitSettings::OFF }).await;
+    let replica =
+        replica_with_limits(app, RateLimitSettings { disclosures_per_hour: 1, ..RateLimitSettings::OFF }).await;
     // The request finds the person. Then another transaction changes the email of this person.
     let winner = replica.database.begin_write().await.unwrap();
     let change =
@@ -545,7 +556,8 @@ both!(a_match_that_only_the_first_attempt_found_uses_a_disclosure, Sandbox, asyn
 });
 
 both!(a_disconnect_gives_no_disclosures_back, Sandbox, async |app| {
-    let replica = replica_with_limits(app, LimitSettings { disclosures_per_hour: 1, ..LimitSettings::OFF }).await;
+    let replica =
+        replica_with_limits(app, RateLimitSettings { disclosures_per_hour: 1, ..RateLimitSettings::OFF }).await;
     let (own, other) = (replica.operator("Curious").await, app.operator("Other").await);
     for name in ["ada", "grace"] {
         app.created(&other, name, json!({ "email": format!("{name}@example.com") })).await;
@@ -563,7 +575,8 @@ both!(a_disconnect_gives_no_disclosures_back, Sandbox, async |app| {
 });
 
 both!(requests_without_a_disclosure_cost_nothing, Sandbox, async |app| {
-    let replica = replica_with_limits(app, LimitSettings { disclosures_per_hour: 1, ..LimitSettings::OFF }).await;
+    let replica =
+        replica_with_limits(app, RateLimitSettings { disclosures_per_hour: 1, ..RateLimitSettings::OFF }).await;
     let own = replica.operator("Own").await;
     for number in 0..10 {
         let id = number.to_string();

@@ -22,7 +22,7 @@ use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
-use vivamo::config::LimitSettings;
+use vivamo::config::RateLimitSettings;
 use vivamo::database::{Database, Transaction};
 use vivamo::service::now;
 
@@ -706,7 +706,7 @@ fn create_with_key(email: &str, idempotency_key: &str) -> String {
 const PAGE: &str = "{ customers(first: 1) { pageInfo { endCursor } } }";
 
 /// Changes the key secret of a deployment with a webhook endpoint, and checks the signatures of the deliveries.
-async fn change_key_secret_with_a_webhook(database: TestDatabase) {
+async fn rotate_key_secret_with_a_webhook(database: TestDatabase) {
     const OLD: &str = "the-old-key-secret-0123456789abcdef";
     const NEW: &str = "the-new-key-secret-0123456789abcdef";
     const AFTER_LEAK: &str = "another-key-secret-0123456789abcdef";
@@ -746,11 +746,11 @@ async fn change_key_secret_with_a_webhook(database: TestDatabase) {
     server.stop();
 
     // While both key secrets are set, each delivery is signed with the webhook secrets of both, before and after
-    // `change-key-secret` has run.
+    // `rotate-key-secret` has run.
     let (server, url) = serve(NEW, Some(OLD));
     let signed = delivery(&url, key, 2).await;
     assert!(signed.is_signed_with(first) && signed.signatures.len() == 2);
-    stdout(&with(&["change-key-secret"], NEW, Some(OLD)).output().unwrap());
+    stdout(&with(&["rotate-key-secret"], NEW, Some(OLD)).output().unwrap());
     server.stop();
     let (server, url) = serve(NEW, Some(OLD));
     let signed = delivery(&url, key, 3).await;
@@ -770,7 +770,7 @@ async fn change_key_secret_with_a_webhook(database: TestDatabase) {
 
     // After a change without the old key secret, no earlier webhook secret works, so the endpoint needs a new webhook
     // secret.
-    stdout(&with(&["change-key-secret"], AFTER_LEAK, None).output().unwrap());
+    stdout(&with(&["rotate-key-secret"], AFTER_LEAK, None).output().unwrap());
     let (server, url) = serve(AFTER_LEAK, None);
     let new_key = ["key", "create", operator_id, "--name", "x", "--json"];
     let new_key = json_output(&mut with(&new_key, AFTER_LEAK, None));
@@ -787,7 +787,7 @@ async fn change_key_secret_with_a_webhook(database: TestDatabase) {
 async fn webhook_secrets_depend_on_the_key_secret() {
     for backend in [Backend::Sqlite, Backend::Postgres] {
         let Some(database) = TestDatabase::create(backend).await else { continue };
-        change_key_secret_with_a_webhook(database).await;
+        rotate_key_secret_with_a_webhook(database).await;
     }
 }
 
@@ -823,10 +823,10 @@ async fn the_key_secret_is_changed_without_an_interruption() {
         for arguments in [&["serve"][..], &["operator", "list"], &["migrate"]] {
             let message = failure(&mut with(arguments, NEW, None));
             assert!(message.contains("VIVAMO_KEY_SECRET (--key-secret)"), "{message}");
-            assert!(message.contains("`vivamo change-key-secret`"), "{message}");
+            assert!(message.contains("`vivamo rotate-key-secret`"), "{message}");
         }
         failure(&mut with(&["serve"], NEW, Some("neither of both")));
-        failure(&mut with(&["change-key-secret"], NEW, Some("neither of both")));
+        failure(&mut with(&["rotate-key-secret"], NEW, Some("neither of both")));
         assert!(usage_error(&mut with(&["serve"], NEW, Some(NEW))).contains("are the same"));
 
         // Servers that know only the old secret run beside servers that know both.
@@ -843,9 +843,9 @@ async fn the_key_secret_is_changed_without_an_interruption() {
         old_server.stop();
 
         // Changes the secret. The servers that are already running continue to work.
-        let changed = stdout(&with(&["change-key-secret"], NEW, Some(OLD)).output().unwrap());
+        let changed = stdout(&with(&["rotate-key-secret"], NEW, Some(OLD)).output().unwrap());
         assert!(changed.contains("uses the new VIVAMO_KEY_SECRET"), "{changed}");
-        let again = stdout(&with(&["change-key-secret"], NEW, Some(OLD)).output().unwrap());
+        let again = stdout(&with(&["rotate-key-secret"], NEW, Some(OLD)).output().unwrap());
         assert!(again.contains("already"), "{again}");
         let (new_server, new_url) = Running::start(&mut with(&["serve"], NEW, Some(OLD)));
         assert_eq!(role(&new_url, key).await["data"]["viewer"]["role"], "OPERATOR");
@@ -873,7 +873,7 @@ async fn the_key_secret_is_changed_without_an_interruption() {
         server.stop();
 
         // Changes the secret without the old one, as after a leak.
-        let changed = stdout(&with(&["change-key-secret"], OLD, None).output().unwrap());
+        let changed = stdout(&with(&["rotate-key-secret"], OLD, None).output().unwrap());
         assert!(changed.contains("then stop working"), "{changed}");
         let (server, url) = Running::start(&mut with(&["serve"], OLD, None));
         assert_eq!(role(&url, key).await["errors"][0]["extensions"]["code"], "UNAUTHENTICATED");
@@ -1198,7 +1198,7 @@ fn request_id(answer: &Answer) -> &str {
 both!(the_line_of_a_rejected_key_names_only_the_address, Sandbox, async |app| {
     let (own, other) = (app.operator("Own").await, app.operator("Other").await);
     let revoked = app.key(&own, Access::ReadOnly).await;
-    let limits = LimitSettings { auth_failures_per_minute: 2, cost_per_second: 1, ..LimitSettings::OFF };
+    let limits = RateLimitSettings { auth_failures_per_minute: 2, cost_per_second: 1, ..RateLimitSettings::OFF };
     let replica = app.replica_with(app.database_url().to_owned(), limits).await;
     let change = async |sql: String| execute(app.database_url(), &sql).await.unwrap();
     change(format!("UPDATE api_key SET revoked_at = created_at WHERE prefix = '{}'", &revoked.key[..19])).await;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use vivamo::config::LimitSettings;
+use vivamo::config::RateLimitSettings;
 
 use support::{Answer, TestApp, both};
 
@@ -68,7 +68,7 @@ both!(the_platform_has_idempotency_keys_of_its_own, Sandbox, async |app| {
 });
 
 both!(the_platform_uses_no_disclosures, Sandbox, async |app| {
-    let limits = LimitSettings { disclosures_per_hour: 1, ..LimitSettings::OFF };
+    let limits = RateLimitSettings { disclosures_per_hour: 1, ..RateLimitSettings::OFF };
     let limited = app.replica_with(app.database_url().to_owned(), limits).await;
     let a = app.operator("A").await;
     let id = app.created(&a, "1", json!({ "email": "ada@example.com" })).await["customer"]["id"].clone();

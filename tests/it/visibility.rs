@@ -2,7 +2,7 @@
 
 use futures::future::join_all;
 use serde_json::{Value, json};
-use vivamo::config::LimitSettings;
+use vivamo::config::RateLimitSettings;
 
 use support::{Caller, TestApp, both};
 
@@ -113,7 +113,7 @@ both!(a_rejected_request_does_not_tell_if_a_person_is_known, Sandbox, async |app
     let mine = json!({ "externalCustomerId": "mine" });
     let used = json!({ "customer": mine, "data": { "firstName": "Ada" }, "idempotencyKey": "used" });
     app.graphql(&own, UPDATE, json!({ "input": used })).await.payload("updateCustomer");
-    let limits = LimitSettings { disclosures_per_hour: 1, ..LimitSettings::OFF };
+    let limits = RateLimitSettings { disclosures_per_hour: 1, ..RateLimitSettings::OFF };
     let used_up = app.replica_with(app.database_url().to_owned(), limits).await;
     app.created(&other, "connected", json!({ "email": "connected@example.com" })).await;
     used_up.created(&own, "connected", json!({ "email": "connected@example.com" })).await;

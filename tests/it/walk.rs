@@ -9,7 +9,7 @@ use entity::value::{DisplayName, OperatorId};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use vivamo::graphql;
-use vivamo::service::api_keys::KeyRequest;
+use vivamo::service::api_keys::ApiKeyRequest;
 use vivamo::service::{Actor, RequestInfo};
 
 use support::{Caller, KEY_SECRET, TestApp, both};
@@ -196,7 +196,7 @@ async fn rejected_keys(app: &TestApp, own: &Caller) -> Vec<String> {
     let keys = &app.services.api_keys;
     let request = || {
         let name = DisplayName::parse("rejected").unwrap();
-        KeyRequest { name, access: Access::ReadWrite, expires_at: None }
+        ApiKeyRequest { name, access: Access::ReadWrite, expires_at: None }
     };
     let revoked = keys.create(&Actor::Platform, &RequestInfo::command_line(), operator, request()).await.unwrap();
     keys.revoke(&Actor::Platform, &RequestInfo::command_line(), revoked.row.id).await.unwrap();
@@ -206,7 +206,7 @@ async fn rejected_keys(app: &TestApp, own: &Caller) -> Vec<String> {
     let past = if app.is_postgres() { "now() - interval '1 second'" } else { "'2020-01-01T00:00:00+00:00'" };
     let expire = format!("UPDATE api_key SET expires_at = {past} WHERE prefix = '{}'", expired.row.prefix);
     support::postgres::execute(app.database_url(), &expire).await.unwrap();
-    let secret = |key: &vivamo::service::api_keys::NewApiKey| key.secret.expose_secret().to_owned();
+    let secret = |key: &vivamo::service::api_keys::ApiKeyWithSecret| key.secret.expose_secret().to_owned();
     vec![String::new(), secret(&revoked), secret(&expired), secret(&foreign), own.key.to_uppercase()]
 }
 

@@ -19,8 +19,8 @@ use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, PaginatorTrait, QueryFi
 use serde_json::{Value, json};
 use uuid::Uuid;
 use vivamo::database::Database;
-use vivamo::graphql::WebhookRender;
-use vivamo::keyed_hash::KeyedHash;
+use vivamo::graphql::ApiChangeRenderer;
+use vivamo::keyed_hash::KeyedHasher;
 use vivamo::service::customers::{CustomerChanges, CustomerDraft, CustomerRef};
 use vivamo::service::webhooks::addresses::AddressFilter;
 use vivamo::service::webhooks::delivery::{Deliveries, DeliverySettings};
@@ -151,7 +151,7 @@ fn blocks_of_statements(log: &Path, offset: usize) -> Vec<(String, u64)> {
 async fn add_missing_words(url: &str, log: &Path) {
     const LOST: usize = 1_000;
     let database = Database::connect(url, None).await.unwrap();
-    let services = Services::new(&database, ServiceSettings::new(Environment::Sandbox, KeyedHash::new("any")));
+    let services = Services::new(&database, ServiceSettings::new(Environment::Sandbox, KeyedHasher::new("any")));
     let connection = sea_orm::Database::connect(url).await.unwrap();
     let of_lost = customer_word::Column::CustomerId.gte(seeded_id(CUSTOMERS - LOST));
     let words = async || customer_word::Entity::find().filter(of_lost.clone()).count(&connection).await.unwrap();
@@ -172,7 +172,7 @@ async fn add_missing_words(url: &str, log: &Path) {
 async fn write_batches(database: &str, log: &Path) {
     const BATCH: usize = 8;
     let database = Database::connect(database, None).await.unwrap();
-    let services = Services::new(&database, ServiceSettings::new(Environment::Sandbox, KeyedHash::new("any")));
+    let services = Services::new(&database, ServiceSettings::new(Environment::Sandbox, KeyedHasher::new("any")));
     let name = DisplayName::parse("Batches").unwrap();
     let (operator, key) =
         services.operators.create(&Actor::Platform, &RequestInfo::command_line(), name).await.unwrap();
@@ -307,7 +307,7 @@ async fn deliver(database: &Database, services: &Arc<Services>, receiver: &Recei
     let loopback = AddressFilter::new(vec!["127.0.0.0/8".parse().unwrap()]);
     let settings = DeliverySettings {
         sender: Sender::new(SenderSettings::new(Environment::Sandbox, loopback)).unwrap(),
-        render: Arc::new(WebhookRender { hash: KeyedHash::new("any") }),
+        render: Arc::new(ApiChangeRenderer { hash: KeyedHasher::new("any") }),
         clock: Arc::new(now),
     };
     let deliveries = Deliveries::new(database.clone(), services.clone(), settings);
@@ -320,7 +320,7 @@ async fn deliver_webhooks(database: &str, log: &Path) {
     postgres::execute(database, &seed_webhooks(&receiver.url)).await.unwrap();
     postgres::execute(database, "VACUUM (FREEZE, ANALYZE)").await.unwrap();
     let database = Database::connect(database, None).await.unwrap();
-    let services = Services::new(&database, ServiceSettings::new(Environment::Sandbox, KeyedHash::new("any")));
+    let services = Services::new(&database, ServiceSettings::new(Environment::Sandbox, KeyedHasher::new("any")));
     let offset = std::fs::metadata(log).unwrap().len() as usize;
     deliver(&database, &services, &receiver).await;
     database.close().await;
@@ -359,7 +359,7 @@ async fn webhooks_use_indexes_on_sqlite() {
         observed.lock().unwrap().insert(sql.to_owned());
     });
     let database = Database::connect(servers.url(), Some(observer)).await.unwrap();
-    let services = Services::new(&database, ServiceSettings::new(Environment::Sandbox, KeyedHash::new("any")));
+    let services = Services::new(&database, ServiceSettings::new(Environment::Sandbox, KeyedHasher::new("any")));
     deliver(&database, &services, &receiver).await;
     database.close().await;
     let mut plans = BTreeMap::new();

@@ -8,7 +8,7 @@ use entity::deployment::Environment;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use vivamo::database::{self, Database};
-use vivamo::keyed_hash::KeyedHash;
+use vivamo::keyed_hash::KeyedHasher;
 use vivamo::service::{ServiceSettings, Services, deployment};
 
 use support::process::{Running, vivamo};
@@ -40,7 +40,7 @@ impl Servers {
     pub async fn start_on(test_database: TestDatabase, url: String, count: usize) -> Self {
         database::migrate(&test_database.url).await.unwrap();
         let database = Database::connect(&test_database.url, None).await.unwrap();
-        let hash = KeyedHash::new(KEY_SECRET);
+        let hash = KeyedHasher::new(KEY_SECRET);
         deployment::claim(&database, Environment::Sandbox, &hash.fingerprint()).await.unwrap();
         let services = Services::new(&database, ServiceSettings::new(Environment::Sandbox, hash));
         let folder = TempDir::new().unwrap();

@@ -28,7 +28,7 @@ impl EmailAddress {
         // `MAX_BYTES` is checked below, on the canonical form. This check limits the work of computing the canonical
         // form: a filter with an email may be part of thousands of lists.
         if text.len() > 4 * Self::MAX_BYTES {
-            return Err(Reason::AddressTooLong);
+            return Err(Reason::EmailTooLong);
         }
         let text = text.trim_matches(is_blank);
         if text.is_empty() {
@@ -37,7 +37,7 @@ impl EmailAddress {
         let is_hidden = |char: &char| *char != ' ' && (is_blank(*char) || char.is_control());
         // Joiners are allowed in the domain, because words of some languages contain joiners.
         let is_joiner = |char: &char| matches!(char, '\u{200c}' | '\u{200d}');
-        let (local, domain) = text.rsplit_once('@').ok_or(Reason::NotAnAddress)?;
+        let (local, domain) = text.rsplit_once('@').ok_or(Reason::NotAnEmail)?;
         let hidden_in_domain = domain.chars().find(|char| is_hidden(char) && !is_joiner(char));
         if let Some(char) = local.chars().find(is_hidden).or(hidden_in_domain) {
             return Err(Reason::InvisibleCharacter(char));
@@ -55,10 +55,10 @@ impl EmailAddress {
         }
         let address = format!("{}@{domain}", local.to_ascii_lowercase());
         if address.len() > Self::MAX_BYTES {
-            return Err(Reason::AddressTooLong);
+            return Err(Reason::EmailTooLong);
         }
         let options = Options::default().with_minimum_sub_domains(2).without_domain_literal().without_display_text();
-        email_address::EmailAddress::parse_with_options(&address, options).map_err(|_| Reason::NotAnAddress)?;
+        email_address::EmailAddress::parse_with_options(&address, options).map_err(|_| Reason::NotAnEmail)?;
         Ok(Self(address))
     }
 

@@ -61,9 +61,9 @@ pub enum Reason {
     NotRemovable,
 
     #[error("does not have the form local@domain.tld; check it for spaces, commas and misplaced dots")]
-    NotAnAddress,
+    NotAnEmail,
     #[error("is longer than 254 bytes")]
-    AddressTooLong,
+    EmailTooLong,
     #[error("has more than 64 characters before the @")]
     LocalPartTooLong,
     #[error("contains a quotation mark or a non-ASCII character before the @")]

@@ -111,7 +111,7 @@ mod writes;
 
 pub use reads::BatchedQuery;
 pub use write_set::{
-    WriteSet, WriteStatement, delete_listed, insert_from_select, insert_listed, row_values, update_listed,
+    WriteSet, WriteStatement, delete_in_cte, insert_from_cte, insert_from_select, row_values, update_from_cte,
 };
 pub(super) use writes::BatchWriter;
 
@@ -122,7 +122,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::task;
 
-use crate::request::{Work, is_alone, record};
+use crate::request::{Work, count_work, is_alone};
 use keyed_locks::KeyedLocks;
 
 /// Collects requests `T` of concurrent callers per key `K`, and distributes the results `R`.
@@ -164,7 +164,7 @@ impl<K: Clone + Eq + Hash, T, R> Batcher<K, T, R> {
             drop(guard);
         } else {
             // The shared statement counts as one statement of each request in the batch.
-            record(Work::Statement, 1);
+            count_work(Work::Statement, 1);
         }
         result.await.ok()
     }

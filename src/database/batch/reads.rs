@@ -10,7 +10,7 @@ use crate::database::arrays::{fits_in_array, into_arrays};
 use crate::database::error::log_shared_failure;
 use crate::database::sql::with_literals;
 use crate::database::{ReadKind, Reader};
-use crate::request::record_query;
+use crate::request::count_query;
 
 /// A query with `N` parameters that concurrent requests run as one batch on PostgreSQL.
 ///
@@ -29,7 +29,7 @@ type Rows = Result<Vec<QueryResult>, DbErr>;
 
 /// Records the rows as work of the current request. Counts only the rows of this request, not all rows of its batch.
 fn recorded(rows: Rows) -> Rows {
-    record_query(rows.as_ref().map_or(0, Vec::len));
+    count_query(rows.as_ref().map_or(0, Vec::len));
     rows
 }
 

@@ -60,7 +60,7 @@ impl WriteStatement {
         Self {
             name: E::default().table_name(),
             columns: || E::Column::iter().map(|column| column.as_str()).collect(),
-            build: |new, _| Box::new(insert_listed::<E>(new)),
+            build: |new, _| Box::new(insert_from_cte::<E>(new)),
             must_write_all: false,
         }
     }
@@ -246,13 +246,13 @@ pub fn insert_from_select<E: EntityTrait>(rows: SelectStatement) -> InsertStatem
 
 /// Builds an `INSERT` of the rows of `new`, which must have all columns of the entity. An `ON CONFLICT` clause may
 /// follow.
-pub fn insert_listed<E: EntityTrait>(new: &Alias) -> InsertStatement {
+pub fn insert_from_cte<E: EntityTrait>(new: &Alias) -> InsertStatement {
     let columns = E::Column::iter().map(Expr::col);
     insert_from_select::<E>(Query::select().exprs(columns).from(new.clone()).and_where(Expr::cust("TRUE")).take())
 }
 
 /// Builds an `UPDATE` that sets `columns` to the values in the row of `new` with the same `keys`.
-pub fn update_listed<E: EntityTrait>(
+pub fn update_from_cte<E: EntityTrait>(
     new: &Alias,
     keys: &[E::Column],
     columns: impl IntoIterator<Item = E::Column>,
@@ -268,7 +268,7 @@ pub fn update_listed<E: EntityTrait>(
 }
 
 /// Builds a `DELETE` of the rows whose `keys` have the values of a row of `new`.
-pub fn delete_listed<E: EntityTrait>(new: &Alias, keys: &[E::Column]) -> DeleteStatement {
+pub fn delete_in_cte<E: EntityTrait>(new: &Alias, keys: &[E::Column]) -> DeleteStatement {
     let listed = Query::select().columns(keys.iter().copied()).from(new.clone()).take();
     let is_listed = Expr::tuple(keys.iter().map(|key| key.into_expr())).in_subquery(listed);
     Query::delete().from_table(E::default().table_ref()).and_where(is_listed).take()

@@ -5,7 +5,7 @@ use sea_orm::{ConnectionTrait, DbBackend, DbErr, QueryResult, Statement};
 
 use super::scan::{MAX_SCAN, SCAN};
 use crate::database::Sql;
-use crate::request::{Work, record};
+use crate::request::{Work, count_work};
 
 /// A part of a `UNION ALL`.
 pub(super) struct Branch {
@@ -59,9 +59,9 @@ pub(super) async fn rows_by_branch(
 ) -> Result<Vec<Vec<QueryResult>>, DbErr> {
     let mut rows_by_branch = Vec::new();
     for branches in statements(branches) {
-        record(Work::Query, 1);
+        count_work(Work::Query, 1);
         let rows = connection.query_all_raw(union(connection.get_database_backend(), branches)).await?;
-        record(Work::Row, rows.len() as u64);
+        count_work(Work::Row, rows.len() as u64);
         // All rows belong to the only branch, so their numbers need not be read.
         if let [_] = branches {
             rows_by_branch.push(rows);

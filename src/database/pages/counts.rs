@@ -10,7 +10,7 @@ use super::branches::{Branch, ROW, limit, rows_by_branch};
 use super::list::ListPart;
 use super::scan::{MAX_SCAN, record_sort};
 use crate::database::{ReadKind, Reader};
-use crate::request::{Work, record};
+use crate::request::{Work, count_work};
 
 /// The number of rows of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub async fn counts(reader: &Reader, queries: Vec<(SelectStatement, usize)>) -> 
     let kind = if bounds > MAX_SHORT_COUNT { ReadKind::Long } else { ReadKind::Short };
     let branches: Vec<_> = queries.into_iter().map(|(query, bound)| Branch::count(query, None, limit(bound))).collect();
     let counts = counts_of_branches(&reader.for_reads(kind), &branches).await?;
-    record(Work::Entry, counts.iter().sum());
+    count_work(Work::Entry, counts.iter().sum());
     Ok(counts)
 }
 
@@ -112,11 +112,11 @@ impl CountedPart {
         let rows = self.all.map_or(self.max_rows, of_branch);
         let found = match self.matching {
             Some(index) => {
-                record(Work::Check, cmp::min(rows, self.bound) * self.filter_count);
+                count_work(Work::Check, cmp::min(rows, self.bound) * self.filter_count);
                 of_branch(index)
             }
             None => {
-                record(Work::Entry, rows);
+                count_work(Work::Entry, rows);
                 cmp::min(rows, self.bound)
             }
         };

@@ -5,7 +5,7 @@ use std::cmp;
 use sea_orm::sea_query::SelectStatement;
 
 use super::keyset::Position;
-use crate::request::{Work, record};
+use crate::request::{Work, count_work};
 
 /// A scan checks the rows of a list one by one, in the order of the list.
 pub struct Scan {
@@ -118,8 +118,8 @@ impl ScanWork {
         // page is not full and there is at most one milestone, `max_rows` rows count as checked, although a page after
         // a cursor checks fewer.
         let checked = if milestones.len() <= 1 && !is_full { max_rows } else { (min_rows * max_rows).isqrt() };
-        record(Work::Check, checked * self.filter_count);
-        record(Work::Entry, entries);
+        count_work(Work::Check, checked * self.filter_count);
+        count_work(Work::Entry, entries);
     }
 }
 
@@ -128,5 +128,5 @@ const ENTRIES_PER_SORTED_ENTRY: u64 = 4;
 
 /// Records the work of a statement that sorts the entries of a scan this number of times.
 pub(super) fn record_sort(scan: &Scan, times: usize) {
-    record(Work::Entry, scan.sorted_entries * ENTRIES_PER_SORTED_ENTRY * times as u64);
+    count_work(Work::Entry, scan.sorted_entries * ENTRIES_PER_SORTED_ENTRY * times as u64);
 }

@@ -84,7 +84,7 @@ struct OptionalDataInput {
     first_name: MaybeUndefined<String>,
     /// Last name, 1 to 100 characters.
     last_name: MaybeUndefined<String>,
-    /// Postal address. `updateCustomer` replaces the whole stored address, so send all parts of the address.
+    /// Postal address. Stored and replaced as a whole: parts that you omit are not kept from an earlier address.
     address: MaybeUndefined<AddressInput>,
 }
 

@@ -20,11 +20,11 @@ pub struct CustomerFilterInput {
     /// Word-prefix search, for example `ada love` or `415 555`. Each word of the search must be a prefix of a word in
     /// the customer's names, email, `externalCustomerId` or phone. Ignores case, accents and apostrophes; there are no
     /// wildcards. Phones match with or without the country code, and by their last four digits. Adjacent groups of
-    /// digits count as one number: `415 555` is `415555`. At most 255 characters and 8 words (an email address may have
-    /// more). Omit `search` if the user has typed nothing: a string without letters and digits matches no customer.
-    /// Results are ordered by customer id; the customer whose email is the search string comes first. If all words are
-    /// common, a page may be short, as for `missing`. Cannot be combined with `orderBy`. Not available in the
-    /// platform's list of all customers.
+    /// digits count as one number: `415 555` is `415555`. At most 255 characters, and at most 8 words unless the string
+    /// is an email address. A string without letters and digits matches no customer, so omit `search` if the user has
+    /// typed nothing. Results are ordered by customer id; the customer whose email is the search string comes first. If
+    /// all words are common, a page may be short, as for `missing`. Cannot be combined with `orderBy`. Not available in
+    /// the platform's list of all customers.
     search: Option<String>,
     /// Email address, in any spelling that `createCustomer` accepts. Matches the whole address.
     email: Option<String>,

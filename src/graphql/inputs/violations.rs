@@ -8,9 +8,6 @@ use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::graphql::time::Time;
 use crate::service::{Actor, check_year};
 
-const NO_EXTERNAL_IDS: &str =
-    "`externalCustomerId` belongs to an operator, so it cannot be used here with the platform key.";
-
 /// The violations found in the arguments of a field. A method that parses a value adds a violation and returns `None`
 /// if the value is invalid.
 #[derive(Default)]
@@ -87,7 +84,11 @@ impl Violations {
 
     /// Adds the violation of an external customer id that was sent with the platform key.
     pub fn no_external_id<T>(&mut self, field: InputField) -> Option<T> {
-        self.argument(field, NO_EXTERNAL_IDS);
+        let note = match field {
+            InputField::ExternalCustomerId => "Omit `externalCustomerId`: only an operator can change its own id.",
+            _ => "Each operator has its own `externalCustomerId`: with the platform key, name the customer by `id`.",
+        };
+        self.argument(field, note);
         None
     }
 

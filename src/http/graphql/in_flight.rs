@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use crate::error::{ErrorCode, Violation};
-use crate::request::{KeyMemory, ProcessMemory, ResponseSize};
+use crate::request::{ApiKeyMemory, ProcessMemory, ResponseSize};
 use crate::service::Actor;
 use crate::service::limits::Limit;
 
@@ -38,7 +38,7 @@ pub struct InFlight {
 struct Key {
     slots: Arc<Semaphore>,
     waiting: AtomicUsize,
-    memory: KeyMemory,
+    memory: ApiKeyMemory,
 }
 
 /// A slot of a key. The request that holds it is in flight until this value is dropped.
@@ -89,7 +89,7 @@ impl InFlight {
 impl Default for Key {
     fn default() -> Self {
         let slots = Arc::new(Semaphore::new(MAX_IN_FLIGHT));
-        Self { slots, waiting: AtomicUsize::new(0), memory: KeyMemory::default() }
+        Self { slots, waiting: AtomicUsize::new(0), memory: ApiKeyMemory::default() }
     }
 }
 

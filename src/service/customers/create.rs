@@ -113,7 +113,7 @@ impl Customers {
     /// Creates a customer. If a customer that is not connected to the caller's operator has the email or the phone,
     /// connects that customer instead, if `connect_by` allows this.
     pub async fn create(&self, actor: &Actor, request: &RequestInfo, draft: CustomerDraft) -> Result<Created, Error> {
-        let origin = &actor.origin(request)?;
+        let origin = &actor.authorize_write(request)?;
         actor.require_operator()?;
         let new = &draft.complete(&self.restrictions).map_err(Error::Rejected)?;
         let phone = given_phone(&new.optional_values);

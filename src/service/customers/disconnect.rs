@@ -44,7 +44,7 @@ impl Customers {
         request: &RequestInfo,
         disconnect: DisconnectRequest,
     ) -> Result<Disconnected, Error> {
-        let origin = &actor.origin(request)?;
+        let origin = &actor.authorize_write(request)?;
         let idempotent =
             &IdempotentRequest::new(&self.hash, origin, &disconnect.idempotency_key, || disconnect.canonical_json());
         let prepare = |attempt| self.prepare_disconnect(attempt, origin, idempotent, &disconnect);

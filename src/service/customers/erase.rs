@@ -25,9 +25,9 @@ use uuid::Uuid;
 use super::history::HISTORY_ORDER;
 use super::{CustomerField, Customers, Prepared, Replayable, history, row_reads, row_writes};
 use crate::database::pages::{self, HasPosition, ListPart, Page, PageRequest, Position};
-use crate::database::{OptimisticWrite, TransactionError, WriteSet, WriteStatement, delete_listed};
+use crate::database::{OptimisticWrite, TransactionError, WriteSet, WriteStatement, delete_in_cte};
 use crate::error::{Error, ErrorCode, InputField, Violation};
-use crate::request::record_query;
+use crate::request::count_query;
 use crate::service::idempotency::IdempotentRequest;
 use crate::service::phone_lookup::lookup_hashes;
 use crate::service::{Actor, Origin, RequestInfo, feed_positions, now};
@@ -54,7 +54,7 @@ const DELETE_CUSTOMER: WriteStatement = WriteStatement {
     columns: || vec![customer::Column::Id.as_str(), customer::Column::Revision.as_str()],
     build: |new, backend| {
         use customer::Column::{Id, Revision};
-        let mut delete = delete_listed::<customer::Entity>(new, &[Id, Revision]);
+        let mut delete = delete_in_cte::<customer::Entity>(new, &[Id, Revision]);
         delete.and_where_option(feed_positions::keeps_version_order(backend, "customer"));
         Box::new(delete)
     },
@@ -64,7 +64,7 @@ const DELETE_CUSTOMER: WriteStatement = WriteStatement {
 const DELETE_LOOKUPS: WriteStatement = WriteStatement {
     name: "erase lookups",
     columns: || vec![phone_lookup::Column::Hash.as_str()],
-    build: |new, _| Box::new(delete_listed::<phone_lookup::Entity>(new, &[phone_lookup::Column::Hash])),
+    build: |new, _| Box::new(delete_in_cte::<phone_lookup::Entity>(new, &[phone_lookup::Column::Hash])),
     must_write_all: false,
 };
 
@@ -195,7 +195,7 @@ impl Customers {
     /// Erases a customer. Platform only.
     pub async fn erase(&self, actor: &Actor, request: &RequestInfo, erase: EraseRequest) -> Result<Erased, Error> {
         actor.require_platform()?;
-        let origin = &actor.origin(request)?;
+        let origin = &actor.authorize_write(request)?;
         let idempotent = &IdempotentRequest::new(&self.hash, origin, &erase.idempotency_key, || erase.canonical_json());
         let prepare = |attempt| self.prepare_erase(attempt, origin, idempotent, &erase);
         self.run_write("customer.erase", origin, idempotent, prepare).await
@@ -266,7 +266,7 @@ impl Customers {
             return Ok(None);
         }
         let found = Entity::find_by_id(id).one(self.database.reader()).await?;
-        record_query(found.iter().len());
+        count_query(found.iter().len());
         Ok(found)
     }
 

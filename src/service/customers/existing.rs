@@ -15,7 +15,7 @@ use super::row_reads::{self, NEXT_OWN_ID, joined_customer_at};
 use super::{Customers, FoundOrReplay};
 use crate::database::{BatchedQuery, OptimisticWrite, TransactionError};
 use crate::error::{ErrorCode, InputField, Violation};
-use crate::service::idempotency::{IdempotentRequest, KeyLookup};
+use crate::service::idempotency::{IdempotencyKeyLookup, IdempotentRequest};
 
 /// The operator's own customers that use a value of a new customer.
 #[derive(Default)]
@@ -46,8 +46,14 @@ impl OwnMatches {
     /// Returns a violation for each value that the operator's own customers use.
     pub(super) fn violations(&self) -> Vec<Violation> {
         let id = self.same_id.map(id_taken);
-        let email = self.by_email.map(|own| taken_by_own(own, ErrorCode::EmailTaken, InputField::Email));
-        let phone = self.by_phone.map(|own| taken_by_own(own, ErrorCode::PhoneTaken, InputField::Phone));
+        let email = self.by_email.map(|own| {
+            taken_by_own(own, ErrorCode::EmailTaken, InputField::Email)
+                .with_message("You already have a customer with this email address.")
+        });
+        let phone = self.by_phone.map(|own| {
+            taken_by_own(own, ErrorCode::PhoneTaken, InputField::Phone)
+                .with_message("You already have a customer with this phone number.")
+        });
         id.into_iter().chain(email).chain(phone).collect()
     }
 }
@@ -237,6 +243,6 @@ pub(super) fn existing_query(values: [SimpleExpr; 4], condition: Option<SimpleEx
 pub(super) fn existing_or_replay_query(
     [operator, external_customer_id, email, phone, key_hash, now]: [SimpleExpr; 6],
 ) -> SelectStatement {
-    let key = KeyLookup { operator: operator.clone(), key_hash, now };
+    let key = IdempotencyKeyLookup { operator: operator.clone(), key_hash, now };
     key.join(existing_query([operator, external_customer_id, email, phone], Some(key.is_new())))
 }

@@ -16,9 +16,9 @@ use super::row_reads::{self, OwnCustomer, of_operator, own_customer_at};
 use super::{CustomerView, Customers};
 use crate::database::{BatchedQuery, OptimisticWrite, Reader, TransactionError, is_one_of};
 use crate::error::Error;
-use crate::request::record_query;
+use crate::request::count_query;
 use crate::service::Actor;
-use crate::service::idempotency::{IdempotentRequest, KeyLookup};
+use crate::service::idempotency::{IdempotencyKeyLookup, IdempotentRequest};
 
 /// A reference to a customer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,7 +76,7 @@ impl Customers {
                 found.into_iter().map(|own| Arc::new(CustomerView::from(own))).collect()
             }
         };
-        record_query(views.len());
+        count_query(views.len());
         Ok(views)
     }
 
@@ -175,7 +175,7 @@ async fn find_any(
     customers: Select<customer::Entity>,
 ) -> Result<Option<CustomerView>, DbErr> {
     let found = row_reads::read_customers(connection, &customers.into_query()).await?;
-    record_query(found.len());
+    count_query(found.len());
     Ok(found.into_iter().next().map(|customer| CustomerView::new(customer, None)))
 }
 
@@ -237,7 +237,7 @@ pub(super) fn own_queries() -> Vec<BatchedQuery<2>> {
 pub(super) fn own_or_replay_queries() -> Vec<BatchedQuery<4>> {
     let query = |kind: RefKind| {
         BatchedQuery::new(move |[operator, value, key_hash, now]| {
-            let key = KeyLookup { operator: operator.clone(), key_hash, now };
+            let key = IdempotencyKeyLookup { operator: operator.clone(), key_hash, now };
             key.join(kind.own_customers(operator, value).filter(key.is_new()).into_query())
         })
     };

@@ -25,7 +25,7 @@ use super::{CustomerField, Customers};
 use crate::database::pages::{self, ListPage, ListPart, Page, PageRequest, Position};
 use crate::database::{WriteSet, subquery};
 use crate::error::Error;
-use crate::request::record_query;
+use crate::request::count_query;
 use crate::service::{Actor, Origin, now};
 
 /// The order of the entries of a customer. Ids come from the clocks of several servers, so ids alone do not order the
@@ -156,7 +156,7 @@ impl Customers {
         let visible = visible_parts(actor).into_iter().fold(Condition::any(), Condition::add);
         let events = since_connection(actor, Column::CustomerId.into_expr(), Entity::find_by_id(id)).filter(visible);
         let found = events.one(self.database.reader()).await?;
-        record_query(found.iter().len());
+        count_query(found.iter().len());
         Ok(found.map(|event| HistoryEntry::new(actor, event)))
     }
 }

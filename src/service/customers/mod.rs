@@ -55,11 +55,11 @@ use std::sync::Arc;
 use entity::customer;
 use entity::value::PhoneNumber;
 
-use super::Limits;
+use super::RateLimits;
 use super::restrictions::Restrictions;
 use crate::database::pages::{Page, PageRequest};
 use crate::database::{BatchedQuery, Database};
-use crate::keyed_hash::KeyedHash;
+use crate::keyed_hash::KeyedHasher;
 use find::FoundOrReplay;
 use row_reads::{Link, OwnCustomer};
 use run_write::{Prepared, Replayable};
@@ -67,8 +67,8 @@ use run_write::{Prepared, Replayable};
 pub struct Customers {
     database: Database,
     restrictions: Restrictions,
-    hash: KeyedHash,
-    limits: Limits,
+    hash: KeyedHasher,
+    limits: RateLimits,
     /// Queries that find a customer of an operator. There is one query for each kind of [`CustomerRef`].
     own_queries: Vec<BatchedQuery<2>>,
     /// Like `own_queries`, but each query also looks up an idempotency key.
@@ -91,7 +91,7 @@ pub struct CustomerView {
 }
 
 impl Customers {
-    pub fn new(database: Database, restrictions: Restrictions, hash: KeyedHash, limits: Limits) -> Self {
+    pub fn new(database: Database, restrictions: Restrictions, hash: KeyedHasher, limits: RateLimits) -> Self {
         Self {
             database,
             restrictions,

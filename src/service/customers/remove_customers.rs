@@ -29,7 +29,7 @@ impl Customers {
         operator: OperatorId,
     ) -> Result<u64, Error> {
         actor.require_platform()?;
-        let origin = &actor.origin(request)?;
+        let origin = &actor.authorize_write(request)?;
         let start = || async {
             let transaction = self.database.begin_write().await?;
             lock_suspended(&transaction, operator).await?;
@@ -55,7 +55,7 @@ impl Customers {
         operator: OperatorId,
     ) -> Result<u64, Error> {
         actor.require_platform()?;
-        let origin = &actor.origin(request)?;
+        let origin = &actor.authorize_write(request)?;
         let remove = || async {
             let transaction = self.database.begin_write().await?;
             lock_suspended(&transaction, operator).await?;

@@ -9,7 +9,7 @@ use sea_orm::{ColumnTrait, IdenStatic, Iterable};
 use super::field::{CustomerField, verified_at};
 use super::row_reads::Link;
 use super::words;
-use crate::database::{WriteSet, WriteStatement, delete_listed, row_values, update_listed};
+use crate::database::{WriteSet, WriteStatement, delete_in_cte, row_values, update_from_cte};
 use crate::service::{feed_positions, now};
 
 /// Replaces a customer if two conditions hold. The stored revision must be one less than the revision of the new row,
@@ -21,7 +21,7 @@ const REPLACE: WriteStatement = WriteStatement {
         use customer::Column::{Id, Revision};
         let columns = customer::Column::iter().filter(|column| !matches!(column, Id));
         let is_next = Revision.into_expr().eq(Expr::col((new.clone(), Revision)).sub(1));
-        let mut replace = update_listed::<customer::Entity>(new, &[Id], columns);
+        let mut replace = update_from_cte::<customer::Entity>(new, &[Id], columns);
         replace.and_where(is_next).and_where_option(feed_positions::keeps_version_order(backend, "customer"));
         Box::new(replace)
     },
@@ -71,7 +71,7 @@ pub(super) fn replace_verified(
 const REMOVE_LINK: WriteStatement = WriteStatement {
     name: "remove links",
     columns: || LINK_KEY.map(|column| column.as_str()).to_vec(),
-    build: |new, _| Box::new(delete_listed::<customer_operator::Entity>(new, &LINK_KEY)),
+    build: |new, _| Box::new(delete_in_cte::<customer_operator::Entity>(new, &LINK_KEY)),
     must_write_all: true,
 };
 
@@ -95,7 +95,7 @@ const CHANGE_EXTERNAL_ID: WriteStatement = WriteStatement {
     },
     build: |new, _| {
         let columns = [customer_operator::Column::ExternalCustomerId];
-        Box::new(update_listed::<customer_operator::Entity>(new, &LINK_KEY, columns))
+        Box::new(update_from_cte::<customer_operator::Entity>(new, &LINK_KEY, columns))
     },
     must_write_all: true,
 };

@@ -14,7 +14,7 @@ use sea_orm::{ColumnTrait, Condition, DbErr, EntityTrait, QueryFilter, QuerySele
 
 use crate::database::pages::{MAX_BOUNDED_SCAN, SCAN, Scan};
 use crate::database::{Reader, pages, subquery};
-use crate::request::{Work, record};
+use crate::request::{Work, count_work};
 
 /// The work to choose the plan of a search and to run the plan, as a multiple of the work of a query by id. It is
 /// recorded for each page, for a page that is read again, and for each count. The work for index entries and checked
@@ -156,7 +156,7 @@ pub(super) fn scans(operator: OperatorId, search: &SearchQuery, plan: &SearchPla
         let nothing = all_customers(operator).and_where(Expr::val(1).eq(0)).take();
         return vec![(nothing, Scan { max_rows: 0, ..Scan::default() })];
     }
-    record(Work::Query, QUERIES_PER_SEARCH);
+    count_work(Work::Query, QUERIES_PER_SEARCH);
     match plan {
         SearchPlan::InIndexOrder { others } => {
             let word = &words[0];

@@ -44,7 +44,7 @@ impl Customers {
         request: &RequestInfo,
         changes: CustomerChanges,
     ) -> Result<Updated, Error> {
-        let origin = &actor.origin(request)?;
+        let origin = &actor.authorize_write(request)?;
         if !changes.violations.is_empty() {
             let of_restrictions = self.violated_restrictions(origin, &changes).await?;
             return Err(Error::Rejected([changes.violations, of_restrictions].concat()));

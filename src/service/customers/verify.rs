@@ -51,7 +51,7 @@ impl Customers {
         verification: VerificationRequest,
     ) -> Result<Verified, Error> {
         actor.require_platform()?;
-        let origin = &actor.origin(request)?;
+        let origin = &actor.authorize_write(request)?;
         let idempotent = &IdempotentRequest::new(&self.hash, origin, &verification.idempotency_key, || {
             verification.canonical_json()
         });

@@ -12,7 +12,7 @@ use sea_orm::sea_query::{Expr, ExprTrait, OnConflict, Query};
 use sea_orm::{ColumnTrait, IdenStatic, Iterable};
 
 use super::row_reads::Link;
-use crate::database::{WriteSet, WriteStatement, delete_listed, insert_from_select, insert_listed};
+use crate::database::{WriteSet, WriteStatement, delete_in_cte, insert_from_cte, insert_from_select};
 
 /// A place among the words of a link, and the word at this place. `None` removes the word.
 type PlacedWord = (i16, Option<SearchWord>);
@@ -42,7 +42,7 @@ const REPLACE: WriteStatement = WriteStatement {
 const REPLACE_OF_LINK: WriteStatement = WriteStatement {
     name: "replace words of links",
     columns: || Column::iter().map(|column| column.as_str()).collect(),
-    build: |new, _| Box::new(insert_listed::<customer_word::Entity>(new).on_conflict(replace_word()).take()),
+    build: |new, _| Box::new(insert_from_cte::<customer_word::Entity>(new).on_conflict(replace_word()).take()),
     must_write_all: false,
 };
 
@@ -55,7 +55,7 @@ fn replace_word() -> OnConflict {
 const REMOVE: WriteStatement = WriteStatement {
     name: "remove words",
     columns: || LINK.map(|column| column.as_str()).to_vec(),
-    build: |new, _| Box::new(delete_listed::<customer_word::Entity>(new, &LINK)),
+    build: |new, _| Box::new(delete_in_cte::<customer_word::Entity>(new, &LINK)),
     must_write_all: false,
 };
 

@@ -26,7 +26,7 @@ use super::{Actor, now};
 use crate::config::UnknownLinePolicy;
 use crate::database::{Database, with_retry};
 use crate::error::{Error, ErrorCode, InputField, Violation};
-use crate::keyed_hash::{Accepted, KeyedHash};
+use crate::keyed_hash::{Accepted, KeyedHasher};
 use crate::request::{FairQueue, Tenant, run_as};
 
 /// A lookup provider, for example Twilio, which asks the carriers for line types.
@@ -58,7 +58,7 @@ pub struct PhoneLookup {
     lookup: Arc<dyn LineTypeLookup>,
     unknown_lines: UnknownLinePolicy,
     database: Database,
-    hash: KeyedHash,
+    hash: KeyedHasher,
     /// Has a permit for each lookup that may be in progress.
     queue: FairQueue,
     /// Results of the last minute, by hash. Concurrent lookups of one number share one request.
@@ -68,7 +68,7 @@ pub struct PhoneLookup {
 const PURPOSE: &str = "phone lookup";
 
 /// The keyed hashes under which a result for a number in E.164 form may be stored.
-pub fn lookup_hashes(hash: &KeyedHash, phone: &str) -> Accepted<Vec<u8>> {
+pub fn lookup_hashes(hash: &KeyedHasher, phone: &str) -> Accepted<Vec<u8>> {
     hash.accepted_digests(PURPOSE, &[phone.as_bytes()])
 }
 
@@ -112,7 +112,7 @@ impl PhoneLookup {
     /// The time after which a caller that has waited in vain should retry.
     const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-    pub fn new(settings: CarrierSettings, database: Database, hash: KeyedHash) -> Self {
+    pub fn new(settings: CarrierSettings, database: Database, hash: KeyedHasher) -> Self {
         let CarrierSettings { lookup, unknown_lines } = settings;
         let recent = Cache::builder().max_capacity(Self::MAX_RECENT).time_to_live(Self::RECENT_TTL).build();
         let queue = FairQueue::with_max_per_tenant(Self::MAX_LOOKUPS, Self::MAX_TENANT_LOOKUPS);

@@ -19,8 +19,8 @@ use super::signature::SigningSecret;
 use crate::database::pages::{self, HasPosition, ListPart, Page, PageRequest, Position};
 use crate::database::{Database, Transaction, TransactionError, with_retry};
 use crate::error::{Error, ErrorCode, InputField, Violation};
-use crate::keyed_hash::KeyedHash;
-use crate::request::record_query;
+use crate::keyed_hash::KeyedHasher;
+use crate::request::count_query;
 use crate::service::audit::{self, Subject};
 use crate::service::feed::{FeedRequest, start_expired};
 use crate::service::{Actor, Feed, Origin, RequestInfo, check_year, now};
@@ -34,7 +34,7 @@ const MAX_OVERLAP_HOURS: i32 = 168;
 pub struct Webhooks {
     database: Database,
     environment: Environment,
-    hash: KeyedHash,
+    hash: KeyedHasher,
     addresses: AddressFilter,
     feed: Feed,
 }
@@ -82,7 +82,7 @@ impl Webhooks {
     pub fn new(
         database: Database,
         environment: Environment,
-        hash: KeyedHash,
+        hash: KeyedHasher,
         addresses: AddressFilter,
         feed: Feed,
     ) -> Self {
@@ -93,7 +93,7 @@ impl Webhooks {
     /// sees all endpoints.
     pub async fn find(&self, actor: &Actor, id: WebhookId) -> Result<Option<Model>, Error> {
         let found = visible(actor).filter(Column::Id.eq(id)).one(self.database.reader()).await?;
-        record_query(found.iter().len());
+        count_query(found.iter().len());
         Ok(found)
     }
 
@@ -111,7 +111,7 @@ impl Webhooks {
         request: &RequestInfo,
         endpoint: EndpointRequest,
     ) -> Result<EndpointWithSecret, Error> {
-        let origin = &actor.origin(request)?;
+        let origin = &actor.authorize_write(request)?;
         let EndpointRequest { operator, url, types, deliver_from } = endpoint;
         self.check_url(&url)?;
         let operator_not_found = || Violation::of(ErrorCode::OperatorNotFound, InputField::OperatorId);
@@ -185,7 +185,7 @@ impl Webhooks {
         id: WebhookId,
         changes: EndpointChanges,
     ) -> Result<Model, Error> {
-        let origin = &actor.origin(request)?;
+        let origin = &actor.authorize_write(request)?;
         if let Some(url) = &changes.url {
             self.check_url(url)?;
         }
@@ -221,7 +221,7 @@ impl Webhooks {
         id: WebhookId,
         overlap_hours: i32,
     ) -> Result<EndpointWithSecret, Error> {
-        let origin = &actor.origin(request)?;
+        let origin = &actor.authorize_write(request)?;
         if !(0..=MAX_OVERLAP_HOURS).contains(&overlap_hours) {
             let note = "`overlapHours` must be 0 to 168 (one week).";
             return Err(Violation::argument(InputField::OverlapHours, note).into());
@@ -246,7 +246,7 @@ impl Webhooks {
 
     /// Deletes an endpoint. A delivery that is in progress may still arrive.
     pub async fn delete(&self, actor: &Actor, request: &RequestInfo, id: WebhookId) -> Result<(), Error> {
-        let origin = &actor.origin(request)?;
+        let origin = &actor.authorize_write(request)?;
         let delete = || async {
             let transaction = self.database.begin_write().await?;
             let row = lock(&transaction, actor, id).await?;

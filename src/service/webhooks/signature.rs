@@ -14,7 +14,7 @@ use ring::hmac;
 use secrecy::SecretString;
 use uuid::Uuid;
 
-use crate::keyed_hash::{Accepted, KeyedHash};
+use crate::keyed_hash::{Accepted, KeyedHasher};
 
 pub const ID_HEADER: &str = "webhook-id";
 pub const TIMESTAMP_HEADER: &str = "webhook-timestamp";
@@ -48,7 +48,7 @@ impl SigningSecret {
     /// Returns the secrets of an endpoint, one for each accepted key secret. `secret_version` is 1 at first, and
     /// increases with each rotation. Only the current secret is shown to the operator. While `VIVAMO_KEY_SECRET` is
     /// being changed, there is a second one, so that receivers can verify deliveries with the secret that they know.
-    pub fn derive(hash: &KeyedHash, webhook: Uuid, secret_version: i32) -> Accepted<Self> {
+    pub fn derive(hash: &KeyedHasher, webhook: Uuid, secret_version: i32) -> Accepted<Self> {
         let parts: [&[u8]; 2] = [webhook.as_bytes(), &secret_version.to_be_bytes()];
         hash.accepted_digests(PURPOSE, &parts).map(Self)
     }
@@ -135,7 +135,7 @@ mod tests {
     const BODY: &[u8] = br#"{"type":"customer.changes"}"#;
 
     fn secret(secret_version: i32) -> SigningSecret {
-        SigningSecret::derive(&KeyedHash::new("secret"), Uuid::nil(), secret_version).current
+        SigningSecret::derive(&KeyedHasher::new("secret"), Uuid::nil(), secret_version).current
     }
 
     fn headers(timestamp: i64, signature: &str) -> HeaderMap {
@@ -198,14 +198,14 @@ mod tests {
 
     #[test]
     fn a_secret_depends_on_the_endpoint_the_version_and_the_key_secret() {
-        let hash = KeyedHash::new("secret");
+        let hash = KeyedHasher::new("secret");
         let derive = SigningSecret::derive;
         let first = derive(&hash, Uuid::nil(), 1);
         assert_eq!(first, derive(&hash, Uuid::nil(), 1));
         assert_ne!(first, derive(&hash, Uuid::nil(), 2));
         assert_ne!(first, derive(&hash, Uuid::max(), 1));
-        let changing = KeyedHash::new("new").with_old("secret");
-        let new = derive(&KeyedHash::new("new"), Uuid::nil(), 1).current;
+        let changing = KeyedHasher::new("new").with_old("secret");
+        let new = derive(&KeyedHasher::new("new"), Uuid::nil(), 1).current;
         assert_eq!(derive(&changing, Uuid::nil(), 1), Accepted { current: new, other: Some(first.current) });
     }
 

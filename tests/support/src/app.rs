@@ -14,11 +14,11 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use vivamo::app::{App, AppSettings};
-use vivamo::config::{HttpSettings, HttpTimeouts, LimitSettings};
+use vivamo::config::{HttpSettings, HttpTimeouts, RateLimitSettings};
 use vivamo::database::{Database, DatabaseTimeouts};
-use vivamo::keyed_hash::KeyedHash;
+use vivamo::keyed_hash::KeyedHasher;
 use vivamo::open::DatabaseSettings;
-use vivamo::service::api_keys::KeyRequest;
+use vivamo::service::api_keys::ApiKeyRequest;
 use vivamo::service::{Actor, RequestInfo, ServiceSettings, Services};
 
 use crate::database::POLL_INTERVAL;
@@ -104,7 +104,7 @@ pub fn http_client() -> reqwest::Client {
 
 fn default_settings(environment: Environment) -> ServiceSettings {
     let platform_key = Some(SecretString::from(PLATFORM_KEY));
-    ServiceSettings { platform_key, ..ServiceSettings::new(environment, KeyedHash::new(KEY_SECRET)) }
+    ServiceSettings { platform_key, ..ServiceSettings::new(environment, KeyedHasher::new(KEY_SECRET)) }
 }
 
 impl TestApp {
@@ -127,11 +127,11 @@ impl TestApp {
     /// Starts another server on the same database, without limits. `database_url` leads to the database, directly or
     /// through a proxy.
     pub async fn replica(&self, database_url: String) -> Self {
-        self.replica_with(database_url, LimitSettings::OFF).await
+        self.replica_with(database_url, RateLimitSettings::OFF).await
     }
 
     /// Starts another server on the same database, with limits.
-    pub async fn replica_with(&self, database_url: String, limits: LimitSettings) -> Self {
+    pub async fn replica_with(&self, database_url: String, limits: RateLimitSettings) -> Self {
         let settings = ServiceSettings { limits, ..default_settings(self.services.environment) };
         let test_database = TestDatabase::existing(database_url);
         Self::start_on(test_database, settings, Timeouts::long(), self.exchanges.clone()).await
@@ -197,7 +197,7 @@ impl TestApp {
 
     /// Returns the services on the same database of a server with this environment and key secret.
     pub fn services_with(&self, environment: Environment, key_secret: &str) -> Arc<Services> {
-        Services::new(&self.database, ServiceSettings::new(environment, KeyedHash::new(key_secret)))
+        Services::new(&self.database, ServiceSettings::new(environment, KeyedHasher::new(key_secret)))
     }
 
     /// Rebuilds the search words, for tests that change customers by SQL.
@@ -267,7 +267,7 @@ impl TestApp {
     pub async fn key(&self, caller: &Caller, access: Access) -> Caller {
         let operator = OperatorId::parse(&caller.operator).unwrap();
         let name = DisplayName::parse("another key").unwrap();
-        let request = KeyRequest { name, access, expires_at: None };
+        let request = ApiKeyRequest { name, access, expires_at: None };
         let key = self
             .services
             .api_keys
