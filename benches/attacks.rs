@@ -13,7 +13,7 @@ use vivamo::database::{self, Database};
 use vivamo::graphql;
 use vivamo::keyed_hash::KeyedHasher;
 use vivamo::request::{ApiKeyMemory, ProcessMemory, ResponseSize};
-use vivamo::service::{Actor, ServiceSettings, Services};
+use vivamo::service::{Caller, ServiceSettings, Services};
 
 const ROUNDS: usize = 20;
 const MAX: Duration = Duration::from_millis(20);
@@ -37,7 +37,7 @@ async fn main() {
             let size = Arc::new(ResponseSize::new(ProcessMemory::default(), ApiKeyMemory::default()));
             let started = Instant::now();
             let answer = match schema.check(request) {
-                Ok(checked) => schema.execute(checked, RequestId::new().into(), Actor::Platform, &size).await,
+                Ok(checked) => schema.execute(checked, RequestId::new().into(), Caller::Platform, &size).await,
                 Err(answer) => *answer,
             };
             longest = longest.max(started.elapsed());

@@ -19,7 +19,7 @@ use crate::graphql::ApiChangeRenderer;
 use crate::service::job_errors::JobErrors;
 use crate::service::webhooks::delivery::{Deliveries, DeliverySettings};
 use crate::service::webhooks::sender::{Sender, SenderSettings};
-use crate::service::{Actor, Services, every, idempotency, now, phone_lookup};
+use crate::service::{Caller, Services, every, idempotency, now, phone_lookup};
 
 /// The pause before a job that has panicked starts again.
 const RESTART_PAUSE: Duration = Duration::from_secs(10);
@@ -165,7 +165,7 @@ async fn delete_old_rows(database: Database, services: Arc<Services>, keep_chang
 
 /// Deletes changes that occurred before `time`. Returns true if there may be more of them.
 async fn sweep_changes(services: &Services, time: DateTime<Utc>) -> bool {
-    let swept = services.feed.sweep(&Actor::Platform, time).await;
+    let swept = services.feed.sweep(&Caller::Platform, time).await;
     let may_have_more = swept.as_ref().map_or(true, |swept| swept.has_more);
     log_deleted("old changes", swept.map(|swept| swept.deleted));
     may_have_more
@@ -182,7 +182,7 @@ fn log_deleted(rows: &str, result: Result<u64, Error>) {
 /// Removes the content of erased customers from a SQLite file. Returns true if content remains because of an error, for
 /// example because a reader used the file for too long.
 async fn purge_erased(services: &Services) -> bool {
-    match services.customers.purge_erased(&Actor::Platform).await {
+    match services.customers.purge_erased(&Caller::Platform).await {
         Ok(was_rewritten) => {
             if was_rewritten {
                 tracing::info!("removed erased customers from the database file");

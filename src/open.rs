@@ -15,7 +15,7 @@ use crate::database::{
 use crate::error::Error;
 use crate::fatal_error::FatalError;
 use crate::keyed_hash::KeyedHasher;
-use crate::service::{Actor, ServiceSettings, Services, deployment, feed_positions};
+use crate::service::{Caller, ServiceSettings, Services, deployment, feed_positions};
 
 /// The settings of [`open`].
 pub struct DatabaseSettings {
@@ -75,7 +75,7 @@ pub async fn open(settings: DatabaseSettings, services: ServiceSettings) -> Resu
     let search_words = match deployment::has_all_words(&database).await? {
         true => SearchWords::Complete,
         false if is_migrating => {
-            services.customers.add_missing_words(&Actor::Platform).await?;
+            services.customers.add_missing_words(&Caller::Platform).await?;
             deployment::record_all_words(&database).await?;
             SearchWords::Completed
         }

@@ -10,7 +10,7 @@ use super::{display_name, operator_id, print};
 use crate::error::{Error, ErrorCode, InputField};
 use crate::fatal_error::FatalError;
 use crate::service::api_keys::ApiKeyRequest;
-use crate::service::{Actor, RequestInfo, Services, check_year, now, without_leap_second};
+use crate::service::{Caller, RequestInfo, Services, check_year, now, without_leap_second};
 
 #[derive(Debug, Args)]
 pub struct KeyArgs {
@@ -79,20 +79,20 @@ pub async fn run(args: KeyArgs, services: &Services) -> Result<(), FatalError> {
         KeyCommand::Create { operator, name, read_only, expires_at } => {
             let access = if read_only { Access::ReadOnly } else { Access::ReadWrite };
             let key = ApiKeyRequest { name, access, expires_at };
-            let created = keys.create(&Actor::Platform, request, operator, key).await?;
+            let created = keys.create(&Caller::Platform, request, operator, key).await?;
             print::new_key(json, &created.row.id.to_string(), created.row.name.as_str(), &created)
         }
-        KeyCommand::List { operator: None } => print_keys(json, keys.list(&Actor::Platform).await?),
+        KeyCommand::List { operator: None } => print_keys(json, keys.list(&Caller::Platform).await?),
         KeyCommand::List { operator: Some(operator) } => {
-            let found = keys.list_by_operators(&Actor::Platform, &[operator]).await?.remove(&operator);
+            let found = keys.list_by_operators(&Caller::Platform, &[operator]).await?.remove(&operator);
             // Every operator is created with a first key, and keys are never deleted. An id that has no keys is
             // therefore not the id of an operator.
             let found = found.filter(|keys| !keys.is_empty()).ok_or(Error::from(ErrorCode::OperatorNotFound))?;
             print_keys(json, found)
         }
-        KeyCommand::Revoke { id } => print_keys(json, vec![keys.revoke(&Actor::Platform, request, id).await?]),
+        KeyCommand::Revoke { id } => print_keys(json, vec![keys.revoke(&Caller::Platform, request, id).await?]),
         KeyCommand::RevokeAll { operator } => {
-            print_keys(json, keys.revoke_all(&Actor::Platform, request, operator).await?)
+            print_keys(json, keys.revoke_all(&Caller::Platform, request, operator).await?)
         }
     }
 }

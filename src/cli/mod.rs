@@ -29,7 +29,7 @@ use crate::fatal_error::FatalError;
 use crate::graphql;
 use crate::keyed_hash::KeyedHasher;
 use crate::open::{self, DatabaseSettings, NO_TABLES, Opened, SearchWords};
-use crate::service::{Actor, ServiceSettings, Services};
+use crate::service::{Caller, ServiceSettings, Services};
 use crate::telemetry;
 
 /// The customer records of the Vivamo payments platform
@@ -174,7 +174,7 @@ async fn migrate(settings: &Settings) -> Result<(), FatalError> {
     let Opened { services, migrated, search_words, .. } = open(settings, database).await?;
     if search_words != SearchWords::Completed {
         // Customers that an older version wrote during the upgrade may have no search words yet.
-        services.customers.add_missing_words(&Actor::Platform).await?;
+        services.customers.add_missing_words(&Caller::Platform).await?;
     }
     print_lines("applied", &migrated)?;
     print::text("The database is up to date.\n")

@@ -9,7 +9,7 @@ use sea_orm::ActiveEnum;
 use super::{display_name, operator_id, print};
 use crate::fatal_error::FatalError;
 use crate::service::operators::OperatorChanges;
-use crate::service::{Actor, RequestInfo, Services};
+use crate::service::{Caller, RequestInfo, Services};
 
 #[derive(Debug, Args)]
 pub struct OperatorArgs {
@@ -84,15 +84,15 @@ pub async fn run(args: OperatorArgs, services: &Services) -> Result<(), FatalErr
     let OperatorArgs { json, command } = args;
     let (operators, request) = (&services.operators, &RequestInfo::command_line());
     let update = async |operator, changes| {
-        let operator = operators.update(&Actor::Platform, request, operator, changes).await?;
+        let operator = operators.update(&Caller::Platform, request, operator, changes).await?;
         print_operators(json, vec![operator])
     };
     match command {
         OperatorCommand::Create { name } => {
-            let (operator, key) = operators.create(&Actor::Platform, request, name).await?;
+            let (operator, key) = operators.create(&Caller::Platform, request, name).await?;
             print::new_key(json, &operator.id.to_string(), operator.name.as_str(), &key)
         }
-        OperatorCommand::List => print_operators(json, operators.list(&Actor::Platform).await?),
+        OperatorCommand::List => print_operators(json, operators.list(&Caller::Platform).await?),
         OperatorCommand::Update { operator, name, disclosures_per_hour } => {
             let disclosures_per_hour = disclosures_per_hour.map(|Budget(budget)| budget);
             update(operator, OperatorChanges { name, disclosures_per_hour, ..Default::default() }).await
@@ -118,9 +118,9 @@ pub async fn run(args: OperatorArgs, services: &Services) -> Result<(), FatalErr
 /// terminal.
 async fn remove_customers(services: &Services, request: &RequestInfo, operator: OperatorId) -> Result<u64, FatalError> {
     let customers = &services.customers;
-    let progress = ProgressBar::new(customers.start_removing_customers(&Actor::Platform, request, operator).await?);
+    let progress = ProgressBar::new(customers.start_removing_customers(&Caller::Platform, request, operator).await?);
     loop {
-        match customers.remove_customer_batch(&Actor::Platform, request, operator).await? {
+        match customers.remove_customer_batch(&Caller::Platform, request, operator).await? {
             0 => break,
             removed => progress.inc(removed),
         }

@@ -18,7 +18,7 @@ use crate::jobs::JobSettings;
 use crate::service::disposable_domains::{self, DisposableDomains};
 use crate::service::phone_lookup::{CarrierSettings, Twilio};
 use crate::service::webhooks::addresses::AddressFilter;
-use crate::service::{Actor, RequestInfo, ServiceSettings, Services};
+use crate::service::{Caller, RequestInfo, ServiceSettings, Services};
 use crate::telemetry;
 
 pub async fn run(settings: Settings, serve: ServeSettings) -> Result<(), FatalError> {
@@ -98,7 +98,7 @@ fn read_domains(setting: &str, file: Option<PathBuf>) -> Result<Vec<String>, Fat
 /// Creates an operator in a database that has none. Prints the operator's key, and an example request that works.
 async fn create_demo_operator(services: &Services, url: &str, with_graphiql: bool) -> Result<(), FatalError> {
     let name = DisplayName::parse("Demo").map_err(|reason| FatalError::Other(reason.to_string()))?;
-    let Some((_, key)) = services.operators.create_first(&Actor::Platform, &RequestInfo::command_line(), name).await?
+    let Some((_, key)) = services.operators.create_first(&Caller::Platform, &RequestInfo::command_line(), name).await?
     else {
         return Ok(());
     };

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use async_graphql::{Context, ContextBase};
 
 use crate::error::Error;
-use crate::service::{Actor, RequestInfo, Services};
+use crate::service::{Caller, RequestInfo, Services};
 
 /// The caller.
-pub fn actor<'c, T>(context: &ContextBase<'c, T>) -> &'c Actor {
-    context.data_unchecked::<Actor>()
+pub fn caller<'c, T>(context: &ContextBase<'c, T>) -> &'c Caller {
+    context.data_unchecked::<Caller>()
 }
 
 pub fn request_info<'c>(context: &Context<'c>) -> &'c RequestInfo {
@@ -18,18 +18,18 @@ pub fn request_info<'c>(context: &Context<'c>) -> &'c RequestInfo {
 
 /// The services and the caller, if the caller is the platform. Fails with `FORBIDDEN` for other callers. A resolver
 /// calls this function before it parses its input, so that `FORBIDDEN` takes precedence over violations of the input.
-pub fn require_platform<'c>(context: &Context<'c>) -> Result<(&'c Services, &'c Actor), Error> {
-    let actor = actor(context);
-    actor.require_platform()?;
-    Ok((services(context), actor))
+pub fn require_platform<'c>(context: &Context<'c>) -> Result<(&'c Services, &'c Caller), Error> {
+    let caller = caller(context);
+    caller.require_platform()?;
+    Ok((services(context), caller))
 }
 
 /// The services and the caller, if the caller may write. Fails with `FORBIDDEN` for a read-only key. A resolver calls
 /// this function before it parses its input, so that `FORBIDDEN` takes precedence over violations of the input.
-pub fn require_writer<'c>(context: &Context<'c>) -> Result<(&'c Services, &'c Actor), Error> {
-    let actor = actor(context);
-    actor.require_write()?;
-    Ok((services(context), actor))
+pub fn require_writer<'c>(context: &Context<'c>) -> Result<(&'c Services, &'c Caller), Error> {
+    let caller = caller(context);
+    caller.require_write()?;
+    Ok((services(context), caller))
 }
 
 pub fn services<'c, T>(context: &ContextBase<'c, T>) -> &'c Services {

@@ -17,7 +17,7 @@ use chrono::DateTime;
 use entity::value::{CustomerId, ExternalCustomerId, OperatorId};
 use uuid::Uuid;
 
-use super::context::{actor, services};
+use super::context::{caller, services};
 use crate::database::pages::{Position, SortKey, SortOrder};
 use crate::keyed_hash::{Accepted, KeyedHasher};
 use crate::service::audit::AdminEventFilter;
@@ -127,7 +127,7 @@ impl ListId {
 
 impl Cursors {
     pub fn new<T>(context: &ContextBase<'_, T>, list: ListId) -> Arc<Self> {
-        Arc::new(Self::of(services(context).hash.clone(), actor(context).operator(), list))
+        Arc::new(Self::of(services(context).hash.clone(), caller(context).operator(), list))
     }
 
     /// The cursors of a list for this operator, or for the platform.

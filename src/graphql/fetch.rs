@@ -22,7 +22,7 @@ use chrono::{DateTime, Utc};
 use entity::value::{ApiKeyId, CustomerId, OperatorId};
 use entity::{api_key, customer_operator, operator};
 
-use super::context::{actor, services};
+use super::context::{caller, services};
 use super::json_writer::RepeatedFields;
 use super::pagination::PageArguments;
 use crate::database::pages::{Count, Page, PageRequest, Position};
@@ -30,7 +30,7 @@ use crate::error::Error;
 use crate::service::customers::{
     CustomerList, CustomerPage, CustomerPageRequest, CustomerView, EventList, HistoryEntry, SearchPlan,
 };
-use crate::service::{Actor, Services};
+use crate::service::{Caller, Services};
 
 /// Returns a page of a list of customers. If the caller is the platform and the request selects one page of operators
 /// for each customer, without a cursor, also reads the links to these operators. The links then need no statement
@@ -46,7 +46,7 @@ pub async fn customers(
     if *has_repeated_fields || is_inside_a_list(context) {
         return load(context, request).await;
     }
-    let mut pages = services(context).customers.pages(actor(context), &[request]).await?;
+    let mut pages = services(context).customers.pages(caller(context), &[request]).await?;
     pages.pop().ok_or_else(|| Error::internal("a page is missing"))
 }
 
@@ -56,7 +56,7 @@ pub async fn links_of_customer(
     view: &CustomerView,
     request: PageRequest,
 ) -> Result<Page<Arc<customer_operator::Model>>, Error> {
-    match view.links_in_memory(actor(context), &request) {
+    match view.links_in_memory(caller(context), &request) {
         Some(page) => Ok(page.into_owned()),
         None => load(context, LinksOfCustomer(view.customer.id, request)).await,
     }
@@ -67,7 +67,7 @@ pub async fn operators(
     context: &Context<'_>,
     ids: impl Iterator<Item = OperatorId> + Clone,
 ) -> Result<Vec<Arc<operator::Model>>, Error> {
-    if let Some(operators) = services(context).operators.cached(actor(context), ids.clone()) {
+    if let Some(operators) = services(context).operators.cached(caller(context), ids.clone()) {
         return Ok(operators);
     }
     let by_id = loader(context).load_many(ids.clone()).await?;
@@ -100,7 +100,7 @@ fn is_inside_a_list(context: &Context<'_>) -> bool {
 /// - the page has a cursor, which is valid for one customer only;
 /// - the caller is an operator, whose own link is read with the customer.
 fn operators_selected_for_each_customer(context: &Context<'_>) -> Option<PageRequest> {
-    if actor(context).operator().is_some() {
+    if caller(context).operator().is_some() {
         return None;
     }
     let selected = context.look_ahead();
@@ -122,7 +122,7 @@ pub fn loader<'c>(context: &Context<'c>) -> &'c DataLoader<Loader> {
 /// their large rows (`Arc`): thousands of fields may wait for one page. A loader belongs to one request and one caller,
 /// so a row that one caller loads never reaches another caller.
 pub struct Loader {
-    pub actor: Actor,
+    pub caller: Caller,
     pub services: Arc<Services>,
 }
 
@@ -157,7 +157,7 @@ impl dataloader::Loader<UndeliveredSince> for Loader {
 
     async fn load(&self, keys: &[UndeliveredSince]) -> Result<HashMap<UndeliveredSince, Self::Value>, Error> {
         let endpoints: Vec<_> = keys.iter().map(|key| (key.0, key.1.clone())).collect();
-        by_key(keys, self.services.webhooks.undelivered_since(&self.actor, &endpoints).await?)
+        by_key(keys, self.services.webhooks.undelivered_since(&self.caller, &endpoints).await?)
     }
 }
 
@@ -166,7 +166,7 @@ impl dataloader::Loader<OperatorId> for Loader {
     type Error = Error;
 
     async fn load(&self, keys: &[OperatorId]) -> Result<HashMap<OperatorId, Self::Value>, Error> {
-        self.services.operators.find_by_ids(&self.actor, keys).await
+        self.services.operators.find_by_ids(&self.caller, keys).await
     }
 }
 
@@ -176,7 +176,7 @@ impl dataloader::Loader<VisibleCustomer> for Loader {
 
     async fn load(&self, keys: &[VisibleCustomer]) -> Result<HashMap<VisibleCustomer, Arc<CustomerView>>, Error> {
         let ids = keys.iter().map(|key| key.0).collect();
-        let found = self.services.customers.find_by_ids(&self.actor, ids).await?;
+        let found = self.services.customers.find_by_ids(&self.caller, ids).await?;
         Ok(found.into_iter().map(|view| (VisibleCustomer(view.customer.id), view)).collect())
     }
 }
@@ -186,7 +186,7 @@ impl dataloader::Loader<CustomerPageRequest> for Loader {
     type Error = Error;
 
     async fn load(&self, keys: &[CustomerPageRequest]) -> Result<HashMap<CustomerPageRequest, CustomerPage>, Error> {
-        by_key(keys, self.services.customers.pages(&self.actor, keys).await?)
+        by_key(keys, self.services.customers.pages(&self.caller, keys).await?)
     }
 }
 
@@ -196,7 +196,7 @@ impl dataloader::Loader<CountOfCustomers> for Loader {
 
     async fn load(&self, keys: &[CountOfCustomers]) -> Result<HashMap<CountOfCustomers, Count>, Error> {
         let lists: Vec<_> = keys.iter().map(|key| (key.0.clone(), key.1.clone())).collect();
-        by_key(keys, self.services.customers.counts(&self.actor, &lists).await?)
+        by_key(keys, self.services.customers.counts(&self.caller, &lists).await?)
     }
 }
 
@@ -206,7 +206,7 @@ impl dataloader::Loader<LinksOfCustomer> for Loader {
 
     async fn load(&self, keys: &[LinksOfCustomer]) -> Result<HashMap<LinksOfCustomer, Self::Value>, Error> {
         let lists: Vec<_> = keys.iter().map(|key| (key.0, key.1.clone())).collect();
-        by_key(keys, self.services.customers.link_pages(&self.actor, &lists).await?)
+        by_key(keys, self.services.customers.link_pages(&self.caller, &lists).await?)
     }
 }
 
@@ -216,7 +216,7 @@ impl dataloader::Loader<EventPage> for Loader {
 
     async fn load(&self, keys: &[EventPage]) -> Result<HashMap<EventPage, Self::Value>, Error> {
         let lists: Vec<_> = keys.iter().map(|key| (key.0, key.1.clone())).collect();
-        by_key(keys, self.services.customers.events(&self.actor, &lists).await?)
+        by_key(keys, self.services.customers.events(&self.caller, &lists).await?)
     }
 }
 
@@ -225,7 +225,7 @@ impl dataloader::Loader<ApiKeyId> for Loader {
     type Error = Error;
 
     async fn load(&self, keys: &[ApiKeyId]) -> Result<HashMap<ApiKeyId, api_key::Model>, Error> {
-        self.services.api_keys.find_by_ids(&self.actor, keys).await
+        self.services.api_keys.find_by_ids(&self.caller, keys).await
     }
 }
 
@@ -235,7 +235,7 @@ impl dataloader::Loader<ApiKeysOfOperator> for Loader {
 
     async fn load(&self, keys: &[ApiKeysOfOperator]) -> Result<HashMap<ApiKeysOfOperator, Self::Value>, Error> {
         let operators: Vec<_> = keys.iter().map(|key| key.0).collect();
-        let keys_by_operator = self.services.api_keys.list_by_operators(&self.actor, &operators).await?;
+        let keys_by_operator = self.services.api_keys.list_by_operators(&self.caller, &operators).await?;
         Ok(keys_by_operator.into_iter().map(|(operator, keys)| (ApiKeysOfOperator(operator), keys)).collect())
     }
 }

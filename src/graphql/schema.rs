@@ -24,7 +24,7 @@ use super::load_rounds::LoadRounds;
 use super::resolvers::{audit, changes, customers, erasures, history, node, operators, verification, viewer, webhooks};
 use super::time;
 use crate::request::ResponseSize;
-use crate::service::{Actor, RequestInfo, Services};
+use crate::service::{Caller, RequestInfo, Services};
 
 /// Read operations.
 #[derive(MergedObject, Default)]
@@ -108,16 +108,16 @@ impl Schema {
         &self,
         checked: CheckedRequest,
         request_info: RequestInfo,
-        actor: Actor,
+        caller: Caller,
         size: &Arc<ResponseSize>,
     ) -> Response {
         let CheckedRequest { document, mut request, .. } = checked;
         request.set_parsed_query(document.parsed.to_executable());
         let rounds = LoadRounds::default();
         let pending = rounds.clone();
-        let loader = Loader { actor, services: self.services.clone() };
+        let loader = Loader { caller, services: self.services.clone() };
         let loader = DataLoader::new(loader, move |load| pending.add(load)).delay(Duration::ZERO);
-        let request = request.data(actor).data(request_info).data(loader).data(size.clone());
+        let request = request.data(caller).data(request_info).data(loader).data(size.clone());
         let request = request.data(RepeatedFields(document.has_repeated_fields));
         let mut response = if document.is_valid() {
             let is_limited = document.has_variable_page_size;

@@ -117,7 +117,7 @@ pub fn is_alone() -> bool {
 }
 
 /// Adds work to the current request. Does nothing outside a request.
-pub fn record(work: Work, amount: u64) {
+pub fn count_work(work: Work, amount: u64) {
     let _ = REQUEST.try_with(|request| request.work.amount(work).fetch_add(amount, Ordering::Relaxed));
 }
 

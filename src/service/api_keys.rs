@@ -15,7 +15,7 @@ use sea_orm::{
 use secrecy::SecretString;
 
 use super::audit::{self, Subject};
-use super::{Actor, Authenticator, Origin, RequestInfo, check_year, key_format, now};
+use super::{Authenticator, Caller, Origin, RequestInfo, check_year, key_format, now};
 use crate::database::{Database, Transaction, TransactionError, is_one_of, with_retry};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::request::count_query;
@@ -49,10 +49,10 @@ impl ApiKeys {
     }
 
     /// Returns the keys with these ids that the caller may see, by id. An operator sees only its own keys.
-    pub async fn find_by_ids(&self, actor: &Actor, ids: &[ApiKeyId]) -> Result<HashMap<ApiKeyId, Model>, Error> {
+    pub async fn find_by_ids(&self, caller: &Caller, ids: &[ApiKeyId]) -> Result<HashMap<ApiKeyId, Model>, Error> {
         let query = Entity::find()
             .filter(is_one_of(self.database.reader(), Column::Id, ids.iter().copied()))
-            .apply_if(actor.operator(), |keys, own| keys.filter(Column::OperatorId.eq(own)));
+            .apply_if(caller.operator(), |keys, own| keys.filter(Column::OperatorId.eq(own)));
         let keys = query.all(self.database.reader()).await?;
         count_query(keys.len());
         Ok(keys.into_iter().map(|key| (key.id, key)).collect())
@@ -62,13 +62,13 @@ impl ApiKeys {
     /// `INVALID_ARGUMENT` if the key has expired already, or expires after the year 9999.
     pub async fn create(
         &self,
-        actor: &Actor,
+        caller: &Caller,
         request: &RequestInfo,
         operator: OperatorId,
         key: ApiKeyRequest,
     ) -> Result<ApiKeyWithSecret, Error> {
-        actor.require_platform()?;
-        let origin = &actor.authorize_write(request)?;
+        caller.require_platform()?;
+        let origin = &caller.authorize_write(request)?;
         // PostgreSQL would round to microseconds, and SQLite would store nanoseconds.
         let key = ApiKeyRequest { expires_at: key.expires_at.map(|time| time.trunc_subsecs(6)), ..key };
         if key.expires_at.is_some_and(|expires_at| expires_at <= now()) {
@@ -87,18 +87,18 @@ impl ApiKeys {
     }
 
     /// Returns all keys, oldest first, including revoked and expired ones. Platform only.
-    pub async fn list(&self, actor: &Actor) -> Result<Vec<Model>, Error> {
-        actor.require_platform()?;
+    pub async fn list(&self, caller: &Caller) -> Result<Vec<Model>, Error> {
+        caller.require_platform()?;
         Ok(Entity::find().order_by_asc(Column::Id).all(self.database.reader()).await?)
     }
 
     /// Returns the keys of these operators, oldest first. Operators that the caller may not see are left out.
     pub async fn list_by_operators(
         &self,
-        actor: &Actor,
+        caller: &Caller,
         operators: &[OperatorId],
     ) -> Result<HashMap<OperatorId, Vec<Model>>, Error> {
-        let visible: Vec<_> = operators.iter().copied().filter(|id| actor.sees(*id)).collect();
+        let visible: Vec<_> = operators.iter().copied().filter(|id| caller.sees(*id)).collect();
         let mut keys_by_operator: HashMap<_, _> = visible.iter().map(|id| (*id, Vec::new())).collect();
         let is_visible = is_one_of(self.database.reader(), Column::OperatorId, visible);
         let query = Entity::find().filter(is_visible).order_by_asc(Column::Id);
@@ -112,9 +112,9 @@ impl ApiKeys {
 
     /// Revokes a key permanently and returns its row. Platform only. Other processes reject the key within a second.
     /// Revoking a revoked key changes nothing.
-    pub async fn revoke(&self, actor: &Actor, request: &RequestInfo, id: ApiKeyId) -> Result<Model, Error> {
-        actor.require_platform()?;
-        let origin = &actor.authorize_write(request)?;
+    pub async fn revoke(&self, caller: &Caller, request: &RequestInfo, id: ApiKeyId) -> Result<Model, Error> {
+        caller.require_platform()?;
+        let origin = &caller.authorize_write(request)?;
         let revoke = || async {
             let transaction = self.database.begin_write().await?;
             let found = Entity::find_by_id(id).lock(LockType::NoKeyUpdate).one(&transaction).await?;
@@ -136,12 +136,12 @@ impl ApiKeys {
     /// first. Platform only. Other processes reject the keys within a second.
     pub async fn revoke_all(
         &self,
-        actor: &Actor,
+        caller: &Caller,
         request: &RequestInfo,
         operator: OperatorId,
     ) -> Result<Vec<Model>, Error> {
-        actor.require_platform()?;
-        let origin = &actor.authorize_write(request)?;
+        caller.require_platform()?;
+        let origin = &caller.authorize_write(request)?;
         let revoke_all = || async {
             let transaction = self.database.begin_write().await?;
             check_operator(&transaction, operator).await?;

@@ -6,7 +6,7 @@ use entity::admin_event::{ChangedFields, Column, Entity, EventType, Model};
 use entity::value::{AdminEventId, ApiKeyId, OperatorId, WebhookId};
 use sea_orm::{ActiveModelTrait, ColumnTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter, QueryTrait};
 
-use super::{Actor, Origin, RequestInfo, now};
+use super::{Caller, Origin, RequestInfo, now};
 use crate::database::pages::{self, HasPosition, ListPart, Page, PageRequest, Position};
 use crate::database::{Database, Transaction};
 use crate::error::Error;
@@ -36,8 +36,8 @@ impl AuditLog {
     }
 
     /// Finds an entry. Returns `None` if the caller may not see it: only the platform sees entries.
-    pub async fn find(&self, actor: &Actor, id: AdminEventId) -> Result<Option<Model>, Error> {
-        if actor.require_platform().is_err() {
+    pub async fn find(&self, caller: &Caller, id: AdminEventId) -> Result<Option<Model>, Error> {
+        if caller.require_platform().is_err() {
             return Ok(None);
         }
         let found = Entity::find_by_id(id).one(self.database.reader()).await?;
@@ -48,11 +48,11 @@ impl AuditLog {
     /// Returns a page of the entries, oldest first. Platform only.
     pub async fn page(
         &self,
-        actor: &Actor,
+        caller: &Caller,
         filter: &AdminEventFilter,
         request: PageRequest,
     ) -> Result<Page<Model>, Error> {
-        actor.require_platform()?;
+        caller.require_platform()?;
         let rows = Entity::find()
             .apply_if(filter.operator, |events, operator| events.filter(Column::OperatorId.eq(operator)))
             .apply_if(filter.api_key, |events, key| events.filter(Column::ApiKeyId.eq(key)));
@@ -77,7 +77,7 @@ pub(super) async fn record(
     subject: Subject,
     changed_fields: &[&str],
 ) -> Result<(), DbErr> {
-    let Origin { actor, request: RequestInfo { id: request_id, staff, os_user } } = origin.clone();
+    let Origin { caller, request: RequestInfo { id: request_id, staff, os_user } } = origin.clone();
     let (api_key_id, webhook_id) = match subject {
         Subject::Operator => (None, None),
         Subject::ApiKey(key) => (Some(key), None),
@@ -94,7 +94,7 @@ pub(super) async fn record(
         os_user,
         actor: staff,
         webhook_id,
-        caller_key_id: actor.key(),
+        caller_key_id: caller.key(),
     };
     event.into_active_model().insert(transaction).await?;
     Ok(())

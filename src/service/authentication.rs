@@ -1,7 +1,7 @@
 //! Authenticates requests by their API keys.
 //!
 //! The database has only the keyed hash and the first characters of a key. A request looks its key up in a cache that
-//! keeps keys for 800 ms ([`Authenticator::cached_actor`]), then in the database ([`Authenticator::authenticate`]). The
+//! keeps keys for 800 ms ([`Authenticator::cached_caller`]), then in the database ([`Authenticator::authenticate`]). The
 //! times of last use are collected in memory and written about once a minute.
 
 use std::collections::HashMap;
@@ -24,7 +24,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::oneshot;
 
 use super::key_format::is_well_formed;
-use super::{Actor, now};
+use super::{Caller, now};
 use crate::database::{Database, is_one_of, with_retry};
 use crate::error::{Error, ErrorCode, Violation};
 use crate::keyed_hash::{Accepted, KeyedHasher};
@@ -50,7 +50,7 @@ pub struct Authenticator {
 /// A key that was valid at its last lookup.
 #[derive(Clone, Copy)]
 struct CachedKey {
-    actor: Actor,
+    caller: Caller,
     expires_at: Option<DateTime<Utc>>,
 }
 
@@ -128,17 +128,17 @@ impl Authenticator {
     /// Returns the caller for a key that is cached and valid, or for the platform key. Returns `None` for any other
     /// key, which must be looked up with [`authenticate`](Self::authenticate). Compares keyed hashes, so the response
     /// time reveals nothing about a key.
-    pub fn cached_actor(&self, key: &str) -> Option<Actor> {
+    pub fn cached_caller(&self, key: &str) -> Option<Caller> {
         let hash = self.digest(key);
         if self.platform_hash.as_ref() == Some(&hash) {
-            return Some(Actor::Platform);
+            return Some(Caller::Platform);
         }
-        let CachedKey { actor, expires_at } = self.cache.get(&hash)?;
+        let CachedKey { caller, expires_at } = self.cache.get(&hash)?;
         if is_expired(expires_at) {
             return None;
         }
-        self.record_use(&actor);
-        Some(actor)
+        self.record_use(&caller);
+        Some(caller)
     }
 
     /// Looks up an operator's key in the database. Fails with `UNAUTHENTICATED` if the key is unknown, revoked, expired
@@ -148,7 +148,7 @@ impl Authenticator {
     /// `suspect` is the network of a client that has used up the allowed authentication failures. The keys of such a
     /// client are collected for [`LOOKUP_DELAY`] and looked up in one statement. A key that was valid at its last
     /// lookup is looked up without this delay.
-    pub async fn authenticate(&self, key: &str, suspect: Option<IpAddr>) -> Result<Actor, AuthenticationError> {
+    pub async fn authenticate(&self, key: &str, suspect: Option<IpAddr>) -> Result<Caller, AuthenticationError> {
         // Rejects mistyped keys, and keys of the other environment, without a query.
         if !is_well_formed(key, self.environment) {
             let is_of_other = Environment::iter().any(|other| is_well_formed(key, other));
@@ -161,22 +161,22 @@ impl Authenticator {
             None => self.find_by_hashes(hashes).await?.pop(),
         };
         let (row, operator) = found.ok_or_else(unknown)?;
-        let actor = actor_of(&row, &operator).inspect_err(|_| {
+        let caller = caller_of(&row, &operator).inspect_err(|_| {
             self.cache.invalidate(&hash);
             self.seen.invalidate(&hash);
         })?;
-        self.record_use(&actor);
+        self.record_use(&caller);
         if row.hash != hash && self.hash.has_older() {
             self.replace_hash(&row, &hash).await;
         }
-        self.cache.insert(hash.clone(), CachedKey { actor, expires_at: row.expires_at });
+        self.cache.insert(hash.clone(), CachedKey { caller, expires_at: row.expires_at });
         self.seen.insert(hash, ());
-        Ok(actor)
+        Ok(caller)
     }
 
     /// Records that the caller has used its key now. Does nothing for the platform.
-    fn record_use(&self, actor: &Actor) {
-        self.last_used.lock().extend(actor.key().map(|key| (key, now())));
+    fn record_use(&self, caller: &Caller) {
+        self.last_used.lock().extend(caller.key().map(|key| (key, now())));
     }
 
     /// Finds a key together with other keys from the same network. The request that locks `leader` pauses, and then
@@ -283,7 +283,7 @@ impl Authenticator {
 }
 
 /// Returns the caller with this key. Fails if the key is revoked or expired, or if its operator is suspended.
-fn actor_of(key: &Model, operator: &operator::Model) -> Result<Actor, Violation> {
+fn caller_of(key: &Model, operator: &operator::Model) -> Result<Caller, Violation> {
     if key.revoked_at.is_some() {
         return Err(unauthenticated("This API key was revoked. Use another one, or ask the platform for a new one."));
     }
@@ -294,7 +294,7 @@ fn actor_of(key: &Model, operator: &operator::Model) -> Result<Actor, Violation>
         return Err(unauthenticated("The operator of this API key is suspended. Ask the platform to resume it."));
     }
     let disclosures_per_hour = operator.disclosures_per_hour;
-    Ok(Actor::Operator { id: operator.id, key: key.id, access: key.access, disclosures_per_hour })
+    Ok(Caller::Operator { id: operator.id, key: key.id, access: key.access, disclosures_per_hour })
 }
 
 fn is_expired(expires_at: Option<DateTime<Utc>>) -> bool {

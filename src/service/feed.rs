@@ -20,7 +20,7 @@ use sea_orm::{
 };
 use uuid::Uuid;
 
-use super::{Actor, feed_positions, now};
+use super::{Caller, feed_positions, now};
 use crate::database::pages::{
     self, BRANCH_ROWS, HasPosition, JoinedTable, ListPage, ListPart, Page, PageRequest, Position, SCAN, Scan,
 };
@@ -81,14 +81,14 @@ impl Feed {
     /// Reads changes of the caller's feed. Fails with `CURSOR_EXPIRED` if changes after the position were deleted, or
     /// if there is no change at the position. After a restore of an older backup, the change at a cursor can be
     /// missing. New changes can then have positions below the cursor.
-    pub async fn read(&self, actor: &Actor, request: FeedRequest) -> Result<FeedPage, Error> {
+    pub async fn read(&self, caller: &Caller, request: FeedRequest) -> Result<FeedPage, Error> {
         // Most polls find nothing new.
         if let Some(after) = &request.after
-            && *after == self.end(actor).await?
+            && *after == self.end(caller).await?
         {
             return Ok(FeedPage { changes: Vec::new(), end: after.clone(), has_more: false });
         }
-        self.read_of(actor.owner(), request).await
+        self.read_of(caller.owner(), request).await
     }
 
     /// Reads changes of a reader's feed, as [`read`](Self::read) does for a caller. Reads a page even if the position
@@ -115,8 +115,8 @@ impl Feed {
     }
 
     /// Returns the position of the last change in the caller's feed.
-    pub async fn end(&self, actor: &Actor) -> Result<Position, Error> {
-        self.end_of(actor.owner()).await
+    pub async fn end(&self, caller: &Caller) -> Result<Position, Error> {
+        self.end_of(caller.owner()).await
     }
 
     /// Returns the position of the last change in a reader's feed.
@@ -168,11 +168,11 @@ impl Feed {
     /// before this marker is recognised as too old.
     ///
     /// If the changes of a reader cannot be deleted, continues with the next reader, and returns the error at the end.
-    pub async fn sweep(&self, actor: &Actor, time: DateTime<Utc>) -> Result<Sweep, Error> {
+    pub async fn sweep(&self, caller: &Caller, time: DateTime<Utc>) -> Result<Sweep, Error> {
         /// The number of readers with failed deletions after which the sweep ends. During an outage of the database,
         /// the attempt for each reader takes seconds.
         const MAX_FAILURES: usize = 3;
-        actor.require_platform()?;
+        caller.require_platform()?;
         let oldest = Entity::find()
             .select_only()
             .column(Column::OccurredAt)

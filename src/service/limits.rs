@@ -27,7 +27,7 @@ use tokio::time::timeout;
 use tracing::field::display;
 
 use super::token_buckets::{Shortage, TokenBuckets};
-use super::{Actor, Origin};
+use super::{Caller, Origin};
 use crate::config::RateLimitSettings;
 use crate::error::{ErrorCode, Violation};
 
@@ -118,8 +118,8 @@ impl RateLimits {
     }
 
     /// Charges a cost of 1 to the caller's key. Called before the document is read, when only the caller is known.
-    pub fn charge(&self, actor: &Actor) -> Result<CostCharge, Violation> {
-        let mut charge = CostCharge { costs: self.costs.clone(), key: actor.key(), taken: 0 };
+    pub fn charge(&self, caller: &Caller) -> Result<CostCharge, Violation> {
+        let mut charge = CostCharge { costs: self.costs.clone(), key: caller.key(), taken: 0 };
         charge.raise_to(1)?;
         Ok(charge)
     }
@@ -170,9 +170,9 @@ impl RateLimits {
     /// Takes `values` disclosures, at most the operator's budget, from the operator's bucket, and returns a
     /// reservation. Takes none for the platform.
     fn take_disclosures(&self, origin: &Origin, values: u32) -> Result<DisclosureReservation, Shortage> {
-        let (values, capacity) = match origin.actor {
-            Actor::Operator { disclosures_per_hour, .. } => (values, disclosures_per_hour),
-            Actor::Platform => (0, None),
+        let (values, capacity) = match origin.caller {
+            Caller::Operator { disclosures_per_hour, .. } => (values, disclosures_per_hour),
+            Caller::Platform => (0, None),
         };
         let capacity = capacity.map_or(self.disclosures.capacity, f64::from);
         self.disclosures.reserve(capacity, origin.owner(), values)?;
@@ -202,7 +202,7 @@ pub struct RejectedReservation {
 impl RejectedReservation {
     /// Logs and counts the rejection of a request for this reason, and returns the violation of the request.
     pub fn record_rejection(&self) -> Violation {
-        let (operator, key) = (self.origin.owner(), self.origin.actor.key().map(display));
+        let (operator, key) = (self.origin.owner(), self.origin.caller.key().map(display));
         tracing::warn!(%operator, key, request_id = %self.origin.request.id, "disclosure limit reached");
         let message = match self.shortage {
             Shortage::RefillsIn(_) => USED_UP,
@@ -234,9 +234,9 @@ impl DisclosureReservation {
     /// Uses up a disclosure for each [recorded match](Self::record_matches), and logs and counts the disclosures.
     pub fn record_disclosed(mut self, kind: DisclosureKind) {
         let values = *self.matches.get_mut();
-        let Some(operator) = self.origin.actor.operator().filter(|_| values > 0) else { return };
+        let Some(operator) = self.origin.caller.operator().filter(|_| values > 0) else { return };
         self.used = values;
-        let (key, request_id) = (self.origin.actor.key().map(display), self.origin.request.id);
+        let (key, request_id) = (self.origin.caller.key().map(display), self.origin.request.id);
         let name = kind.name();
         tracing::info!(%operator, key, %request_id, kind = name, values, "disclosed a match outside the operator");
         kind.counter().increment(values.into());

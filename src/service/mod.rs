@@ -3,14 +3,14 @@
 //! the derive macro `Enum` of async-graphql: some enums of this folder are types of the schema, and the doc comments of
 //! these enums are the descriptions in the schema.
 //!
-//! Each method that reads or writes data for a caller has the [`Actor`] as its first parameter, so that nobody forgets
+//! Each method that reads or writes data for a caller has the [`Caller`] as its first parameter, so that nobody forgets
 //! to check the caller's rights. [`Services`] holds the services that GraphQL and the command line call. The other
 //! modules serve these services.
 
-mod actor;
 pub mod api_keys;
 pub mod audit;
 pub mod authentication;
+mod caller;
 pub mod cost;
 pub mod customers;
 pub mod deployment;
@@ -29,10 +29,10 @@ mod time;
 mod token_buckets;
 pub mod webhooks;
 
-pub use actor::{Actor, Origin, RequestInfo};
 pub use api_keys::ApiKeys;
 pub use audit::AuditLog;
 pub use authentication::Authenticator;
+pub use caller::{Caller, Origin, RequestInfo};
 pub use customers::Customers;
 pub use feed::Feed;
 pub use limits::RateLimits;
@@ -74,7 +74,7 @@ pub struct ServiceSettings {
     /// Hashes API keys, idempotency keys and phone numbers, derives the secrets of webhook endpoints, and signs
     /// cursors.
     pub hash: KeyedHasher,
-    /// The key of [`Actor::Platform`]. `None` disables platform access through the API.
+    /// The key of [`Caller::Platform`]. `None` disables platform access through the API.
     pub platform_key: Option<SecretString>,
     pub disposable_domains: DisposableDomains,
     /// The lookup of line types in production. If `None`, the numbering plans decide.

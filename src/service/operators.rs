@@ -19,7 +19,7 @@ use super::api_keys::{ApiKeyRequest, ApiKeyWithSecret};
 use super::audit::{self, Subject};
 use super::authentication::CACHE_TTL;
 use super::webhooks::endpoints;
-use super::{Actor, ApiKeys, Authenticator, Origin, RequestInfo, now};
+use super::{ApiKeys, Authenticator, Caller, Origin, RequestInfo, now};
 use crate::database::pages::{self, HasPosition, ListPart, Page, PageRequest, Position};
 use crate::database::{Database, Transaction, TransactionError, is_one_of, with_retry};
 use crate::error::{Error, ErrorCode, InputField, Violation};
@@ -60,11 +60,11 @@ impl Operators {
     /// Returns the operators with these ids that the caller may see, by id.
     pub async fn find_by_ids(
         &self,
-        actor: &Actor,
+        caller: &Caller,
         ids: &[OperatorId],
     ) -> Result<HashMap<OperatorId, Arc<Model>>, Error> {
-        let visible_ids = || ids.iter().copied().filter(|id| actor.sees(*id));
-        if let Some(cached) = self.cached(actor, visible_ids()) {
+        let visible_ids = || ids.iter().copied().filter(|id| caller.sees(*id));
+        if let Some(cached) = self.cached(caller, visible_ids()) {
             return Ok(visible_ids().zip(cached).collect());
         }
         let is_visible = is_one_of(self.database.reader(), Column::Id, visible_ids());
@@ -82,41 +82,41 @@ impl Operators {
     }
 
     /// Returns the operators with these ids, in this order, if all of them are cached and visible to the caller.
-    pub fn cached(&self, actor: &Actor, ids: impl IntoIterator<Item = OperatorId>) -> Option<Vec<Arc<Model>>> {
+    pub fn cached(&self, caller: &Caller, ids: impl IntoIterator<Item = OperatorId>) -> Option<Vec<Arc<Model>>> {
         let cache = self.cache.read();
         if cache.expires_at <= Instant::now() {
             return None;
         }
-        ids.into_iter().map(|id| cache.operators.get(&id).filter(|_| actor.sees(id)).cloned()).collect()
+        ids.into_iter().map(|id| cache.operators.get(&id).filter(|_| caller.sees(id)).cloned()).collect()
     }
 
     /// Returns a page of the operators that the caller may see, oldest first.
-    pub async fn page(&self, actor: &Actor, request: PageRequest) -> Result<Page<Model>, Error> {
-        let list = ListPart::new(visible(actor).into_query(), vec![Column::Id.into_expr()]);
+    pub async fn page(&self, caller: &Caller, request: PageRequest) -> Result<Page<Model>, Error> {
+        let list = ListPart::new(visible(caller).into_query(), vec![Column::Id.into_expr()]);
         Ok(pages::page(self.database.reader(), list, request).await?)
     }
 
     /// Counts the operators that the caller may see.
-    pub async fn count(&self, actor: &Actor) -> Result<u64, Error> {
+    pub async fn count(&self, caller: &Caller) -> Result<u64, Error> {
         count_work(Work::Query, 1);
-        Ok(visible(actor).count(self.database.reader()).await?)
+        Ok(visible(caller).count(self.database.reader()).await?)
     }
 
     /// Returns all operators, oldest first. Platform only.
-    pub async fn list(&self, actor: &Actor) -> Result<Vec<Model>, Error> {
-        actor.require_platform()?;
+    pub async fn list(&self, caller: &Caller) -> Result<Vec<Model>, Error> {
+        caller.require_platform()?;
         Ok(Entity::find().order_by_asc(Column::Id).all(self.database.reader()).await?)
     }
 
     /// Creates an operator and its first key, which has full access and does not expire. Platform only.
     pub async fn create(
         &self,
-        actor: &Actor,
+        caller: &Caller,
         request: &RequestInfo,
         name: DisplayName,
     ) -> Result<(Model, ApiKeyWithSecret), Error> {
-        actor.require_platform()?;
-        let origin = &actor.authorize_write(request)?;
+        caller.require_platform()?;
+        let origin = &caller.authorize_write(request)?;
         let create = || async { self.insert(self.database.begin_write().await?, origin, &name).await };
         with_retry("operator.create", create).await
     }
@@ -125,12 +125,12 @@ impl Operators {
     /// otherwise.
     pub async fn create_first(
         &self,
-        actor: &Actor,
+        caller: &Caller,
         request: &RequestInfo,
         name: DisplayName,
     ) -> Result<Option<(Model, ApiKeyWithSecret)>, Error> {
-        actor.require_platform()?;
-        let origin = &actor.authorize_write(request)?;
+        caller.require_platform()?;
+        let origin = &caller.authorize_write(request)?;
         let create_first = || async {
             let transaction = self.database.begin_write().await?;
             if Entity::find().one(&transaction).await?.is_some() {
@@ -146,13 +146,13 @@ impl Operators {
     /// suspended operator pause. A request that changes nothing adds no entry to the audit log.
     pub async fn update(
         &self,
-        actor: &Actor,
+        caller: &Caller,
         request: &RequestInfo,
         id: OperatorId,
         changes: OperatorChanges,
     ) -> Result<Model, Error> {
-        actor.require_platform()?;
-        let origin = &actor.authorize_write(request)?;
+        caller.require_platform()?;
+        let origin = &caller.authorize_write(request)?;
         if changes.disclosures_per_hour.flatten().is_some_and(|budget| budget < 1) {
             let note = "`disclosuresPerHour` must be at least 1, or null for the default.";
             return Err(Violation::argument(InputField::DisclosuresPerHour, note).into());
@@ -247,8 +247,8 @@ fn changed_fields(before: &Model, after: &Model) -> Vec<&'static str> {
     fields.into_iter().filter(|(_, is_changed)| *is_changed).map(|(name, _)| name).collect()
 }
 
-fn visible(actor: &Actor) -> Select<Entity> {
-    Entity::find().apply_if(actor.operator(), |operators, own| operators.filter(Column::Id.eq(own)))
+fn visible(caller: &Caller) -> Select<Entity> {
+    Entity::find().apply_if(caller.operator(), |operators, own| operators.filter(Column::Id.eq(own)))
 }
 
 impl HasPosition for Model {

@@ -5,9 +5,9 @@ use entity::value::OperatorId;
 use serde_json::{Value, json};
 use vivamo::config::RateLimitSettings;
 use vivamo::error::ErrorCode;
-use vivamo::service::{Actor, RequestInfo};
+use vivamo::service::{Caller, RequestInfo};
 
-use support::{Answer, Caller, TestApp, both, seen_within_a_second};
+use support::{Answer, TestApp, TestCaller, both, seen_within_a_second};
 
 const ROLE: &str = "{ viewer { role } }";
 const UPDATE: &str = "mutation ($input: UpdateOperatorInput!) { updateOperator(input: $input) { \
@@ -15,23 +15,23 @@ const UPDATE: &str = "mutation ($input: UpdateOperatorInput!) { updateOperator(i
 const REVOKE_ALL: &str =
     "mutation ($id: ID!) { revokeApiKeys(input: { operatorId: $id }) { apiKeys { id name revokedAt } } }";
 
-async fn update(app: &TestApp, operator: &Caller, changes: Value) -> Answer {
+async fn update(app: &TestApp, operator: &TestCaller, changes: Value) -> Answer {
     let mut input = changes;
     input["id"] = json!(operator.operator);
     app.graphql(&app.platform(), UPDATE, json!({ "input": input })).await
 }
 
-async fn updated(app: &TestApp, operator: &Caller, changes: Value) -> Value {
+async fn updated(app: &TestApp, operator: &TestCaller, changes: Value) -> Value {
     update(app, operator, changes).await.payload("updateOperator")["operator"].clone()
 }
 
 /// Sends requests until a response has this status, which must happen within a second.
-async fn wait_for_status(app: &TestApp, caller: &Caller, status: u16) -> Answer {
+async fn wait_for_status(app: &TestApp, caller: &TestCaller, status: u16) -> Answer {
     seen_within_a_second(async || app.graphql(caller, ROLE, json!({})).await, |answer| answer.status == status).await
 }
 
 /// Sends a request with the `Vivamo-Actor` header.
-async fn send_as(app: &TestApp, caller: &Caller, actor: &[u8], query: &str, variables: Value) -> Answer {
+async fn send_as(app: &TestApp, caller: &TestCaller, actor: &[u8], query: &str, variables: Value) -> Answer {
     let actor = reqwest::header::HeaderValue::from_bytes(actor).unwrap();
     let request = app.http.post(format!("{}/graphql", app.url)).bearer_auth(&caller.key).header("Vivamo-Actor", actor);
     Answer::read(request.json(&json!({ "query": query, "variables": variables })).send().await.unwrap()).await
@@ -68,7 +68,7 @@ both!(the_platform_changes_operators, Sandbox, async |app| {
         update(app, &own, changes).await.assert_rejected("updateOperator", &[error]);
     }
     for unknown in ["op_01h455vb4pex5vsknk084sn02q", "op_x", own.operator.to_uppercase().as_str()] {
-        let unknown = Caller { operator: unknown.to_owned(), ..own.clone() };
+        let unknown = TestCaller { operator: unknown.to_owned(), ..own.clone() };
         let answer = update(app, &unknown, json!({ "name": "x" })).await;
         answer.assert_rejected("updateOperator", &[("OPERATOR_NOT_FOUND", "input.id")]);
         let answer = app.graphql(&app.platform(), REVOKE_ALL, json!({ "id": unknown.operator })).await;
@@ -160,7 +160,7 @@ both!(an_operator_may_have_a_budget_for_disclosures_of_its_own, Sandbox, async |
     let limits = RateLimitSettings { disclosures_per_hour: 2, ..RateLimitSettings::OFF };
     let limited = app.replica_with(app.database_url().to_owned(), limits).await;
     let (own, third) = (limited.operator("Own").await, limited.operator("Third").await);
-    let connect = async |server: &TestApp, caller: &Caller, number: usize| {
+    let connect = async |server: &TestApp, caller: &TestCaller, number: usize| {
         server.create(caller, &number.to_string(), json!({ "email": format!("{number}@example.com") })).await.codes()
     };
     const NONE: [&str; 0] = [];
@@ -302,7 +302,7 @@ both!(history_names_the_staff_member_behind_a_request, Sandbox, async |app| {
     app.created(&other, "2", json!({ "email": "ada@example.com" })).await;
 
     let query = "{ customers { nodes { history { nodes { type actor } } } } }";
-    let actors = async |caller: &Caller| {
+    let actors = async |caller: &TestCaller| {
         let answer = app.query(caller, query).await;
         let events = answer["customers"]["nodes"][0]["history"]["nodes"].as_array().unwrap().clone();
         events.into_iter().map(|event| event["actor"].clone()).collect::<Vec<_>>()
@@ -338,7 +338,7 @@ both!(a_malformed_actor_header_is_a_bad_request, Sandbox, async |app| {
     let answer = Answer::read(twice.json(&json!({ "query": ROLE })).send().await.unwrap()).await;
     assert_eq!(answer.message(), "The header Vivamo-Actor is not valid: it was sent more than once.");
     // Without a valid key, the response says nothing about the header.
-    let unknown = Caller { key: "x".to_owned(), ..own };
+    let unknown = TestCaller { key: "x".to_owned(), ..own };
     assert_eq!(send_as(app, &unknown, b"", ROLE, json!({})).await.codes(), ["UNAUTHENTICATED"]);
     assert!(!support::logs::read().contains("staff-4712"));
 });
@@ -352,8 +352,8 @@ both!(all_customers_of_a_suspended_operator_are_disconnected, Sandbox, async |ap
     }
     app.created(&other, "shared", json!({ "email": "7@example.com" })).await;
     let (customers, request) = (&app.services.customers, RequestInfo::command_line());
-    let start = async || customers.start_removing_customers(&Actor::Platform, &request, operator).await;
-    let remove = async || customers.remove_customer_batch(&Actor::Platform, &request, operator).await;
+    let start = async || customers.start_removing_customers(&Caller::Platform, &request, operator).await;
+    let remove = async || customers.remove_customer_batch(&Caller::Platform, &request, operator).await;
     assert!(start().await.unwrap_err().has(ErrorCode::InvalidArgument));
     assert!(remove().await.unwrap_err().has(ErrorCode::InvalidArgument));
     let caller = app.services.authenticator.authenticate(&own.key, None).await.unwrap();

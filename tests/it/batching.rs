@@ -13,13 +13,13 @@ use sea_orm::ActiveValue::Set;
 use sea_orm::ConnectionTrait;
 use serde_json::{Value, json};
 use vivamo::error::Error;
-use vivamo::service::Actor;
+use vivamo::service::Caller;
 use vivamo::service::customers::{CreateOutcome, CustomerChanges, CustomerDraft, CustomerRef};
 
 use support::proxy::{Cut, Proxy};
-use support::{Backend, Caller, TestApp, Timeouts, both, run};
+use support::{Backend, TestApp, TestCaller, Timeouts, both, run};
 
-async fn actor(app: &TestApp, caller: &Caller) -> Actor {
+async fn caller(app: &TestApp, caller: &TestCaller) -> Caller {
     app.services.authenticator.authenticate(&caller.key, None).await.unwrap()
 }
 
@@ -49,8 +49,8 @@ fn code(error: &Error) -> String {
     }
 }
 
-async fn create(app: &TestApp, actor: &Actor, new: CustomerDraft) -> String {
-    match app.services.customers.create(actor, &RequestId::new().into(), new).await {
+async fn create(app: &TestApp, caller: &Caller, new: CustomerDraft) -> String {
+    match app.services.customers.create(caller, &RequestId::new().into(), new).await {
         Ok(created) if created.replayed => "REPLAYED".to_owned(),
         Ok(created) => {
             if created.details.outcome == CreateOutcome::Created { "CREATED" } else { "CONNECTED" }.to_owned()
@@ -59,8 +59,8 @@ async fn create(app: &TestApp, actor: &Actor, new: CustomerDraft) -> String {
     }
 }
 
-async fn update(app: &TestApp, actor: &Actor, changes: CustomerChanges) -> String {
-    match app.services.customers.update(actor, &RequestId::new().into(), changes).await {
+async fn update(app: &TestApp, caller: &Caller, changes: CustomerChanges) -> String {
+    match app.services.customers.update(caller, &RequestId::new().into(), changes).await {
         Ok(updated) => format!("VERSION {}", updated.view.customer.version),
         Err(error) => code(&error),
     }
@@ -72,7 +72,7 @@ fn read_and_write(app: &TestApp, on_sqlite: usize) -> usize {
     if app.is_postgres() { 2 } else { on_sqlite }
 }
 
-async fn search_emails(app: &TestApp, caller: &Caller, search: &str) -> Vec<Value> {
+async fn search_emails(app: &TestApp, caller: &TestCaller, search: &str) -> Vec<Value> {
     let query =
         "query ($search: String!) { customers(first: 10, filter: { search: $search }) { edges { node { email } } } }";
     let answer = app.graphql(caller, query, json!({ "search": search })).await;
@@ -85,7 +85,7 @@ both!(concurrent_creates_of_one_operator_are_one_statement, Sandbox, async |app|
     app.created(&other, "1", json!({ "email": "known@example.com" })).await;
     app.created(&other, "2", json!({ "email": "known2@example.com", "firstName": "Known", "phone": "+14155550009" }))
         .await;
-    let actor = actor(app, &own).await;
+    let caller = caller(app, &own).await;
     let parts = AddressParts {
         line1: "1 Main St".into(),
         line2: None,
@@ -113,7 +113,7 @@ both!(concurrent_creates_of_one_operator_are_one_statement, Sandbox, async |app|
             ..new("c", "hedy@example.com")
         },
     ];
-    let (outcomes, sent) = app.statements_of(join_all(creates.map(|new| create(app, &actor, new)))).await;
+    let (outcomes, sent) = app.statements_of(join_all(creates.map(|new| create(app, &caller, new)))).await;
     assert_eq!(outcomes, ["CREATED"; 3]);
     assert_eq!(sent.len(), read_and_write(app, 18), "{sent:#?}");
     // A create that connects a customer writes with other statements, so it runs in another batch.
@@ -124,7 +124,7 @@ both!(concurrent_creates_of_one_operator_are_one_statement, Sandbox, async |app|
         },
         new("e", "known2@example.com"),
     ];
-    let outcomes = join_all(connects.map(|new| create(app, &actor, new))).await;
+    let outcomes = join_all(connects.map(|new| create(app, &caller, new))).await;
     assert_eq!(outcomes, ["CONNECTED"; 2]);
 
     let customer = async |id: &str| app.customer(&own, json!({ "externalCustomerId": id })).await;
@@ -171,7 +171,7 @@ both!(concurrent_updates_of_one_operator_are_one_statement, Sandbox, async |app|
         app.created(&own, id, json!({ "email": email, "firstName": first_name, "lastName": "Of", "phone": phone }))
             .await;
     }
-    let actor = actor(app, &own).await;
+    let caller = caller(app, &own).await;
     let updates = [
         CustomerChanges { values: Values { first_name: Set(name("Byron")), ..Default::default() }, ..changes("a") },
         CustomerChanges {
@@ -183,7 +183,7 @@ both!(concurrent_updates_of_one_operator_are_one_statement, Sandbox, async |app|
             ..changes("c")
         },
     ];
-    let (outcomes, sent) = app.statements_of(join_all(updates.map(|changes| update(app, &actor, changes)))).await;
+    let (outcomes, sent) = app.statements_of(join_all(updates.map(|changes| update(app, &caller, changes)))).await;
     assert_eq!(outcomes, ["VERSION 2"; 3]);
     assert_eq!(sent.len(), read_and_write(app, 15), "{sent:#?}");
     let customer = async |id: &str| {
@@ -203,7 +203,7 @@ both!(concurrent_updates_of_one_operator_are_one_statement, Sandbox, async |app|
 both!(only_the_conflicting_write_of_a_batch_fails, Sandbox, async |app| {
     let own = app.operator("Own").await;
     app.created(&own, "a", json!({ "email": "a@example.com" })).await;
-    let actor = actor(app, &own).await;
+    let caller = caller(app, &own).await;
     let creates = [
         new("1", "1@example.com"),
         new("2", "same@example.com"),
@@ -211,7 +211,7 @@ both!(only_the_conflicting_write_of_a_batch_fails, Sandbox, async |app| {
         new("4", "4@example.com"),
         new("4", "5@example.com"),
     ];
-    let mut outcomes = join_all(creates.map(|new| create(app, &actor, new))).await;
+    let mut outcomes = join_all(creates.map(|new| create(app, &caller, new))).await;
     assert_eq!(outcomes.remove(0), "CREATED");
     outcomes.sort();
     assert_eq!(outcomes, ["CREATED", "CREATED", "EMAIL_TAKEN", "EXTERNAL_CUSTOMER_ID_TAKEN"]);
@@ -223,7 +223,7 @@ both!(only_the_conflicting_write_of_a_batch_fails, Sandbox, async |app| {
         CustomerChanges { values: Values { first_name: Set(name("Ada")), ..Default::default() }, ..changes("a") },
         CustomerChanges { values: Values { last_name: Set(name("King")), ..Default::default() }, ..changes("a") },
     ];
-    let mut outcomes = join_all(updates.map(|changes| update(app, &actor, changes))).await;
+    let mut outcomes = join_all(updates.map(|changes| update(app, &caller, changes))).await;
     outcomes.sort();
     assert_eq!(outcomes, ["VERSION 2", "VERSION 2", "VERSION 3"]);
     let customer = app.customer(&own, json!({ "externalCustomerId": "a" })).await;
@@ -241,16 +241,16 @@ both!(only_the_conflicting_write_of_a_batch_fails, Sandbox, async |app| {
             ..changes("a")
         },
     ];
-    let mut outcomes = join_all(updates.map(|changes| update(app, &actor, changes))).await;
+    let mut outcomes = join_all(updates.map(|changes| update(app, &caller, changes))).await;
     outcomes.sort();
     assert_eq!(outcomes, ["VERSION 4", "VERSION_CONFLICT"]);
 });
 
 both!(operators_do_not_share_a_write_batch, Sandbox, async |app| {
     let (a, b) = (app.operator("A").await, app.operator("B").await);
-    let (a, b) = (actor(app, &a).await, actor(app, &b).await);
+    let (a, b) = (caller(app, &a).await, caller(app, &b).await);
     let creates = [(&a, "1"), (&b, "2"), (&a, "3"), (&b, "4")];
-    let creates = creates.map(|(actor, id)| create(app, actor, new(id, &format!("{id}@example.com"))));
+    let creates = creates.map(|(caller, id)| create(app, caller, new(id, &format!("{id}@example.com"))));
     let (outcomes, sent) = app.statements_of(join_all(creates)).await;
     assert_eq!(outcomes, ["CREATED"; 4]);
     // On PostgreSQL all requests share one read, and each operator has one write.
@@ -259,18 +259,18 @@ both!(operators_do_not_share_a_write_batch, Sandbox, async |app| {
 
 both!(idempotency_keys_work_in_a_batch, Sandbox, async |app| {
     let own = app.operator("Own").await;
-    let actor = actor(app, &own).await;
+    let caller = caller(app, &own).await;
     let keyed = |id: &str, key: &str| CustomerDraft {
         idempotency_key: Some(IdempotencyKey::parse(key).unwrap()),
         ..new(id, &format!("{id}@example.com"))
     };
-    let creates = || [keyed("1", "one"), keyed("2", "two"), keyed("3", "three")].map(|new| create(app, &actor, new));
+    let creates = || [keyed("1", "one"), keyed("2", "two"), keyed("3", "three")].map(|new| create(app, &caller, new));
     let (outcomes, sent) = app.statements_of(join_all(creates())).await;
     assert_eq!(outcomes, ["CREATED"; 3]);
     assert_eq!(sent.len(), read_and_write(app, 21), "{sent:#?}");
     assert_eq!(join_all(creates()).await, ["REPLAYED"; 3]);
     // Sends the same request several times in parallel.
-    let repeated = ["four", "four", "five", "four"].map(|key| create(app, &actor, keyed(key, key)));
+    let repeated = ["four", "four", "five", "four"].map(|key| create(app, &caller, keyed(key, key)));
     let mut outcomes = join_all(repeated).await;
     outcomes.sort();
     assert_eq!(outcomes, ["CREATED", "CREATED", "REPLAYED", "REPLAYED"]);
@@ -279,7 +279,7 @@ both!(idempotency_keys_work_in_a_batch, Sandbox, async |app| {
     let long_ago = if app.is_postgres() { "now() - interval '1 second'" } else { "'2000-01-01 00:00:00+00:00'" };
     expire.execute_unprepared(&format!("UPDATE idempotency_key SET expires_at = {long_ago}")).await.unwrap();
     expire.commit().await.unwrap();
-    let others = ["one", "two"].map(|key| create(app, &actor, keyed(&format!("other-{key}"), key)));
+    let others = ["one", "two"].map(|key| create(app, &caller, keyed(&format!("other-{key}"), key)));
     assert_eq!(join_all(others).await, ["CREATED"; 2]);
     assert_eq!(app.count_rows("idempotency_key").await, 5);
 });
@@ -288,12 +288,12 @@ both!(idempotency_keys_work_in_a_batch, Sandbox, async |app| {
 async fn only_the_write_that_the_database_rejects_fails() {
     run(Backend::Postgres, Environment::Sandbox, async |app| {
         let own = app.operator("Own").await;
-        let actor = actor(app, &own).await;
+        let caller = caller(app, &own).await;
         let reject_bad = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
                       IF NEW.email LIKE 'bad%' THEN RAISE EXCEPTION 'no'; END IF; RETURN NEW; END $$; \
                       CREATE TRIGGER refuse BEFORE INSERT ON customer FOR EACH ROW EXECUTE FUNCTION refuse()";
         support::postgres::execute(app.database_url(), reject_bad).await.unwrap();
-        let creates = ["a", "bad", "c"].map(|id| create(app, &actor, new(id, &format!("{id}@example.com"))));
+        let creates = ["a", "bad", "c"].map(|id| create(app, &caller, new(id, &format!("{id}@example.com"))));
         assert_eq!(join_all(creates).await, ["CREATED", "INTERNAL", "CREATED"]);
     })
     .await;
@@ -307,12 +307,12 @@ async fn a_write_that_waits_for_a_lock_does_not_delay_its_batch() {
         for id in ["a", "b", "c"] {
             app.created(&own, id, json!({ "email": format!("{id}@example.com") })).await;
         }
-        let actor = actor(&replica, &own).await;
+        let caller = caller(&replica, &own).await;
         let keyed = |id: &str| CustomerDraft {
             idempotency_key: Some(IdempotencyKey::parse(id).unwrap()),
             ..new(id, &format!("{id}@example.com"))
         };
-        assert_eq!(create(&replica, &actor, keyed("e")).await, "CREATED");
+        assert_eq!(create(&replica, &caller, keyed("e")).await, "CREATED");
         let expire = "UPDATE idempotency_key SET expires_at = now() - interval '1 second'";
         support::postgres::execute(app.database_url(), expire).await.unwrap();
 
@@ -324,7 +324,7 @@ async fn a_write_that_waits_for_a_lock_does_not_delay_its_batch() {
         let rename = |id: &str| {
             update(
                 &replica,
-                &actor,
+                &caller,
                 CustomerChanges {
                     values: Values { first_name: Set(name("Ada")), ..Default::default() },
                     ..changes(id)
@@ -334,11 +334,11 @@ async fn a_write_that_waits_for_a_lock_does_not_delay_its_batch() {
         let reuse_key = CustomerDraft { idempotency_key: keyed("e").idempotency_key, ..new("f", "f@example.com") };
         let others = async {
             let updates = join_all(["a", "c"].map(rename));
-            let outcomes = join(updates, join_all(["d", "g"].map(|id| create(&replica, &actor, keyed(id))))).await;
+            let outcomes = join(updates, join_all(["d", "g"].map(|id| create(&replica, &caller, keyed(id))))).await;
             holder.commit().await.unwrap();
             outcomes
         };
-        let blocked = join(Box::pin(rename("b")), Box::pin(create(&replica, &actor, reuse_key)));
+        let blocked = join(Box::pin(rename("b")), Box::pin(create(&replica, &caller, reuse_key)));
         let (blocked, (updates, creates)) = join(blocked, others).await;
         assert_eq!((blocked.0.as_str(), blocked.1.as_str()), ("VERSION 2", "CREATED"));
         assert_eq!((updates, creates), (vec!["VERSION 2".to_owned(); 2], vec!["CREATED".to_owned(); 2]));
@@ -351,7 +351,7 @@ async fn a_write_that_waits_for_a_lock_does_not_delay_its_batch() {
 async fn a_cancelled_leader_makes_the_other_writes_unavailable() {
     run(Backend::Postgres, Environment::Sandbox, async |app| {
         let own = app.operator("Own").await;
-        let actor = actor(app, &own).await;
+        let caller = caller(app, &own).await;
         // Disables `lock_timeout` for batches, so that the batch waits until the leader is cancelled.
         let wait = "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
                     PERFORM set_config('lock_timeout', '0', true); PERFORM pg_advisory_xact_lock(1); \
@@ -361,7 +361,7 @@ async fn a_cancelled_leader_makes_the_other_writes_unavailable() {
         let holder = app.database.begin_write().await.unwrap();
         holder.execute_unprepared("SELECT pg_advisory_xact_lock(1)").await.unwrap();
         let (mut leader, mut follower) =
-            ["1", "2"].map(|id| Box::pin(create(app, &actor, new(id, &format!("{id}@example.com"))))).into();
+            ["1", "2"].map(|id| Box::pin(create(app, &caller, new(id, &format!("{id}@example.com"))))).into();
         let both = join(&mut leader, &mut follower);
         futures::future::select(both, Box::pin(app.wait_until_blocked(1))).await;
         drop(leader);
@@ -378,12 +378,12 @@ async fn cut_at_commit_of_batch(cut: Cut) {
         let own = app.operator("Own").await;
         let (proxy, url) = Proxy::before(app.database_url()).await;
         let replica = app.replica(url.into()).await;
-        let actor = actor(&replica, &own).await;
+        let caller = caller(&replica, &own).await;
         let keyed = |id: &str| CustomerDraft {
             idempotency_key: Some(IdempotencyKey::parse(id).unwrap()),
             ..new(id, &format!("{id}@example.com"))
         };
-        let creates = || ["1", "2", "3"].map(|id| create(&replica, &actor, keyed(id)));
+        let creates = || ["1", "2", "3"].map(|id| create(&replica, &caller, keyed(id)));
         proxy.set_trap(cut);
         let outcomes = join_all(creates()).await;
         assert!(!proxy.is_set(cut), "nobody committed");

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use support::{Caller, TestApp, both, postgres};
+use support::{TestApp, TestCaller, both, postgres};
 
 const CUSTOMERS: &str = "query ($operator: ID!, $filter: CustomerFilter, $orderBy: CustomerOrder, \
     $first: Int, $after: String, $last: Int, $before: String) { operator(id: $operator) { \
@@ -19,7 +19,7 @@ const WITHOUT_PHONE: [usize; 3] = [5, 6, 10_040];
 
 /// Connects 10,050 customers to an operator. Each customer has a number, which is stored as the first name, as the
 /// external id, and as the digits of the id. All customers have the search word `common`.
-async fn populate(app: &TestApp, caller: &Caller) {
+async fn populate(app: &TestApp, caller: &TestCaller) {
     app.created(caller, "operator", json!({ "email": "operator@example.com" })).await;
     let operator = "(SELECT operator_id FROM customer_operator WHERE external_customer_id = 'operator')";
     let (id, number, time) = if app.is_postgres() {
@@ -63,7 +63,7 @@ async fn clear(app: &TestApp) {
 
 /// Follows `pageInfo` through a list. Returns the numbers of the customers in the order in which they were read, and
 /// the number of pages.
-async fn follow(app: &TestApp, caller: &Caller, arguments: &Value, forward: bool) -> (Vec<usize>, usize) {
+async fn follow(app: &TestApp, caller: &TestCaller, arguments: &Value, forward: bool) -> (Vec<usize>, usize) {
     let [count, bound, cursor, has_more] = if forward {
         ["first", "after", "endCursor", "hasNextPage"]
     } else {
@@ -86,7 +86,7 @@ async fn follow(app: &TestApp, caller: &Caller, arguments: &Value, forward: bool
     }
 }
 
-async fn page(app: &TestApp, caller: &Caller, arguments: &Value, more: &Value) -> Value {
+async fn page(app: &TestApp, caller: &TestCaller, arguments: &Value, more: &Value) -> Value {
     let mut variables = arguments.clone();
     variables.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     if caller.operator.is_empty() {

@@ -19,7 +19,7 @@ use vivamo::keyed_hash::KeyedHasher;
 use vivamo::service::phone_lookup::{CarrierSettings, Twilio};
 use vivamo::service::{ServiceSettings, now};
 
-use support::{Answer, Backend, Caller, KEY_SECRET, TestApp, run_on};
+use support::{Answer, Backend, KEY_SECRET, TestApp, TestCaller, run_on};
 
 /// A Twilio server whose response depends on the last four digits of the number (see [`behaviour`]).
 pub struct FakeCarrier {
@@ -170,7 +170,7 @@ async fn with_carrier(test: impl AsyncFn(&TestApp, &FakeCarrier)) {
     }
 }
 
-async fn create(app: &TestApp, caller: &Caller, phone: &str) -> Answer {
+async fn create(app: &TestApp, caller: &TestCaller, phone: &str) -> Answer {
     app.create(caller, phone, json!({ "email": format!("{}@example.com", &phone[1..]), "phone": phone })).await
 }
 
@@ -419,8 +419,8 @@ async fn carrier_answers_are_cached_and_failures_are_not() {
                 },
                 ..Default::default()
             };
-            let actor = app.services.authenticator.authenticate(&operator.key, None).await.unwrap();
-            replica.customers.update(&actor, &entity::value::RequestId::new().into(), changes).await.is_ok()
+            let caller = app.services.authenticator.authenticate(&operator.key, None).await.unwrap();
+            replica.customers.update(&caller, &entity::value::RequestId::new().into(), changes).await.is_ok()
         };
         app.updated(&operator, json!({ "externalCustomerId": "1" }), json!({ "phone": null })).await;
         assert!(!update("+14155550002").await);
@@ -448,7 +448,7 @@ async fn carrier_answers_are_cached_and_failures_are_not() {
             &app.database,
             settings(&carrier.url, Environment::Production, UnknownLinePolicy::Refuse),
         );
-        let actor = app.services.authenticator.authenticate(&operator.key, None).await.unwrap();
+        let caller = app.services.authenticator.authenticate(&operator.key, None).await.unwrap();
         app.updated(&operator, json!({ "externalCustomerId": "1" }), json!({ "phone": null })).await;
         let changes = vivamo::service::customers::CustomerChanges {
             customer: Some(vivamo::service::customers::CustomerRef::ExternalCustomerId(
@@ -460,7 +460,7 @@ async fn carrier_answers_are_cached_and_failures_are_not() {
             },
             ..Default::default()
         };
-        assert!(later.customers.update(&actor, &entity::value::RequestId::new().into(), changes).await.is_ok());
+        assert!(later.customers.update(&caller, &entity::value::RequestId::new().into(), changes).await.is_ok());
         assert_eq!(carrier.take_request_count(), 1);
         assert_eq!(vivamo::service::phone_lookup::sweep(&app.database).await.unwrap(), 1);
         assert_eq!(app.count_rows("phone_lookup").await, 1);

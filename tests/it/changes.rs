@@ -11,20 +11,20 @@ use serde_json::{Value, json};
 use vivamo::database::DatabaseTimeouts;
 use vivamo::keyed_hash::KeyedHasher;
 use vivamo::open::{DatabaseSettings, open};
-use vivamo::service::{Actor, RequestInfo, ServiceSettings, now};
+use vivamo::service::{Caller, RequestInfo, ServiceSettings, now};
 
-use support::{Answer, Backend, Caller, KEY_SECRET, TestApp, both, run};
+use support::{Answer, Backend, KEY_SECRET, TestApp, TestCaller, both, run};
 
 const CHANGES: &str = "query ($first: Int! = 100, $after: String, $types: [ChangeType!]) { \
     changes(first: $first, after: $after, types: $types) { cursor hasMore changes { \
     id type occurredAt customerId externalCustomerId version changedFields own customer { id } } } }";
 
-async fn read(app: &TestApp, caller: &Caller, variables: Value) -> Answer {
+async fn read(app: &TestApp, caller: &TestCaller, variables: Value) -> Answer {
     app.graphql(caller, CHANGES, variables).await
 }
 
 /// Follows the feed to its end, in pages of this size. Returns the changes, and the cursor of the end.
-async fn follow(app: &TestApp, caller: &Caller, first: usize, after: Value, types: Value) -> (Vec<Value>, Value) {
+async fn follow(app: &TestApp, caller: &TestCaller, first: usize, after: Value, types: Value) -> (Vec<Value>, Value) {
     app.wait_for_feed().await;
     let (mut changes, mut cursor) = (Vec::new(), after);
     loop {
@@ -39,7 +39,7 @@ async fn follow(app: &TestApp, caller: &Caller, first: usize, after: Value, type
 }
 
 /// The whole feed of a caller.
-async fn feed(app: &TestApp, caller: &Caller) -> Vec<Value> {
+async fn feed(app: &TestApp, caller: &TestCaller) -> Vec<Value> {
     follow(app, caller, 100, json!(null), json!(null)).await.0
 }
 
@@ -49,7 +49,7 @@ fn summary(changes: &[Value]) -> Vec<Value> {
     changes.iter().map(|change| fields.iter().map(|field| change[field].clone()).collect()).collect()
 }
 
-async fn mutate(app: &TestApp, caller: &Caller, name: &str, input: Value) -> Value {
+async fn mutate(app: &TestApp, caller: &TestCaller, name: &str, input: Value) -> Value {
     let kind = format!("{}{}Input", name[..1].to_uppercase(), &name[1..]);
     let query = format!("mutation ($input: {kind}!) {{ {name}(input: $input) {{ replayed }} }}");
     app.graphql(caller, &query, json!({ "input": input })).await.payload(name)
@@ -336,7 +336,7 @@ async fn a_transaction_does_not_change_what_a_later_one_has_changed() {
         // The transaction of the batch gets its id when it locks the operator. It then waits for the first customer.
         // Meanwhile, the update of the second customer commits with a larger id. The batch must not change the second
         // customer with its smaller id, so it starts again.
-        let remove = async { customers.remove_customer_batch(&Actor::Platform, &request, operator).await.unwrap() };
+        let remove = async { customers.remove_customer_batch(&Caller::Platform, &request, operator).await.unwrap() };
         let change_second = async {
             app.wait_until_blocked(1).await;
             let second = app.customer(&app.platform(), json!({ "email": "1@example.com" })).await["id"].clone();
@@ -356,7 +356,7 @@ async fn a_transaction_does_not_change_what_a_later_one_has_changed() {
 
 both!(old_changes_are_deleted_for_each_reader, Sandbox, async |app| {
     let (a, quiet, b) = (app.operator("A").await, app.operator("Quiet").await, app.operator("B").await);
-    let sweep = async |time| app.services.feed.sweep(&Actor::Platform, time).await.unwrap().deleted;
+    let sweep = async |time| app.services.feed.sweep(&Caller::Platform, time).await.unwrap().deleted;
     app.created(&quiet, "1", json!({ "email": "quiet@example.com" })).await;
     app.created(&a, "1", json!({ "email": "ada@example.com" })).await;
     let (_, first) = follow(app, &a, 1, json!(null), json!(null)).await;
@@ -414,7 +414,7 @@ both!(a_sweep_of_very_many_changes_takes_several_runs, Sandbox, async |app| {
     );
     support::postgres::execute(app.database_url(), &copies).await.unwrap();
     app.wait_for_feed().await;
-    let sweep = async || app.services.feed.sweep(&Actor::Platform, now() + TimeDelta::seconds(60)).await.unwrap();
+    let sweep = async || app.services.feed.sweep(&Caller::Platform, now() + TimeDelta::seconds(60)).await.unwrap();
     let first = sweep().await;
     assert!(first.has_more && (50_000..52_000).contains(&first.deleted), "{first:?}");
     // The sweep deletes the changes of the readers in turn, batch by batch.
@@ -443,7 +443,7 @@ both!(a_sweep_continues_after_the_failure_of_a_reader, Sandbox, async |app| {
         format!("CREATE TRIGGER refuse {condition} BEGIN SELECT RAISE(ABORT, 'refused'); END")
     };
     support::postgres::execute(app.database_url(), &refuse).await.unwrap();
-    let sweep = async || app.services.feed.sweep(&Actor::Platform, now() + TimeDelta::seconds(60)).await;
+    let sweep = async || app.services.feed.sweep(&Caller::Platform, now() + TimeDelta::seconds(60)).await;
     assert!(sweep().await.is_err());
     // Both rows of B are left, and one row of each of the three other readers.
     assert_eq!(app.count_rows("customer_change").await, 3 + 2);
@@ -516,11 +516,11 @@ both!(the_lag_is_the_age_of_the_oldest_change_that_is_not_shown, Sandbox, async 
 });
 
 /// Reads with the cursor of a deleted change, and returns the error codes of the answer.
-pub async fn codes_of_an_expired_cursor(app: &TestApp, own: &Caller) -> Vec<String> {
+pub async fn codes_of_an_expired_cursor(app: &TestApp, own: &TestCaller) -> Vec<String> {
     app.created(own, "expired", json!({ "email": "expired@example.com" })).await;
     let (_, start) = follow(app, own, 1, json!(null), json!(null)).await;
     app.updated(own, json!({ "externalCustomerId": "expired" }), json!({ "firstName": "Ada" })).await;
     app.wait_for_feed().await;
-    app.services.feed.sweep(&Actor::Platform, now() + TimeDelta::seconds(60)).await.unwrap();
+    app.services.feed.sweep(&Caller::Platform, now() + TimeDelta::seconds(60)).await.unwrap();
     read(app, own, json!({ "after": start })).await.codes()
 }

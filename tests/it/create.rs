@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use support::{Answer, Caller, TestApp, both};
+use support::{Answer, TestApp, TestCaller, both};
 use vivamo::config::RateLimitSettings;
 
 both!(all_taken_values_are_reported_together, Sandbox, async |app| {
@@ -20,7 +20,7 @@ both!(all_taken_values_are_reported_together, Sandbox, async |app| {
 
 both!(a_taken_value_names_the_callers_own_customer, Sandbox, async |app| {
     let (own, other) = (app.operator("Own").await, app.operator("Other").await);
-    let create = async |caller: &Caller, name: &str, data: Value| {
+    let create = async |caller: &TestCaller, name: &str, data: Value| {
         app.created(caller, name, data).await["customer"]["id"].clone()
     };
     let ada = create(&own, "ada", json!({ "email": "ada@example.com", "phone": "+14155552671" })).await;
@@ -183,7 +183,7 @@ both!(invalid_and_restricted_values_are_reported_together, Production, async |ap
 });
 
 /// Sends a `createCustomer` with `connectBy`.
-async fn create_by(app: &TestApp, caller: &Caller, id: &str, connect_by: Value, data: Value) -> Answer {
+async fn create_by(app: &TestApp, caller: &TestCaller, id: &str, connect_by: Value, data: Value) -> Answer {
     let query = "mutation ($input: CreateCustomerInput!) { createCustomer(input: $input) { outcome matchedBy } }";
     let input = json!({ "externalCustomerId": id, "data": data, "connectBy": connect_by });
     app.graphql(caller, query, json!({ "input": input })).await

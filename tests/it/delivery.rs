@@ -33,12 +33,12 @@ use vivamo::service::webhooks::addresses::AddressFilter;
 use vivamo::service::webhooks::delivery::{Clock, Deliveries, DeliverySettings, Render};
 use vivamo::service::webhooks::sender::{Sender, SenderSettings};
 use vivamo::service::webhooks::signature::SigningSecret;
-use vivamo::service::{Actor, now};
+use vivamo::service::{Caller, now};
 
 use support::process::vivamo;
 use support::proxy::{Cut, Proxy};
 use support::receiver::{Receiver, Reply, URL_TOKEN, insert_endpoint};
-use support::{Backend, Caller, KEY_SECRET, TestApp, both, http_client, logs, run};
+use support::{Backend, KEY_SECRET, TestApp, TestCaller, both, http_client, logs, run};
 
 use crate::cli::usage_error;
 
@@ -128,7 +128,7 @@ impl<'a> Process<'a> {
 }
 
 /// Stores an endpoint whose cursor is before the first change.
-async fn endpoint(app: &TestApp, operator: &Caller, url: &str) -> WebhookId {
+async fn endpoint(app: &TestApp, operator: &TestCaller, url: &str) -> WebhookId {
     insert_endpoint(&app.database, OperatorId::parse(&operator.operator).unwrap(), url).await
 }
 
@@ -149,7 +149,7 @@ fn secret(id: WebhookId, version: i32) -> String {
 }
 
 /// Creates customers with these numbers. Their external ids have the form `user-<number>`.
-async fn create(app: &TestApp, operator: &Caller, numbers: std::ops::Range<usize>) {
+async fn create(app: &TestApp, operator: &TestCaller, numbers: std::ops::Range<usize>) {
     for number in numbers {
         app.created(operator, &format!("user-{number}"), json!({ "email": format!("{number}@example.com") })).await;
     }
@@ -165,7 +165,7 @@ const UPDATE: &str =
 
 /// Reads the first page of the caller's feed, with all fields of `Change` except `customer`. Deliveries must have the
 /// same fields.
-async fn read_feed(app: &TestApp, caller: &Caller) -> Value {
+async fn read_feed(app: &TestApp, caller: &TestCaller) -> Value {
     let schema: Value = serde_json::from_str(&graphql::introspection().await).unwrap();
     let types = schema["data"]["__schema"]["types"].as_array().unwrap();
     let change = types.iter().find(|kind| kind["name"] == "Change").unwrap();
@@ -332,7 +332,7 @@ both!(an_endpoint_whose_changes_were_deleted_is_disabled, Sandbox, async |app| {
     process.deliver_to(&receiver).await;
     create(app, &operator, 1..4).await;
     app.wait_for_feed().await;
-    app.services.feed.sweep(&Actor::Platform, now() + TimeDelta::minutes(1)).await.unwrap();
+    app.services.feed.sweep(&Caller::Platform, now() + TimeDelta::minutes(1)).await.unwrap();
     // An endpoint is looked at when there is a change to deliver.
     create(app, &operator, 4..5).await;
     app.wait_for_feed().await;
@@ -419,7 +419,7 @@ both!(an_endpoint_is_disabled_after_five_days_of_failures, Sandbox, async |app| 
 });
 
 /// Suspends or resumes an operator with the platform key.
-async fn set_status(app: &TestApp, operator: &Caller, status: &str) {
+async fn set_status(app: &TestApp, operator: &TestCaller, status: &str) {
     let query = "mutation ($input: UpdateOperatorInput!) { updateOperator(input: $input) { operator { status } } }";
     let input = json!({ "id": operator.operator, "status": status });
     app.graphql(&app.platform(), query, json!({ "input": input })).await.payload("updateOperator");

@@ -3,9 +3,9 @@
 use entity::api_key::Access;
 use serde_json::{Value, json};
 
-use support::{Answer, Caller, TestApp, both};
+use support::{Answer, TestApp, TestCaller, both};
 
-async fn disconnect(app: &TestApp, caller: &Caller, input: Value) -> Answer {
+async fn disconnect(app: &TestApp, caller: &TestCaller, input: Value) -> Answer {
     let query =
         "mutation ($input: DisconnectCustomerInput!) { disconnectCustomer(input: $input) { customerId replayed } }";
     app.graphql(caller, query, json!({ "input": input })).await
@@ -174,8 +174,9 @@ both!(a_key_of_an_earlier_connection_does_not_return_the_record, Sandbox, async 
     let (own, other, platform) = (app.operator("Own").await, app.operator("Other").await, app.platform());
     let create = "mutation ($input: CreateCustomerInput!) { createCustomer(input: $input) { replayed } }";
     let update = "mutation ($input: UpdateCustomerInput!) { updateCustomer(input: $input) { replayed } }";
-    let send =
-        async |caller: &Caller, query: &str, input: &Value| app.graphql(caller, query, json!({ "input": input })).await;
+    let send = async |caller: &TestCaller, query: &str, input: &Value| {
+        app.graphql(caller, query, json!({ "input": input })).await
+    };
     // Ada is a customer of `other`. `own` creates its user 1 with Ada's phone number by mistake. The create therefore
     // connects Ada's record, and `own` then disconnects this record.
     let ada = json!({ "email": "ada@example.com", "phone": "+14155552671" });

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use support::{Caller, TestApp, both};
+use support::{TestApp, TestCaller, both};
 
 /// Sends a document with the name of one of its operations, and returns the response.
-async fn send(app: &TestApp, caller: &Caller, query: &str, operation: &str, variables: &Value) -> Value {
+async fn send(app: &TestApp, caller: &TestCaller, query: &str, operation: &str, variables: &Value) -> Value {
     let body = json!({ "query": query, "operationName": operation, "variables": variables });
     let request = app.http.post(format!("{}/graphql", app.url)).bearer_auth(&caller.key).json(&body);
     request.send().await.unwrap().json().await.unwrap()

@@ -13,9 +13,9 @@ use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 use serde_json::{Value, json};
 use vivamo::keyed_hash::KeyedHasher;
 use vivamo::service::phone_lookup::lookup_hashes;
-use vivamo::service::{Actor, now};
+use vivamo::service::{Caller, now};
 
-use support::{Answer, Backend, Caller, KEY_SECRET, TestApp, both, copy_history, logs, run};
+use support::{Answer, Backend, KEY_SECRET, TestApp, TestCaller, both, copy_history, logs, run};
 
 const ERASE: &str = "mutation ($input: EraseCustomerInput!) { eraseCustomer(input: $input) { replayed \
     erasure { id customerId erasedAt reference requestId operators entries } } }";
@@ -134,13 +134,13 @@ both!(erasure_leaves_no_personal_data, Sandbox, async |app| {
     assert_eq!((&receipt["operators"], &receipt["entries"]), (&json!(2), &json!(4)));
     // The feed keeps the external ids for the operators until the changes of the erasure are deleted.
     app.wait_for_feed().await;
-    app.services.feed.sweep(&Actor::Platform, now() + TimeDelta::seconds(1)).await.unwrap();
-    assert_eq!(app.services.customers.purge_erased(&Actor::Platform).await.unwrap(), !app.is_postgres());
+    app.services.feed.sweep(&Caller::Platform, now() + TimeDelta::seconds(1)).await.unwrap();
+    assert_eq!(app.services.customers.purge_erased(&Caller::Platform).await.unwrap(), !app.is_postgres());
     assert_eq!(found_in(&stored(app), &values), Vec::<&str>::new());
     assert_eq!(found_in(&logs::read().to_lowercase(), &values), Vec::<&str>::new());
     // The other customers are still there.
     assert_eq!(app.count_rows("customer").await, 200);
-    assert!(!app.services.customers.purge_erased(&Actor::Platform).await.unwrap());
+    assert!(!app.services.customers.purge_erased(&Caller::Platform).await.unwrap());
 });
 
 // `VACUUM` writes the whole file to the write-ahead log.
@@ -154,10 +154,10 @@ async fn the_log_of_sqlite_does_not_grow_while_a_reader_uses_it() {
         erased(app, &customer["customer"]["id"]).await;
         let log = format!("{}-wal", app.database_url().strip_prefix("sqlite://").unwrap());
         let before = std::fs::metadata(&log).unwrap().len();
-        app.services.customers.purge_erased(&Actor::Platform).await.unwrap_err();
+        app.services.customers.purge_erased(&Caller::Platform).await.unwrap_err();
         assert_eq!(std::fs::metadata(&log).unwrap().len(), before);
         reader.execute("ROLLBACK").await.unwrap();
-        assert!(app.services.customers.purge_erased(&Actor::Platform).await.unwrap());
+        assert!(app.services.customers.purge_erased(&Caller::Platform).await.unwrap());
         // The log has only the page with the number of erasures.
         assert!(std::fs::metadata(&log).unwrap().len() < before / 10);
     })
@@ -242,7 +242,7 @@ both!(idempotency_keys_of_an_erased_customer_execute_nothing, Sandbox, async |ap
     let input = json!({ "id": id, "reference": "Case 7", "idempotencyKey": "e" });
     let first = erase(app, input.clone()).await.payload("eraseCustomer");
     let platform = app.platform();
-    let requests: [(&Caller, &str, &str, &Value); 4] = [
+    let requests: [(&TestCaller, &str, &str, &Value); 4] = [
         (&operator, "createCustomer", CREATE, &create),
         (&operator, "updateCustomer", UPDATE, &update),
         (&platform, "updateCustomer", UPDATE, &update),

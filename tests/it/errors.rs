@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use vivamo::config::RateLimitSettings;
 use vivamo::error::ErrorCode;
 
-use support::{Answer, Caller, TestApp, Timeouts, both};
+use support::{Answer, TestApp, TestCaller, Timeouts, both};
 
 /// Sends a request that fails with this code, and returns the codes of the answer.
 async fn codes_of(app: &TestApp, code: ErrorCode) -> Vec<String> {
@@ -83,7 +83,7 @@ async fn codes_of(app: &TestApp, code: ErrorCode) -> Vec<String> {
         }
         ErrorCode::RateLimited => codes_of_second_disclosure(app, &other).await,
         ErrorCode::Unauthenticated => {
-            let unknown_key = Caller { key: "x".into(), ..own };
+            let unknown_key = TestCaller { key: "x".into(), ..own };
             app.graphql(&unknown_key, "{ viewer { role } }", json!({})).await.codes()
         }
         ErrorCode::Forbidden => app.create(&app.platform(), "1", json!({ "email": "a@example.com" })).await.codes(),
@@ -127,7 +127,7 @@ async fn codes_of(app: &TestApp, code: ErrorCode) -> Vec<String> {
 
 /// Tries to connect two customers of `other` while the limit is one disclosure per hour. Returns the error codes of the
 /// second attempt.
-async fn codes_of_second_disclosure(app: &TestApp, other: &Caller) -> Vec<String> {
+async fn codes_of_second_disclosure(app: &TestApp, other: &TestCaller) -> Vec<String> {
     let limits = RateLimitSettings { disclosures_per_hour: 1, ..RateLimitSettings::OFF };
     let limited = app.replica_with(app.database_url().to_owned(), limits).await;
     let own = limited.operator("Limited").await;

@@ -20,9 +20,9 @@ use vivamo::service::ServiceSettings;
 use vivamo::service::phone_lookup::{CarrierSettings, LineTypeLookup, LookupError};
 
 use support::proxy::{Cut, Proxy};
-use support::{Answer, Backend, Caller, KEY_SECRET, TestApp, Timeouts, both, run, run_on};
+use support::{Answer, Backend, KEY_SECRET, TestApp, TestCaller, Timeouts, both, run, run_on};
 
-async fn create_with_key(app: &TestApp, caller: &Caller) -> Answer {
+async fn create_with_key(app: &TestApp, caller: &TestCaller) -> Answer {
     let create = "mutation ($input: CreateCustomerInput!) { createCustomer(input: $input) { replayed outcome } }";
     let data = json!({ "email": "ada@example.com", "phone": "+14155552671" });
     let input = json!({ "externalCustomerId": "user-1", "data": data, "idempotencyKey": "key-1" });

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use vivamo::graphql;
 use vivamo::service::customers::CustomerField;
 
-use support::{Answer, Caller, TestApp, both};
+use support::{Answer, TestApp, TestCaller, both};
 
 /// Returns two different values of a field in canonical form, and an invalid value.
 fn samples(field: CustomerField) -> [Value; 3] {
@@ -40,7 +40,13 @@ fn selection(field: CustomerField) -> String {
     parts.map_or_else(|| field.name().to_owned(), |parts| format!("{} {{ {parts} }}", field.name()))
 }
 
-async fn create(app: &TestApp, caller: &Caller, email: &str, key: &str, data: &[(CustomerField, &Value)]) -> Answer {
+async fn create(
+    app: &TestApp,
+    caller: &TestCaller,
+    email: &str,
+    key: &str,
+    data: &[(CustomerField, &Value)],
+) -> Answer {
     let selection: Vec<_> = CustomerField::all().map(selection).collect();
     let query = format!(
         "mutation ($input: CreateCustomerInput!) {{ createCustomer(input: $input) {{ \
@@ -54,7 +60,14 @@ async fn create(app: &TestApp, caller: &Caller, email: &str, key: &str, data: &[
     app.graphql(caller, &query, json!({ "input": input })).await
 }
 
-async fn update(app: &TestApp, caller: &Caller, email: &str, key: &str, field: CustomerField, value: &Value) -> Answer {
+async fn update(
+    app: &TestApp,
+    caller: &TestCaller,
+    email: &str,
+    key: &str,
+    field: CustomerField,
+    value: &Value,
+) -> Answer {
     let query = format!(
         "mutation ($input: UpdateCustomerInput!) {{ updateCustomer(input: $input) {{ \
          customer {{ missingFields {} }} }} }}",
@@ -66,7 +79,7 @@ async fn update(app: &TestApp, caller: &Caller, email: &str, key: &str, field: C
 }
 
 /// The entries of the customer's history: the changed fields, and the values of the field before and after.
-async fn history(app: &TestApp, caller: &Caller, email: &str, field: CustomerField) -> Vec<Value> {
+async fn history(app: &TestApp, caller: &TestCaller, email: &str, field: CustomerField) -> Vec<Value> {
     let query = format!(
         "query ($id: String!) {{ customer(by: {{ externalCustomerId: $id }}) {{ history {{ edges {{ node {{ \
          changedFields before {{ {0} }} after {{ {0} }} }} }} }} }} }}",

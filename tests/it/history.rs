@@ -5,14 +5,14 @@ use entity::deployment::Environment;
 use sea_orm::{ConnectionTrait, DbBackend, Statement};
 use serde_json::{Value, json};
 
-use support::{Backend, Caller, TestApp, both, run};
+use support::{Backend, TestApp, TestCaller, both, run};
 
 const EVENT: &str = "{ id type occurredAt version own requestId changedFields operator { name } \
     apiKey { name prefix access } \
     before { email phone firstName lastName address { line1 city } } \
     after { email phone firstName lastName address { line1 city } } }";
 
-async fn history(app: &TestApp, caller: &Caller, email: &str) -> Vec<Value> {
+async fn history(app: &TestApp, caller: &TestCaller, email: &str) -> Vec<Value> {
     let query = format!(
         "query ($email: String!) {{ customer(by: {{ email: $email }}) {{ \
          history(first: 100) {{ edges {{ node {EVENT} }} }} }} }}"
@@ -216,7 +216,7 @@ both!(a_history_is_in_the_order_of_the_versions_if_a_clock_was_ahead, Sandbox, a
             "query ($customer: ID!, $size: Int, $cursor: String) {{ events: customerEvents(customerId: $customer, \
              {arguments}) {list} }}"
         );
-        let read = async |caller: &Caller, query: &str| {
+        let read = async |caller: &TestCaller, query: &str| {
             let (mut pages, mut next) = (Vec::new(), json!(null));
             while pages.last().is_none_or(|page: &Vec<i64>| !page.is_empty()) {
                 let variables = json!({ "customer": customer, "size": 1, "cursor": next });
@@ -282,7 +282,7 @@ both!(history_has_pages_and_is_loaded_in_a_constant_number_of_statements, Sandbo
 });
 
 /// Changes the external id of an operator's only customer.
-async fn change_external_id(app: &TestApp, caller: &Caller, from: &str, to: &str) {
+async fn change_external_id(app: &TestApp, caller: &TestCaller, from: &str, to: &str) {
     let mutation = "mutation ($from: String!, $to: String!) { updateCustomer(input: { \
                     customer: { externalCustomerId: $from }, externalCustomerId: $to }) { customer { id } } }";
     app.graphql(caller, mutation, json!({ "from": from, "to": to })).await.data();

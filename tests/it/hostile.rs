@@ -17,10 +17,10 @@ use tokio::sync::Semaphore;
 use vivamo::error::{Error, ErrorCode};
 use vivamo::request::{ApiKeyMemory, ProcessMemory, RequestContext, ResponseSize, Tenant, run_to_completion};
 use vivamo::service::customers::{CreateOutcome, CustomerChanges, CustomerDraft, CustomerRef};
-use vivamo::service::{Actor, RequestInfo};
+use vivamo::service::{Caller, RequestInfo};
 
 use support::attacks::attacks;
-use support::{Caller, TestApp, Timeouts, both};
+use support::{TestApp, TestCaller, Timeouts, both};
 
 // Each inner list is one part of a UNION, and SQLite limits the number of parts in a statement.
 both!(the_largest_nested_pages_are_answered, Sandbox, async |app| {
@@ -111,7 +111,7 @@ pub const LARGE_RESPONSE: &str = "{ customers(first: 40) { nodes { operators(fir
     customers(first: 40) { nodes { id address { line1 line2 city region } } } } } } } }";
 
 /// Creates customers with addresses of 3,200 bytes.
-pub async fn create_long_addresses(app: &TestApp, operator: &Caller) {
+pub async fn create_long_addresses(app: &TestApp, operator: &TestCaller) {
     let line = "𝕏".repeat(200);
     let address = json!({ "line1": line, "line2": line, "city": line, "region": line, "country": "US" });
     let create = async |number: usize| {
@@ -180,8 +180,10 @@ both!(a_write_does_not_reveal_a_customer_by_the_size_of_its_lookups, Sandbox, as
     let other = app.operator("Other").await;
     app.created(&other, "1", json!({ "email": "known@example.com", "phone": "+14155552671" })).await;
     let name = DisplayName::parse("Own").unwrap();
-    let (own, key) = app.services.operators.create(&Actor::Platform, &RequestInfo::command_line(), name).await.unwrap();
-    let actor = Actor::Operator { id: own.id, key: key.row.id, access: Access::ReadWrite, disclosures_per_hour: None };
+    let (own, key) =
+        app.services.operators.create(&Caller::Platform, &RequestInfo::command_line(), name).await.unwrap();
+    let caller =
+        Caller::Operator { id: own.id, key: key.row.id, access: Access::ReadWrite, disclosures_per_hour: None };
     // The rows of the response have reached the limit already, so that no row may be added.
     let size = Arc::new(ResponseSize::new(ProcessMemory::default(), ApiKeyMemory::default()));
     let mut rows = size.rows();
@@ -202,7 +204,7 @@ both!(a_write_does_not_reveal_a_customer_by_the_size_of_its_lookups, Sandbox, as
         let create = async move {
             services
                 .customers
-                .create(&actor, &RequestId::new().into(), draft)
+                .create(&caller, &RequestId::new().into(), draft)
                 .await
                 .map(|created| created.details.outcome)
         };
@@ -218,7 +220,7 @@ both!(a_write_does_not_reveal_a_customer_by_the_size_of_its_lookups, Sandbox, as
             ..Default::default()
         };
         let changes = CustomerChanges { customer, values, ..Default::default() };
-        services.customers.update(&actor, &RequestId::new().into(), changes).await.map(|_| ())
+        services.customers.update(&caller, &RequestId::new().into(), changes).await.map(|_| ())
     };
     let updated = run_to_completion(context(), Duration::from_secs(20), update).await.unwrap().unwrap();
     assert!(updated.as_ref().is_err_and(|error| error.has(ErrorCode::EmailTaken)), "{updated:?}");

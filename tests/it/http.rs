@@ -11,11 +11,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use support::{Answer, Backend, Caller, TestApp, Timeouts, both, run};
+use support::{Answer, Backend, TestApp, TestCaller, Timeouts, both, run};
 
 const QUERY: &str = r#"{"query":"{ viewer { role } }"}"#;
 
-fn request(app: &TestApp, caller: &Caller, method: Method) -> RequestBuilder {
+fn request(app: &TestApp, caller: &TestCaller, method: Method) -> RequestBuilder {
     app.http.request(method, format!("{}/graphql", app.url)).bearer_auth(&caller.key)
 }
 

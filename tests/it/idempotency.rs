@@ -11,7 +11,7 @@ use vivamo::database::DatabaseTimeouts;
 use vivamo::keyed_hash::KeyedHasher;
 use vivamo::service::{RequestInfo, ServiceSettings};
 
-use support::{Answer, Backend, Caller, KEY_SECRET, TestApp, Timeouts, both, run};
+use support::{Answer, Backend, KEY_SECRET, TestApp, TestCaller, Timeouts, both, run};
 
 const CREATE: &str = "mutation ($input: CreateCustomerInput!) { createCustomer(input: $input) { \
     replayed outcome matchedBy unappliedFields warnings { code message inputPath } \
@@ -19,12 +19,12 @@ const CREATE: &str = "mutation ($input: CreateCustomerInput!) { createCustomer(i
 const UPDATE: &str = "mutation ($input: UpdateCustomerInput!) { updateCustomer(input: $input) { replayed \
     warnings { code message inputPath } customer { id email phone firstName version } } }";
 
-async fn create(app: &TestApp, caller: &Caller, key: &str, id: &str, data: Value) -> Answer {
+async fn create(app: &TestApp, caller: &TestCaller, key: &str, id: &str, data: Value) -> Answer {
     let input = json!({ "externalCustomerId": id, "data": data, "idempotencyKey": key });
     app.graphql(caller, CREATE, json!({ "input": input })).await
 }
 
-async fn update(app: &TestApp, caller: &Caller, key: &str, id: &str, data: Value) -> Answer {
+async fn update(app: &TestApp, caller: &TestCaller, key: &str, id: &str, data: Value) -> Answer {
     let input = json!({ "customer": { "externalCustomerId": id }, "data": data, "idempotencyKey": key });
     app.graphql(caller, UPDATE, json!({ "input": input })).await
 }
@@ -219,7 +219,7 @@ both!(a_replay_may_wait_while_other_requests_hold_the_budget, Sandbox, async |ap
     let limits = RateLimitSettings { disclosures_per_hour: 1, ..RateLimitSettings::OFF };
     let replica = app.replica_with(app.database_url().to_owned(), limits).await;
     let caller = replica.services.authenticator.authenticate(&operator.key, None).await.unwrap();
-    let origin = caller.origin(&RequestInfo::command_line()).unwrap();
+    let origin = caller.authorize_write(&RequestInfo::command_line()).unwrap();
     let reserved = replica.services.limits.reserve_disclosures(&origin, 1).await.ok().unwrap();
     let (repeated_create, repeated_update, new) = tokio::join!(
         create(&replica, &operator, "c", "1", data.clone()),

@@ -13,30 +13,30 @@ use futures::future::join_all;
 use sea_orm::{ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, QueryFilter};
 use serde_json::{Value, json};
 use vivamo::service::operators::OperatorChanges;
-use vivamo::service::{Actor, RequestInfo};
+use vivamo::service::{Caller, RequestInfo};
 
-use support::{Answer, Caller, TestApp, both, postgres};
+use support::{Answer, TestApp, TestCaller, both, postgres};
 
 /// A write of a race: a request, or one batch of a command.
 enum Write<'a> {
-    Create(&'a Caller, &'a str, Value),
-    Update(&'a Caller, &'a str, Value),
-    UpdateVersion(&'a Caller, &'a str, i32, Value),
-    Disconnect(&'a Caller, &'a str),
-    Rename(&'a Caller, &'a str, &'a str),
+    Create(&'a TestCaller, &'a str, Value),
+    Update(&'a TestCaller, &'a str, Value),
+    UpdateVersion(&'a TestCaller, &'a str, i32, Value),
+    Disconnect(&'a TestCaller, &'a str),
+    Rename(&'a TestCaller, &'a str, &'a str),
     /// Sent by the platform.
     Erase(&'a Value),
     /// Sent by the platform.
     TakeOver(&'a Value, &'a str),
     /// Sent by the platform, for this operator.
-    DisconnectFrom(&'a Caller, &'a str),
+    DisconnectFrom(&'a TestCaller, &'a str),
     /// One batch of `vivamo operator remove-customers`.
-    RemoveCustomers(&'a Caller),
-    CreateWebhook(&'a Caller),
+    RemoveCustomers(&'a TestCaller),
+    CreateWebhook(&'a TestCaller),
     /// The second value is the id of the endpoint. The third value contains the other fields of the input.
-    UpdateWebhook(&'a Caller, &'a Value, Value),
-    RotateSecret(&'a Caller, &'a Value),
-    DeleteWebhook(&'a Caller, &'a Value),
+    UpdateWebhook(&'a TestCaller, &'a Value, Value),
+    RotateSecret(&'a TestCaller, &'a Value),
+    DeleteWebhook(&'a TestCaller, &'a Value),
 }
 
 async fn send(app: &TestApp, request: &Write<'_>) -> Answer {
@@ -106,7 +106,8 @@ async fn send(app: &TestApp, request: &Write<'_>) -> Answer {
 async fn outcome(app: &TestApp, request: &Write<'_>) -> String {
     if let Write::RemoveCustomers(caller) = request {
         let (command, operator) = (RequestInfo::command_line(), OperatorId::parse(&caller.operator).unwrap());
-        let removed = app.services.customers.remove_customer_batch(&Actor::Platform, &command, operator).await.unwrap();
+        let removed =
+            app.services.customers.remove_customer_batch(&Caller::Platform, &command, operator).await.unwrap();
         return format!("REMOVED {removed}");
     }
     let answer = send(app, request).await;
@@ -409,7 +410,7 @@ both!(an_external_id_changes_while_the_customer_is_disconnected, Sandbox, async 
 });
 
 /// Creates a customer of `caller` with this email and phone.
-async fn customer_with(app: &TestApp, caller: &Caller, id: &str, email: &str, phone: &str) -> Value {
+async fn customer_with(app: &TestApp, caller: &TestCaller, id: &str, email: &str, phone: &str) -> Value {
     app.created(caller, id, json!({ "email": email, "phone": phone })).await["customer"]["id"].clone()
 }
 
@@ -519,12 +520,12 @@ both!(a_takeover_against_each_other_write, Sandbox, async |app| {
 });
 
 /// Creates an operator with a customer, and suspends the operator. Returns the operator and the id of the customer.
-async fn leaving_operator(app: &TestApp, data: Value) -> (Caller, Value) {
+async fn leaving_operator(app: &TestApp, data: Value) -> (TestCaller, Value) {
     let operator = app.operator("Leaving").await;
     let customer = app.created(&operator, "1", data).await["customer"]["id"].clone();
     let changes = OperatorChanges { status: Some(Status::Suspended), ..Default::default() };
     let (request, id) = (RequestInfo::command_line(), OperatorId::parse(&operator.operator).unwrap());
-    app.services.operators.update(&Actor::Platform, &request, id, changes).await.unwrap();
+    app.services.operators.update(&Caller::Platform, &request, id, changes).await.unwrap();
     (operator, customer)
 }
 
@@ -604,7 +605,7 @@ both!(a_disconnect_while_missing_search_words_are_added, Sandbox, async |app| {
         let disconnect = Write::Disconnect(&a, "1");
         tokio::join!(outcome(app, &disconnect), release).0
     };
-    let (added, disconnected) = tokio::join!(app.services.customers.add_missing_words(&Actor::Platform), disconnect);
+    let (added, disconnected) = tokio::join!(app.services.customers.add_missing_words(&Caller::Platform), disconnect);
     added.unwrap();
     assert_eq!(disconnected, "DISCONNECTED");
     // If a word of the ended connection were left behind, this request would fail, because it inserts a word with the
@@ -613,7 +614,7 @@ both!(a_disconnect_while_missing_search_words_are_added, Sandbox, async |app| {
 });
 
 /// Creates an endpoint, and returns its id.
-async fn endpoint(app: &TestApp, caller: &Caller) -> Value {
+async fn endpoint(app: &TestApp, caller: &TestCaller) -> Value {
     let answer = send(app, &Write::CreateWebhook(caller)).await;
     answer.payload("createWebhook")["webhook"]["id"].clone()
 }

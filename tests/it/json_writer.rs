@@ -9,14 +9,14 @@ use entity::value::RequestId;
 use serde_json::{Value, json};
 use vivamo::graphql;
 use vivamo::request::{ApiKeyMemory, ProcessMemory, ResponseSize};
-use vivamo::service::{Actor, RequestInfo};
+use vivamo::service::{Caller, RequestInfo};
 
-use support::{Caller, TestApp, both};
+use support::{TestApp, TestCaller, both};
 
 /// Sends a query twice, and returns the text of both responses, which must be equal. The second query selects `viewer`
 /// twice, and the service does not merge the two fields, because one has a directive. If a document has repeated
 /// fields, `json_writer` writes nothing, so async-graphql resolves the whole second query.
-async fn text(app: &TestApp, caller: &Caller, query: &str, variables: &Value) -> String {
+async fn text(app: &TestApp, caller: &TestCaller, query: &str, variables: &Value) -> String {
     let mut texts = Vec::new();
     for viewer in ["{ viewer { role } ", "{ viewer { role } viewer @include(if: true) { role } "] {
         let query = query.replacen("{ ", viewer, 1);
@@ -110,7 +110,7 @@ both!(a_large_text_waits_for_memory, Sandbox, async |app| {
         let checked = schema.check(Request::new(query(items))).expect("a valid query");
         let info = RequestInfo::from(RequestId::new());
         let size = Arc::new(ResponseSize::new(ProcessMemory::default(), ApiKeyMemory::default()));
-        let response = schema.execute(checked, info, Actor::Platform, &size).await;
+        let response = schema.execute(checked, info, Caller::Platform, &size).await;
         assert!(response.errors.is_empty(), "{:?}", response.errors);
         assert_eq!(size.has_reservation(), is_large, "{items}");
     }

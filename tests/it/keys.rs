@@ -8,9 +8,9 @@ use entity::value::ApiKeyId;
 use serde_json::json;
 use vivamo::service::api_keys::ApiKeyRequest;
 use vivamo::service::authentication::AuthenticationError;
-use vivamo::service::{Actor, RequestInfo};
+use vivamo::service::{Caller, RequestInfo};
 
-use support::{Answer, Caller, KEY_SECRET, both, seen_within_a_second};
+use support::{Answer, KEY_SECRET, TestCaller, both, seen_within_a_second};
 
 const ROLE: &str = "{ viewer { role operator { name } } }";
 
@@ -31,13 +31,13 @@ both!(a_revoked_key_is_rejected, Sandbox, async |app| {
     let own = app.operator("Own").await;
     let second = app.key(&own, Access::ReadWrite).await;
     let keys = &app.services.api_keys;
-    let row = keys.list(&Actor::Platform).await.unwrap().pop().unwrap();
-    let revoked = keys.revoke(&Actor::Platform, &RequestInfo::command_line(), row.id).await.unwrap();
+    let row = keys.list(&Caller::Platform).await.unwrap().pop().unwrap();
+    let revoked = keys.revoke(&Caller::Platform, &RequestInfo::command_line(), row.id).await.unwrap();
     assert!(revoked.revoked_at.is_some());
     assert_eq!(app.graphql(&second, ROLE, json!({})).await.status, 401);
     assert_eq!(app.graphql(&own, ROLE, json!({})).await.status, 200);
     // Revoking the key again changes nothing.
-    assert_eq!(keys.revoke(&Actor::Platform, &RequestInfo::command_line(), row.id).await.unwrap(), revoked);
+    assert_eq!(keys.revoke(&Caller::Platform, &RequestInfo::command_line(), row.id).await.unwrap(), revoked);
 });
 
 both!(a_malformed_key_is_rejected_without_a_query, Sandbox, async |app| {
@@ -48,10 +48,10 @@ both!(a_malformed_key_is_rejected_without_a_query, Sandbox, async |app| {
     let name = entity::value::DisplayName::parse("production").unwrap();
     let request = ApiKeyRequest { name, access: Access::ReadWrite, expires_at: None };
     let production_key =
-        production.create(&Actor::Platform, &RequestInfo::command_line(), operator, request).await.unwrap();
+        production.create(&Caller::Platform, &RequestInfo::command_line(), operator, request).await.unwrap();
     let production_key = secrecy::ExposeSecret::expose_secret(&production_key.secret).to_owned();
     for key in [mistyped, production_key, own.key.to_lowercase(), format!("{}x", own.key)] {
-        let caller = Caller { key, ..own.clone() };
+        let caller = TestCaller { key, ..own.clone() };
         let (answer, statements) = app.all_statements_of(app.graphql(&caller, ROLE, json!({}))).await;
         assert_eq!(answer.status, 401);
         assert_eq!(statements, Vec::<String>::new());
@@ -61,14 +61,14 @@ both!(a_malformed_key_is_rejected_without_a_query, Sandbox, async |app| {
 both!(a_rejected_key_error_names_the_reason, Sandbox, async |app| {
     let own = app.operator("Own").await;
     let message = async |key: &str| {
-        let caller = Caller { key: key.to_owned(), ..own.clone() };
+        let caller = TestCaller { key: key.to_owned(), ..own.clone() };
         let answer = app.graphql(&caller, ROLE, json!({})).await;
         assert_eq!((answer.status, answer.codes()), (401, vec!["UNAUTHENTICATED".to_owned()]));
         assert_eq!(answer.headers["www-authenticate"], "Bearer realm=\"vivamo\"");
         answer.message().to_owned()
     };
     let (expired, revoked) = (app.key(&own, Access::ReadWrite).await, app.key(&own, Access::ReadOnly).await);
-    let set = async |caller: &Caller, column: &str| {
+    let set = async |caller: &TestCaller, column: &str| {
         let prefix = &caller.key[..19];
         let sql = format!("UPDATE api_key SET {column} = created_at WHERE prefix = '{prefix}'");
         support::postgres::execute(app.database_url(), &sql).await.unwrap();
@@ -86,7 +86,7 @@ both!(a_rejected_key_error_names_the_reason, Sandbox, async |app| {
     let name = entity::value::DisplayName::parse("production").unwrap();
     let request = ApiKeyRequest { name, access: Access::ReadWrite, expires_at: None };
     let production_key =
-        production.create(&Actor::Platform, &RequestInfo::command_line(), operator, request).await.unwrap();
+        production.create(&Caller::Platform, &RequestInfo::command_line(), operator, request).await.unwrap();
     let production_key = secrecy::ExposeSecret::expose_secret(&production_key.secret).to_owned();
     assert!(message(&production_key).await.contains("the other environment"));
     // Keys that the service does not recognize get the same answer: a mistyped key, a key of a deployment with another
@@ -94,7 +94,7 @@ both!(a_rejected_key_error_names_the_reason, Sandbox, async |app| {
     let elsewhere = app.services_with(Environment::Sandbox, "another secret").api_keys.clone();
     let name = entity::value::DisplayName::parse("elsewhere").unwrap();
     let request = ApiKeyRequest { name, access: Access::ReadWrite, expires_at: None };
-    let unknown = elsewhere.create(&Actor::Platform, &RequestInfo::command_line(), operator, request).await.unwrap();
+    let unknown = elsewhere.create(&Caller::Platform, &RequestInfo::command_line(), operator, request).await.unwrap();
     let unknown = secrecy::ExposeSecret::expose_secret(&unknown.secret).to_owned();
     let mistyped = production_key.to_lowercase();
     let general = "This request needs a valid API key, in the header: Authorization: Bearer <key>";
@@ -117,22 +117,22 @@ both!(keys_are_rejected_under_another_secret, Sandbox, async |app| {
 
 both!(the_database_does_not_contain_the_key, Sandbox, async |app| {
     let own = app.operator("Own").await;
-    let row = app.services.api_keys.list(&Actor::Platform).await.unwrap().pop().unwrap();
+    let row = app.services.api_keys.list(&Caller::Platform).await.unwrap().pop().unwrap();
     assert!(own.key.starts_with(&row.prefix) && row.prefix.len() < own.key.len() - 30, "{}", row.prefix);
     assert!(!row.hash.windows(8).any(|window| own.key.as_bytes().windows(8).any(|part| part == window)));
 });
 
 both!(operators_cannot_manage_keys_or_operators, Sandbox, async |app| {
     let own = app.operator("Own").await;
-    let actor = app.services.authenticator.authenticate(&own.key, None).await.unwrap();
+    let caller = app.services.authenticator.authenticate(&own.key, None).await.unwrap();
     let keys = &app.services.api_keys;
     let name = || entity::value::DisplayName::parse("x").unwrap();
     let operator = entity::value::OperatorId::parse(&own.operator).unwrap();
-    assert!(keys.list(&actor).await.is_err());
-    assert!(keys.revoke(&actor, &RequestInfo::command_line(), ApiKeyId::new()).await.is_err());
+    assert!(keys.list(&caller).await.is_err());
+    assert!(keys.revoke(&caller, &RequestInfo::command_line(), ApiKeyId::new()).await.is_err());
     let request = ApiKeyRequest { name: name(), access: Access::ReadOnly, expires_at: None };
-    assert!(keys.create(&actor, &RequestInfo::command_line(), operator, request).await.is_err());
-    assert!(app.services.operators.create(&actor, &RequestInfo::command_line(), name()).await.is_err());
+    assert!(keys.create(&caller, &RequestInfo::command_line(), operator, request).await.is_err());
+    assert!(app.services.operators.create(&caller, &RequestInfo::command_line(), name()).await.is_err());
 });
 
 both!(the_platform_manages_operators_and_keys, Sandbox, async |app| {
@@ -141,7 +141,7 @@ both!(the_platform_manages_operators_and_keys, Sandbox, async |app| {
                   secret operator { id name } apiKey { id access prefix } } }";
     let created = app.graphql(&platform, create, json!({})).await.payload("createOperator");
     let operator = created["operator"]["id"].as_str().unwrap().to_owned();
-    let first = Caller { operator: operator.clone(), key: created["secret"].as_str().unwrap().to_owned() };
+    let first = TestCaller { operator: operator.clone(), key: created["secret"].as_str().unwrap().to_owned() };
     assert_eq!(app.query(&first, ROLE).await["viewer"]["operator"]["name"], "Acme");
 
     let create = "mutation ($input: CreateApiKeyInput!) { createApiKey(input: $input) { \
@@ -151,10 +151,10 @@ both!(the_platform_manages_operators_and_keys, Sandbox, async |app| {
     let key = app.graphql(&platform, create, json!({ "input": input })).await.payload("createApiKey");
     assert_eq!(key["apiKey"]["expiresAt"], "2100-01-01T00:00:00.123456+00:00");
     // Both databases store microseconds.
-    let rows = app.services.api_keys.list(&Actor::Platform).await.unwrap();
+    let rows = app.services.api_keys.list(&Caller::Platform).await.unwrap();
     let stored: Vec<_> = rows.iter().filter_map(|row| row.expires_at).map(|time| time.to_rfc3339()).collect();
     assert_eq!(stored, ["2100-01-01T00:00:00.123456+00:00"]);
-    let second = Caller { key: key["secret"].as_str().unwrap().to_owned(), ..first.clone() };
+    let second = TestCaller { key: key["secret"].as_str().unwrap().to_owned(), ..first.clone() };
     assert_eq!(app.query(&second, ROLE).await["viewer"]["role"], "OPERATOR_READ_ONLY");
 
     // An operator sees its keys and their times of last use.
@@ -208,12 +208,12 @@ both!(operators_and_their_keys_are_read_in_two_statements, Sandbox, async |app| 
 both!(a_key_revoked_on_one_replica_is_rejected_on_another_within_a_second, Sandbox, async |app| {
     let own = app.operator("Own").await;
     let replica = app.replica(app.database_url().to_owned()).await;
-    let key = app.services.api_keys.list(&Actor::Platform).await.unwrap().pop().unwrap();
+    let key = app.services.api_keys.list(&Caller::Platform).await.unwrap().pop().unwrap();
     let second = app.key(&own, Access::ReadWrite).await;
     for caller in [&own, &second] {
         assert_eq!(replica.graphql(caller, ROLE, json!({})).await.status, 200);
     }
-    app.services.api_keys.revoke(&Actor::Platform, &RequestInfo::command_line(), key.id).await.unwrap();
+    app.services.api_keys.revoke(&Caller::Platform, &RequestInfo::command_line(), key.id).await.unwrap();
     let send = async || {
         // The new key works all the time, so a client that already uses it loses no request.
         assert_eq!(replica.graphql(&second, ROLE, json!({})).await.status, 200);

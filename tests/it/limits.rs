@@ -11,10 +11,10 @@ use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use vivamo::config::RateLimitSettings;
 use vivamo::service::api_keys::ApiKeyRequest;
-use vivamo::service::{Actor, RequestInfo};
+use vivamo::service::{Caller, RequestInfo};
 
 use support::postgres::execute;
-use support::{Answer, Caller, TestApp, both};
+use support::{Answer, TestApp, TestCaller, both};
 
 const ROLE: &str = "{ viewer { role } }";
 
@@ -63,7 +63,7 @@ async fn create_known_customers(app: &TestApp) {
 /// number of attempts that disclosed a match, and the number of rejected attempts.
 async fn enumerate_emails(
     replica: &TestApp,
-    own: &Caller,
+    own: &TestCaller,
     field: &str,
     attempt: impl AsyncFn(usize, String) -> Answer,
 ) -> (usize, usize) {
@@ -145,7 +145,7 @@ both!(a_key_with_many_requests_in_flight_waits_for_them, Sandbox, async |app| {
 });
 
 /// Sends a query and returns `extensions.cost` of its answer.
-async fn cost_of(app: &TestApp, caller: &Caller, query: &str) -> Value {
+async fn cost_of(app: &TestApp, caller: &TestCaller, query: &str) -> Value {
     let request = app.http.post(format!("{}/graphql", app.url)).bearer_auth(&caller.key).header("vivamo-cost", "1");
     let answer = Answer::read(request.json(&json!({ "query": query })).send().await.unwrap()).await;
     assert_eq!(answer.codes(), Vec::<String>::new(), "{query}");
@@ -298,8 +298,8 @@ both!(unknown_keys_of_an_address_over_its_limit_share_lookups, Sandbox, async |a
         replica_with_limits(app, RateLimitSettings { auth_failures_per_minute: 5, ..RateLimitSettings::OFF }).await;
     let own = replica.operator("Own").await;
     let (read_only, revoked) = (replica.key(&own, Access::ReadOnly).await, replica.key(&own, Access::ReadOnly).await);
-    let newest = replica.services.api_keys.list(&Actor::Platform).await.unwrap().pop().unwrap();
-    replica.services.api_keys.revoke(&Actor::Platform, &RequestInfo::command_line(), newest.id).await.unwrap();
+    let newest = replica.services.api_keys.list(&Caller::Platform).await.unwrap().pop().unwrap();
+    replica.services.api_keys.revoke(&Caller::Platform, &RequestInfo::command_line(), newest.id).await.unwrap();
     // Keys of another deployment are well formed and unknown.
     let elsewhere = app.services_with(Environment::Sandbox, "another secret").api_keys.clone();
     let operator = OperatorId::parse(&own.operator).unwrap();
@@ -308,8 +308,8 @@ both!(unknown_keys_of_an_address_over_its_limit_share_lookups, Sandbox, async |a
     let mut unknown = Vec::new();
     for _ in 0..40 {
         let key =
-            elsewhere.create(&Actor::Platform, &RequestInfo::command_line(), operator, request.clone()).await.unwrap();
-        unknown.push(Caller { key: key.secret.expose_secret().to_owned(), ..own.clone() });
+            elsewhere.create(&Caller::Platform, &RequestInfo::command_line(), operator, request.clone()).await.unwrap();
+        unknown.push(TestCaller { key: key.secret.expose_secret().to_owned(), ..own.clone() });
     }
     for (number, caller) in unknown.iter().take(6).enumerate() {
         let answer = replica.graphql(caller, ROLE, json!({})).await;

@@ -30,7 +30,7 @@ use support::postgres::{self, as_postgres, execute};
 use support::process::{Running, remove_settings, vivamo};
 use support::proxy::{Cut, Proxy};
 use support::receiver::{Receiver, Reply, insert_endpoint};
-use support::{Answer, Backend, Caller, KEY_SECRET, TestApp, TestDatabase, both, http_client, run};
+use support::{Answer, Backend, KEY_SECRET, TestApp, TestCaller, TestDatabase, both, http_client, run};
 
 use crate::cli::{SECRET, failure, json_output, role, server_at, stderr, stdout, usage_error};
 use crate::erase::stored;
@@ -51,7 +51,7 @@ async fn wait_until_ready_is(url: &str, status: u16) -> String {
 }
 
 /// Sends a `createCustomer`. The external id is this number, and the email contains this number.
-async fn create(app: &TestApp, caller: &Caller, number: usize) -> Answer {
+async fn create(app: &TestApp, caller: &TestCaller, number: usize) -> Answer {
     app.create(caller, &number.to_string(), json!({ "email": format!("{number}@example.com") })).await
 }
 
@@ -1235,7 +1235,7 @@ both!(the_line_of_a_rejected_key_names_only_the_address, Sandbox, async |app| {
 
 /// Sends a mutation that creates a customer, and disconnects while the mutation waits for a lock of a transaction that
 /// this function begins. Returns the transaction. `server` has no other transactions that wait.
-async fn create_and_disconnect(app: &TestApp, server: &str, caller: &Caller, operation: &str) -> Transaction {
+async fn create_and_disconnect(app: &TestApp, server: &str, caller: &TestCaller, operation: &str) -> Transaction {
     let holder = app.database.begin_write().await.unwrap();
     if app.is_postgres() {
         holder.execute_unprepared("LOCK TABLE customer IN SHARE MODE").await.unwrap();

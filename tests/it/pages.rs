@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use support::{Caller, TestApp, both, is_operator_lookup};
+use support::{TestApp, TestCaller, both, is_operator_lookup};
 
 const CUSTOMERS: &str = "query ($first: Int, $after: String, $last: Int, $before: String, \
     $filter: CustomerFilter, $orderBy: CustomerOrder) { \
@@ -12,7 +12,7 @@ const CUSTOMERS: &str = "query ($first: Int, $after: String, $last: Int, $before
     edges { cursor externalCustomerId connectedAt node { email } } nodes { email } \
     pageInfo { hasNextPage hasPreviousPage startCursor endCursor } } }";
 
-async fn page(app: &TestApp, caller: &Caller, arguments: Value) -> Value {
+async fn page(app: &TestApp, caller: &TestCaller, arguments: Value) -> Value {
     let answer = app.graphql(caller, CUSTOMERS, arguments).await;
     let page = answer.data()["customers"].clone();
     assert_nodes_are_those_of_the_edges(&page);
@@ -37,7 +37,7 @@ fn emails(page: &Value) -> Vec<String> {
 }
 
 /// Reads a whole list in pages of this size: forwards with `first` and `after`, or backwards with `last` and `before`.
-async fn read_pages(app: &TestApp, caller: &Caller, size: usize, from_start: bool, arguments: Value) -> Value {
+async fn read_pages(app: &TestApp, caller: &TestCaller, size: usize, from_start: bool, arguments: Value) -> Value {
     let [count, bound, next_cursor, has_more, has_previous] = if from_start {
         ["first", "after", "endCursor", "hasNextPage", "hasPreviousPage"]
     } else {
@@ -64,7 +64,7 @@ async fn read_pages(app: &TestApp, caller: &Caller, size: usize, from_start: boo
 }
 
 /// Creates customers, and returns their emails in the order of their creation.
-async fn populate(app: &TestApp, caller: &Caller, count: usize) -> Vec<String> {
+async fn populate(app: &TestApp, caller: &TestCaller, count: usize) -> Vec<String> {
     let mut all = Vec::new();
     for number in 0..count {
         let email = format!("{}-{number}@example.com", &caller.operator[20..]);
@@ -132,7 +132,7 @@ both!(damaged_cursors_and_cursors_of_other_lists_are_rejected, Sandbox, async |a
     let (own, other) = (app.operator("Own").await, app.operator("Other").await);
     populate(app, &own, 2).await;
     let cursor = page(app, &own, json!({ "first": 1 })).await["pageInfo"]["endCursor"].as_str().unwrap().to_owned();
-    let assert_rejected = async |caller: &Caller, arguments: Value, path: &str| {
+    let assert_rejected = async |caller: &TestCaller, arguments: Value, path: &str| {
         let answer = app.graphql(caller, CUSTOMERS, arguments).await;
         answer.assert_rejected("customers", &[("INVALID_ARGUMENT", path)]);
     };
@@ -377,7 +377,7 @@ both!(nodes_take_the_same_statements_as_edges, Sandbox, async |app| {
     let by_edges = lists(|fields| format!("edges {{ node {{ {fields} }} }}"));
     let by_nodes = lists(|fields| format!("nodes {{ {fields} }}"));
     // Operators are cached for a short time, so a request on a slow machine may look them up once more.
-    let statements_of = async |caller: &Caller, query: &str| {
+    let statements_of = async |caller: &TestCaller, query: &str| {
         let (_, mut statements) = app.statements_of(app.query(caller, query)).await;
         statements.retain(|sql| !is_operator_lookup(sql));
         statements

@@ -4,9 +4,9 @@
 use futures::future::join_all;
 use serde_json::{Value, json};
 
-use support::{Caller, TestApp, both};
+use support::{TestApp, TestCaller, both};
 
-async fn create_operators(app: &TestApp, count: usize) -> Vec<Caller> {
+async fn create_operators(app: &TestApp, count: usize) -> Vec<TestCaller> {
     let mut operators = Vec::new();
     for number in 0..count {
         operators.push(app.operator(&format!("Operator {number}")).await);
@@ -94,7 +94,7 @@ both!(concurrent_creates_with_swapped_values_connect_or_conflict, Sandbox, async
         let outcomes = [outcome(&one), outcome(&two)];
         assert!(outcomes.contains(&"CREATED".to_owned()) && outcomes.contains(&"CONNECTED".to_owned()), "{outcomes:?}");
         // This create has a new email and the phone of the second create.
-        let create = async |operator: &Caller| app.create(operator, &e2, json!({ "email": e2, "phone": p1 })).await;
+        let create = async |operator: &TestCaller| app.create(operator, &e2, json!({ "email": e2, "phone": p1 })).await;
         let (three, four) = tokio::join!(create(&operators[0]), create(&operators[1]));
         for outcome in [outcome(&three), outcome(&four)] {
             assert!(

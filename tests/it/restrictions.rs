@@ -75,7 +75,7 @@ fn warnings(payload: &Value) -> Vec<(String, String)> {
 const VALIDATE: &str = "query ($input: CreateCustomerInput!) { validateCustomer(input: $input) \
     { email phone faults { code message inputPath customerId } warnings { code message inputPath } } }";
 
-async fn validate(app: &TestApp, caller: &support::Caller, id: &str, data: &Value) -> Answer {
+async fn validate(app: &TestApp, caller: &support::TestCaller, id: &str, data: &Value) -> Answer {
     app.graphql(caller, VALIDATE, json!({ "input": { "externalCustomerId": id, "data": data } })).await
 }
 

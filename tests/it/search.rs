@@ -6,19 +6,19 @@ use serde_json::{Value, json};
 
 use support::postgres;
 use support::process::vivamo;
-use support::{Caller, KEY_SECRET, TestApp, both};
+use support::{KEY_SECRET, TestApp, TestCaller, both};
 
 const SEARCH: &str = "query ($search: String!, $missing: [CustomerField!], $first: Int, $after: String, $last: Int, $before: String) { \
     customers(filter: { search: $search, missing: $missing }, first: $first, after: $after, last: $last, before: $before) { \
     totalCount edges { cursor node { id email } } pageInfo { hasNextPage hasPreviousPage startCursor endCursor } } }";
 
-async fn page(app: &TestApp, caller: &Caller, arguments: Value) -> Value {
+async fn page(app: &TestApp, caller: &TestCaller, arguments: Value) -> Value {
     let answer = app.graphql(caller, SEARCH, arguments).await;
     answer.data()["customers"].clone()
 }
 
 /// Searches, and returns the local parts of the emails that were found.
-async fn search_names(app: &TestApp, caller: &Caller, search: &str) -> Vec<String> {
+async fn search_names(app: &TestApp, caller: &TestCaller, search: &str) -> Vec<String> {
     let page = page(app, caller, json!({ "search": search })).await;
     let names = names(&page);
     assert_eq!(page["totalCount"], names.len(), "{search}");

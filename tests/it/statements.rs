@@ -4,14 +4,14 @@
 use serde_json::{Value, json};
 
 use support::proxy::Proxy;
-use support::{Caller, TestApp, both, is_key_lookup};
+use support::{TestApp, TestCaller, both, is_key_lookup};
 
 /// Runs an operation and returns the number of statements that it sends. Counts `BEGIN` and `COMMIT`, but not the
 /// lookup of the API key, which is repeated when its cache entry expires.
 async fn count_statements(
     app: &TestApp,
     proxy: Option<&Proxy>,
-    caller: &Caller,
+    caller: &TestCaller,
     query: &str,
     variables: Value,
 ) -> usize {

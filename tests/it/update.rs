@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use support::{Caller, both};
+use support::{TestCaller, both};
 
 both!(omitted_fields_stay_and_null_clears, Sandbox, async |app| {
     let operator = app.operator("A").await;
@@ -212,7 +212,7 @@ both!(an_operator_changes_its_own_id_of_a_customer, Sandbox, async |app| {
     });
     assert_eq!(renamed, expected);
     assert_eq!(app.customer(&own, json!({ "externalCustomerId": "old one" })).await, json!(null));
-    let found = async |caller: &Caller, word: &str| {
+    let found = async |caller: &TestCaller, word: &str| {
         let query = format!("{{ customers(filter: {{ search: \"{word}\" }}) {{ totalCount }} }}");
         app.query(caller, &query).await["customers"]["totalCount"].clone()
     };
@@ -269,7 +269,7 @@ both!(an_operator_changes_its_own_id_of_a_customer, Sandbox, async |app| {
 
     let history = "query ($id: ID!) { customer(by: { id: $id }) { history { nodes { \
                    type version changedFields before { externalCustomerId } after { externalCustomerId } } } } }";
-    let entries = async |caller: &Caller| {
+    let entries = async |caller: &TestCaller| {
         let answer = app.graphql(caller, history, json!({ "id": created["id"] })).await;
         let nodes = answer.data()["customer"]["history"]["nodes"].as_array().unwrap().clone();
         nodes.into_iter().filter(|node| node["type"] == "EXTERNAL_CUSTOMER_ID_CHANGED").collect::<Vec<_>>()

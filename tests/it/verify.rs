@@ -5,7 +5,7 @@ use entity::customer_event::VerifiableField;
 use sea_orm::{IdenStatic, Iterable};
 use serde_json::{Value, json};
 
-use support::{Answer, Caller, TestApp, both};
+use support::{Answer, TestApp, TestCaller, both};
 
 const VERIFY: &str = "mutation ($input: RecordVerificationInput!) { recordVerification(input: $input) { replayed \
     customer { id email phone emailVerifiedAt phoneVerifiedAt version updatedAt externalCustomerId } } }";
@@ -30,11 +30,11 @@ async fn take_over(app: &TestApp, id: &Value, phone: &str, time: &str) -> Answer
     send(app, id, "PHONE", phone, time, json!({ "takeOver": true })).await
 }
 
-async fn customer(app: &TestApp, caller: &Caller, id: &Value) -> Value {
+async fn customer(app: &TestApp, caller: &TestCaller, id: &Value) -> Value {
     app.graphql(caller, CUSTOMER, json!({ "id": id })).await.data()["customer"].clone()
 }
 
-async fn created(app: &TestApp, caller: &Caller, email: &str, phone: Value) -> Value {
+async fn created(app: &TestApp, caller: &TestCaller, email: &str, phone: Value) -> Value {
     app.created(caller, email, json!({ "email": email, "phone": phone })).await["customer"]["id"].clone()
 }
 

@@ -4,7 +4,7 @@ use futures::future::join_all;
 use serde_json::{Value, json};
 use vivamo::config::RateLimitSettings;
 
-use support::{Caller, TestApp, both};
+use support::{TestApp, TestCaller, both};
 
 const UNKNOWN_ID: &str = "cus_01h455vb4pex5vsknk084sn02q";
 
@@ -12,7 +12,7 @@ const UNKNOWN_ID: &str = "cus_01h455vb4pex5vsknk084sn02q";
 /// and run the same SQL. Returns the codes of the answer.
 async fn assert_indistinguishable(
     app: &TestApp,
-    caller: &Caller,
+    caller: &TestCaller,
     query: &str,
     foreign: Value,
     unknown: Value,

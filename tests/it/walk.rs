@@ -10,9 +10,9 @@ use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use vivamo::graphql;
 use vivamo::service::api_keys::ApiKeyRequest;
-use vivamo::service::{Actor, RequestInfo};
+use vivamo::service::{Caller, RequestInfo};
 
-use support::{Caller, KEY_SECRET, TestApp, both};
+use support::{KEY_SECRET, TestApp, TestCaller, both};
 
 /// The queries that fail with `FORBIDDEN` unless the caller is the platform.
 const PLATFORM_QUERIES: [&str; 3] = ["adminEvents", "customerEvents", "erasures"];
@@ -191,18 +191,19 @@ fn needed_fields(definition: &Value) -> Vec<&Value> {
 
 /// Returns keys that must be rejected: an empty, a revoked, an expired and a mistyped key, and a key of the other
 /// environment.
-async fn rejected_keys(app: &TestApp, own: &Caller) -> Vec<String> {
+async fn rejected_keys(app: &TestApp, own: &TestCaller) -> Vec<String> {
     let operator = OperatorId::parse(&own.operator).unwrap();
     let keys = &app.services.api_keys;
     let request = || {
         let name = DisplayName::parse("rejected").unwrap();
         ApiKeyRequest { name, access: Access::ReadWrite, expires_at: None }
     };
-    let revoked = keys.create(&Actor::Platform, &RequestInfo::command_line(), operator, request()).await.unwrap();
-    keys.revoke(&Actor::Platform, &RequestInfo::command_line(), revoked.row.id).await.unwrap();
+    let revoked = keys.create(&Caller::Platform, &RequestInfo::command_line(), operator, request()).await.unwrap();
+    keys.revoke(&Caller::Platform, &RequestInfo::command_line(), revoked.row.id).await.unwrap();
     let production = app.services_with(Environment::Production, KEY_SECRET).api_keys.clone();
-    let foreign = production.create(&Actor::Platform, &RequestInfo::command_line(), operator, request()).await.unwrap();
-    let expired = keys.create(&Actor::Platform, &RequestInfo::command_line(), operator, request()).await.unwrap();
+    let foreign =
+        production.create(&Caller::Platform, &RequestInfo::command_line(), operator, request()).await.unwrap();
+    let expired = keys.create(&Caller::Platform, &RequestInfo::command_line(), operator, request()).await.unwrap();
     let past = if app.is_postgres() { "now() - interval '1 second'" } else { "'2020-01-01T00:00:00+00:00'" };
     let expire = format!("UPDATE api_key SET expires_at = {past} WHERE prefix = '{}'", expired.row.prefix);
     support::postgres::execute(app.database_url(), &expire).await.unwrap();
@@ -224,7 +225,7 @@ both!(every_field_respects_every_kind_of_key, Sandbox, async |app| {
     assert!(queries.len() >= 7 && mutations.len() >= 5);
 
     for key in rejected_keys(app, &own).await {
-        let caller = Caller { key, ..own.clone() };
+        let caller = TestCaller { key, ..own.clone() };
         for (field, request) in queries.iter().chain(&mutations) {
             let answer = app.graphql(&caller, request, json!({})).await;
             assert_eq!((answer.status, answer.codes()), (401, vec!["UNAUTHENTICATED".to_owned()]), "{field}");

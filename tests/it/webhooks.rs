@@ -9,9 +9,9 @@ use entity::webhook;
 use futures::future::join_all;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder};
 use serde_json::{Value, json};
-use vivamo::service::{Actor, now};
+use vivamo::service::{Caller, now};
 
-use support::{Answer, Caller, TestApp, both};
+use support::{Answer, TestApp, TestCaller, both};
 
 const CREATE: &str = "mutation ($input: CreateWebhookInput!) { createWebhook(input: $input) { secret webhook { \
                       id url types enabled disabledAt createdAt secretCreatedAt previousSecretUntil \
@@ -26,28 +26,28 @@ const BY_ID: &str = "query ($id: ID!) { webhook(id: $id) { id url } node(id: $id
 const UNKNOWN_ID: &str = "wh_01h455vb4pex5vsknk084sn02q";
 
 /// Sends a `createWebhook`.
-pub async fn create(app: &TestApp, caller: &Caller, url: &str) -> Answer {
+pub async fn create(app: &TestApp, caller: &TestCaller, url: &str) -> Answer {
     app.graphql(caller, CREATE, json!({ "input": { "url": url } })).await
 }
 
 /// Sends a `createWebhook` that must succeed, and returns its payload.
-pub async fn created(app: &TestApp, caller: &Caller) -> Value {
+pub async fn created(app: &TestApp, caller: &TestCaller) -> Value {
     create(app, caller, "https://receiver.example/hook?token=tok-4713").await.payload("createWebhook")
 }
 
 /// Sends an `updateWebhook`.
-async fn update(app: &TestApp, caller: &Caller, id: &Value, changes: Value) -> Answer {
+async fn update(app: &TestApp, caller: &TestCaller, id: &Value, changes: Value) -> Answer {
     let mut input = changes;
     input["id"] = id.clone();
     app.graphql(caller, UPDATE, json!({ "input": input })).await
 }
 
-async fn updated(app: &TestApp, caller: &Caller, id: &Value, changes: Value) -> Value {
+async fn updated(app: &TestApp, caller: &TestCaller, id: &Value, changes: Value) -> Value {
     update(app, caller, id, changes).await.payload("updateWebhook")["webhook"].clone()
 }
 
 /// Sends a `rotateWebhookSecret` that must succeed, and returns its payload.
-async fn rotated(app: &TestApp, caller: &Caller, id: &Value, overlap_hours: Option<i32>) -> Value {
+async fn rotated(app: &TestApp, caller: &TestCaller, id: &Value, overlap_hours: Option<i32>) -> Value {
     let input = match overlap_hours {
         Some(hours) => json!({ "id": id, "overlapHours": hours }),
         None => json!({ "id": id }),
@@ -55,12 +55,12 @@ async fn rotated(app: &TestApp, caller: &Caller, id: &Value, overlap_hours: Opti
     app.graphql(caller, ROTATE, json!({ "input": input })).await.payload("rotateWebhookSecret")
 }
 
-async fn delete(app: &TestApp, caller: &Caller, id: &Value) -> Answer {
+async fn delete(app: &TestApp, caller: &TestCaller, id: &Value) -> Answer {
     app.graphql(caller, DELETE, json!({ "id": id })).await
 }
 
 /// The endpoints that a caller sees in the list.
-async fn list(app: &TestApp, caller: &Caller) -> Vec<Value> {
+async fn list(app: &TestApp, caller: &TestCaller) -> Vec<Value> {
     app.query(caller, LIST).await["webhooks"]["nodes"].as_array().unwrap().clone()
 }
 
@@ -411,7 +411,7 @@ both!(each_change_of_an_endpoint_leaves_an_entry_in_the_audit_log, Sandbox, asyn
 });
 
 /// The ids of the changes that an endpoint has not received.
-async fn undelivered(app: &TestApp, caller: &Caller, id: &Value) -> Vec<Value> {
+async fn undelivered(app: &TestApp, caller: &TestCaller, id: &Value) -> Vec<Value> {
     app.wait_for_feed().await;
     let query = "query ($id: ID!) { webhook(id: $id) { cursor undeliveredSince } }";
     let webhook = app.graphql(caller, query, json!({ "id": id })).await.data()["webhook"].clone();
@@ -467,7 +467,7 @@ both!(deliveries_start_at_the_end_of_the_feed_and_can_be_moved, Sandbox, async |
         }
     }
     // Moves the deliveries to a time whose changes were deleted.
-    app.services.feed.sweep(&Actor::Platform, now() - TimeDelta::days(1)).await.unwrap();
+    app.services.feed.sweep(&Caller::Platform, now() - TimeDelta::days(1)).await.unwrap();
     let after_deletion = |age: TimeDelta| json!({ "deliverFrom": { "time": (now() - age).to_rfc3339() } });
     let answer = update(app, &own, &id, after_deletion(TimeDelta::days(3))).await;
     answer.assert_rejected("updateWebhook", &[("CURSOR_EXPIRED", "input.deliverFrom.time")]);

@@ -23,7 +23,7 @@ use crate::servers::{Servers, codes};
 use support::postgres::{self, Cluster, own_cluster};
 use support::process::vivamo;
 use support::proxy::Proxy;
-use support::{Backend, Caller, KEY_SECRET, TestDatabase};
+use support::{Backend, KEY_SECRET, TestCaller, TestDatabase};
 
 const OPERATORS: usize = 3;
 const WRITERS: usize = 8;
@@ -53,7 +53,7 @@ const PAUSES: &str = "CREATE FUNCTION pause() RETURNS trigger LANGUAGE plpgsql A
 
 /// A reader of the feed.
 struct Follower {
-    caller: Caller,
+    caller: TestCaller,
     cursor: Value,
     changes: Vec<Value>,
 }
@@ -208,7 +208,7 @@ fn random_request(random: &mut StdRng, customers: &[Value]) -> (usize, &'static 
 }
 
 /// Repeats a request until the service accepts or rejects it.
-async fn send_until_answered(servers: &Servers, caller: &Caller, query: &str, variables: &Value) -> Value {
+async fn send_until_answered(servers: &Servers, caller: &TestCaller, query: &str, variables: &Value) -> Value {
     loop {
         match servers.send(caller, query, variables).await {
             Ok((_, answer)) if codes(&answer) != ["UNAVAILABLE"] => return answer,

@@ -11,7 +11,7 @@ use sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter};
 use serde_json::{Value, json};
 
 use crate::servers::{Servers, codes};
-use support::{Backend, Caller};
+use support::{Backend, TestCaller};
 
 const ROUNDS: usize = 5;
 const WRITERS: usize = 8;
@@ -47,7 +47,7 @@ impl Write {
         }
     }
 
-    fn caller<'c>(&self, operator: &'c Caller, platform: &'c Caller) -> &'c Caller {
+    fn caller<'c>(&self, operator: &'c TestCaller, platform: &'c TestCaller) -> &'c TestCaller {
         match self {
             Self::Create(..) | Self::Disconnect(_) => operator,
             Self::TakeOver(..) | Self::Erase(..) => platform,

@@ -23,10 +23,10 @@ use sea_orm::EntityTrait;
 use serde_json::{Map, Value, json};
 use vivamo::error::Error;
 use vivamo::service::operators::OperatorChanges;
-use vivamo::service::{Actor, RequestInfo, Services};
+use vivamo::service::{Caller, RequestInfo, Services};
 
 use crate::servers::{Servers, codes};
-use support::{Backend, Caller, TestDatabase};
+use support::{Backend, TestCaller, TestDatabase};
 
 const REQUESTS: usize = 20_000;
 const WORKERS: usize = 16;
@@ -132,7 +132,7 @@ fn random_platform_request(random: &mut StdRng, known: &[Value]) -> Request {
 }
 
 /// Returns a random request. `operators` are the callers, and `known` are customers from earlier responses.
-fn random_request(random: &mut StdRng, operators: &[Caller], known: &[Value]) -> Request {
+fn random_request(random: &mut StdRng, operators: &[TestCaller], known: &[Value]) -> Request {
     if !known.is_empty() && random.random_bool(0.2) {
         return random_platform_request(random, known);
     }
@@ -222,7 +222,7 @@ fn changed_fields(before: &Map<String, Value>, after: &Map<String, Value>) -> Ve
 }
 
 impl Model {
-    fn new(operators: &[Caller]) -> Self {
+    fn new(operators: &[TestCaller]) -> Self {
         Self { operators: operators.iter().map(|caller| caller.operator.clone()).collect(), ..Self::default() }
     }
 
@@ -552,7 +552,7 @@ fn seed() -> u64 {
     given.map_or_else(rand::random, |seed| seed.parse().unwrap())
 }
 
-async fn create_operators(servers: &Servers) -> Vec<Caller> {
+async fn create_operators(servers: &Servers) -> Vec<TestCaller> {
     let mut operators = Vec::new();
     for number in 0..OPERATORS {
         operators.push(servers.operator(&format!("Operator {number}")).await);
@@ -607,9 +607,9 @@ pub async fn run(name: &str, servers: Servers, requests: usize) {
 
 /// Suspends an operator, disconnects all its customers as `vivamo operator remove-customers` does, and resumes the
 /// operator. Returns the request id that the history entries of these disconnections have.
-async fn remove_customers(servers: &Servers, operator: &Caller) -> RequestId {
+async fn remove_customers(servers: &Servers, operator: &TestCaller) -> RequestId {
     let Services { operators, customers, .. } = &*servers.services;
-    let (platform, request) = (&Actor::Platform, &RequestInfo::command_line());
+    let (platform, request) = (&Caller::Platform, &RequestInfo::command_line());
     let id = OperatorId::parse(&operator.operator).unwrap();
     let change = |status| OperatorChanges { status: Some(status), ..Default::default() };
     until_available(|| operators.update(platform, request, id, change(Status::Suspended))).await;
@@ -633,7 +633,7 @@ async fn until_available<T, F: Future<Output = Result<T, Error>>>(command: impl 
 
 /// Sends a request, and repeats it while the response is `UNAVAILABLE`: on a busy machine, a request may have conflicts
 /// until its time for retries is over.
-async fn send(servers: &Servers, operators: &[Caller], request: &Request) -> Vec<(String, Value)> {
+async fn send(servers: &Servers, operators: &[TestCaller], request: &Request) -> Vec<(String, Value)> {
     const MAX_ATTEMPTS: usize = 20;
     let query = match request.kind {
         Kind::Create => CREATE,
@@ -694,7 +694,7 @@ struct Applied<'a> {
 /// The order is nearly the order of the events. For example, request A reads a row, request B then changes this row,
 /// and A writes other rows. The result of A does not show the change of B, so A comes before B in this order. The event
 /// of A may still have the later time. The events of one customer are always in the order of its changes.
-fn replay(operators: &[Caller], changes: &[Change<'_>]) -> (Model, Vec<Announced>) {
+fn replay(operators: &[TestCaller], changes: &[Change<'_>]) -> (Model, Vec<Announced>) {
     let (mut model, mut moved) = (Model::new(operators), 0);
     let mut feeds = Vec::new();
     let mut recent: VecDeque<Applied<'_>> = VecDeque::new();
@@ -748,7 +748,7 @@ fn inserted_first<'a: 'l, 'l>(
 
 /// A reader of the feed that continues at its cursor.
 struct Follower {
-    caller: Caller,
+    caller: TestCaller,
     /// The index of the operator, or [`PLATFORM`].
     reader: usize,
     cursor: Value,
@@ -756,7 +756,7 @@ struct Follower {
 }
 
 impl Follower {
-    fn new(servers: &Servers, operators: &[Caller], reader: usize) -> Self {
+    fn new(servers: &Servers, operators: &[TestCaller], reader: usize) -> Self {
         let caller = operators.get(reader).cloned().unwrap_or_else(|| servers.platform());
         Self { caller, reader, cursor: json!(null), changes: Vec::new() }
     }
@@ -782,7 +782,7 @@ impl Follower {
 }
 
 /// Reads the feeds to their ends, and compares them with the feeds that the model predicts.
-async fn compare_feeds(servers: &Servers, operators: &[Caller], followers: Vec<Follower>, predicted: &[Announced]) {
+async fn compare_feeds(servers: &Servers, operators: &[TestCaller], followers: Vec<Follower>, predicted: &[Announced]) {
     support::wait_for_feed(&servers.database).await;
     let is_erasure = |change: &&Announced| change.r#type == "ERASED";
     let erased: BTreeSet<_> = predicted.iter().filter(is_erasure).map(|change| change.customer.as_str()).collect();
@@ -832,7 +832,7 @@ fn by_customer(rows: impl Iterator<Item = (String, Value)>) -> BTreeMap<String, 
 /// `removal` is the id of the run of [`remove_customers`].
 async fn compare(
     servers: &Servers,
-    operators: &[Caller],
+    operators: &[TestCaller],
     followers: Vec<Follower>,
     answers: HashMap<String, (Request, Value)>,
     removal: RequestId,
@@ -970,7 +970,7 @@ async fn erased_customers(servers: &Servers, events: &[customer_event::Model]) -
 
 /// Asserts that an operator sees one history entry for each version of a customer since the operator connected, and
 /// that the operator sees no other author.
-async fn assert_history_explains_the_version(servers: &Servers, caller: &Caller, id: &str) {
+async fn assert_history_explains_the_version(servers: &Servers, caller: &TestCaller, id: &str) {
     let by = json!({ "by": { "externalCustomerId": id } });
     let (_, answer) = servers.send(caller, HISTORY, &by).await.unwrap();
     let customer = &answer["data"]["customer"];

@@ -20,7 +20,7 @@ use crate::servers::{Servers, codes};
 use support::postgres::{self, own_cluster};
 use support::process::vivamo;
 use support::proxy::Proxy;
-use support::{Backend, Caller, TestDatabase};
+use support::{Backend, TestCaller, TestDatabase};
 
 const WRITERS: usize = 8;
 
@@ -53,7 +53,7 @@ impl Load {
     }
 
     /// Sends creates, and repeats each create until the create is acknowledged.
-    async fn write_with_retries(&self, servers: &Servers, operator: &Caller, writer: usize) {
+    async fn write_with_retries(&self, servers: &Servers, operator: &TestCaller, writer: usize) {
         for number in 0.. {
             let id = format!("{writer}-{number}");
             loop {

@@ -25,7 +25,7 @@ use vivamo::service::customers::{CustomerChanges, CustomerDraft, CustomerRef};
 use vivamo::service::webhooks::addresses::AddressFilter;
 use vivamo::service::webhooks::delivery::{Deliveries, DeliverySettings};
 use vivamo::service::webhooks::sender::{Sender, SenderSettings};
-use vivamo::service::{Actor, RequestInfo, ServiceSettings, Services, now};
+use vivamo::service::{Caller, RequestInfo, ServiceSettings, Services, now};
 
 use crate::servers::Servers;
 use support::postgres::{self, Cluster, skip};
@@ -159,7 +159,7 @@ async fn add_missing_words(url: &str, log: &Path) {
     customer_word::Entity::delete_many().filter(of_lost.clone()).exec(&connection).await.unwrap();
     assert_eq!(words().await, 0);
     let offset = std::fs::metadata(log).unwrap().len() as usize;
-    services.customers.add_missing_words(&Actor::Platform).await.unwrap();
+    services.customers.add_missing_words(&Caller::Platform).await.unwrap();
     let most = blocks_of_statements(log, offset).into_iter().map(|(_, blocks)| blocks).max().unwrap();
     println!("{:<28}{most:>16}", "most blocks of a statement that adds missing words");
     assert!(most < 200_000, "{most} blocks");
@@ -175,9 +175,9 @@ async fn write_batches(database: &str, log: &Path) {
     let services = Services::new(&database, ServiceSettings::new(Environment::Sandbox, KeyedHasher::new("any")));
     let name = DisplayName::parse("Batches").unwrap();
     let (operator, key) =
-        services.operators.create(&Actor::Platform, &RequestInfo::command_line(), name).await.unwrap();
-    let actor =
-        Actor::Operator { id: operator.id, key: key.row.id, access: Access::ReadWrite, disclosures_per_hour: None };
+        services.operators.create(&Caller::Platform, &RequestInfo::command_line(), name).await.unwrap();
+    let caller =
+        Caller::Operator { id: operator.id, key: key.row.id, access: Access::ReadWrite, disclosures_per_hour: None };
     let request = RequestId::new().into();
     println!("{:<28}{:>16}", format!("batches of {BATCH}"), "blocks per write");
     let id = |number: usize| Some(ExternalCustomerId::parse(&number.to_string()).unwrap());
@@ -196,7 +196,7 @@ async fn write_batches(database: &str, log: &Path) {
                     },
                     ..Default::default()
                 });
-                let updates = updates.map(|changes| services.customers.update(&actor, &request, changes));
+                let updates = updates.map(|changes| services.customers.update(&caller, &request, changes));
                 assert!(join_all(updates).await.iter().all(Result::is_ok));
             } else {
                 let creates = numbers.map(|number| CustomerDraft {
@@ -210,7 +210,7 @@ async fn write_batches(database: &str, log: &Path) {
                     },
                     ..Default::default()
                 });
-                let creates = creates.map(|new| services.customers.create(&actor, &request, new));
+                let creates = creates.map(|new| services.customers.create(&caller, &request, new));
                 assert!(join_all(creates).await.iter().all(Result::is_ok));
             }
             blocks = count_blocks(log, offset) / BATCH as u64;

@@ -12,7 +12,7 @@ use vivamo::keyed_hash::KeyedHasher;
 use vivamo::service::{ServiceSettings, Services, deployment};
 
 use support::process::{Running, vivamo};
-use support::{Backend, Caller, KEY_SECRET, PLATFORM_KEY, TestDatabase, http_client};
+use support::{Backend, KEY_SECRET, PLATFORM_KEY, TestCaller, TestDatabase, http_client};
 
 pub struct Servers {
     test_database: TestDatabase,
@@ -84,28 +84,28 @@ impl Servers {
     }
 
     /// Creates an operator with a key that reads and writes.
-    pub async fn operator(&self, name: &str) -> Caller {
+    pub async fn operator(&self, name: &str) -> TestCaller {
         let name = entity::value::DisplayName::parse(name).unwrap();
         let (operator, key) = self
             .services
             .operators
-            .create(&vivamo::service::Actor::Platform, &vivamo::service::RequestInfo::command_line(), name)
+            .create(&vivamo::service::Caller::Platform, &vivamo::service::RequestInfo::command_line(), name)
             .await
             .unwrap();
         let key = secrecy::ExposeSecret::expose_secret(&key.secret).to_owned();
-        Caller { operator: operator.id.to_string(), key }
+        TestCaller { operator: operator.id.to_string(), key }
     }
 
     /// The platform key.
-    pub fn platform(&self) -> Caller {
-        Caller { operator: String::new(), key: PLATFORM_KEY.to_owned() }
+    pub fn platform(&self) -> TestCaller {
+        TestCaller { operator: String::new(), key: PLATFORM_KEY.to_owned() }
     }
 
     /// Sends a request to the next process, round robin. Returns the request id and the answer, or the error of the
     /// connection.
     pub async fn send(
         &self,
-        caller: &Caller,
+        caller: &TestCaller,
         query: &str,
         variables: &Value,
     ) -> Result<(String, Value), reqwest::Error> {

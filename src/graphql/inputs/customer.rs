@@ -12,7 +12,7 @@ use super::violations::Violations;
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::graphql::event_enums::{DisconnectReason, VerifiableField};
 use crate::graphql::time::Time;
-use crate::service::Actor;
+use crate::service::Caller;
 use crate::service::customers::{
     ConnectBy, CustomerChanges, CustomerDraft, CustomerRef, DisconnectRequest, EraseRequest, MatchKey,
     VerificationRequest, VerifiedValue,
@@ -259,11 +259,11 @@ impl UpdateCustomerRef {
 }
 
 impl UpdateCustomerInput {
-    pub fn parse(self, actor: &Actor) -> CustomerChanges {
+    pub fn parse(self, caller: &Caller) -> CustomerChanges {
         let Self { customer, data, external_customer_id, expected_version, idempotency_key } = self;
         let mut violations = Violations::default();
         let is_by_external_id = matches!(customer, UpdateCustomerRef::ExternalCustomerId(_));
-        let customer = if is_by_external_id && actor.operator().is_none() {
+        let customer = if is_by_external_id && caller.operator().is_none() {
             violations.no_external_id(InputField::CustomerExternalCustomerId)
         } else {
             customer.parse(&mut violations)
@@ -271,7 +271,7 @@ impl UpdateCustomerInput {
         if data.is_none() && external_customer_id.is_undefined() {
             violations.argument(InputField::Data, NOTHING_TO_UPDATE);
         }
-        let external_customer_id = if actor.operator().is_none() && !external_customer_id.is_undefined() {
+        let external_customer_id = if caller.operator().is_none() && !external_customer_id.is_undefined() {
             violations.no_external_id(InputField::ExternalCustomerId)
         } else {
             let (code, field) = (ErrorCode::InvalidExternalCustomerId, InputField::ExternalCustomerId);
@@ -291,10 +291,10 @@ impl UpdateCustomerInput {
 }
 
 impl DisconnectCustomerInput {
-    pub fn parse(self, actor: &Actor) -> Result<DisconnectRequest, Error> {
+    pub fn parse(self, caller: &Caller) -> Result<DisconnectRequest, Error> {
         let Self { customer, reason, operator_id, idempotency_key } = self;
         let mut violations = Violations::default();
-        let operator = violations.operator_id(actor, operator_id, PLATFORM_ONLY_OPERATOR_ID, OPERATOR_ID_REQUIRED);
+        let operator = violations.operator_id(caller, operator_id, PLATFORM_ONLY_OPERATOR_ID, OPERATOR_ID_REQUIRED);
         let disconnect = DisconnectRequest {
             customer: customer.parse(&mut violations),
             reason: reason.into(),
@@ -349,11 +349,11 @@ impl EraseCustomerInput {
 
 impl CustomerRefInput {
     /// Returns `None` for a malformed id, because no customer has such an id.
-    pub fn parse(self, actor: &Actor) -> Result<Option<CustomerRef>, Error> {
+    pub fn parse(self, caller: &Caller) -> Result<Option<CustomerRef>, Error> {
         let mut violations = Violations::default();
         let reference = match self {
             Self::Id(id) => CustomerId::parse(&id).map(CustomerRef::Id),
-            Self::ExternalCustomerId(_) if actor.operator().is_none() => {
+            Self::ExternalCustomerId(_) if caller.operator().is_none() => {
                 violations.no_external_id(InputField::ByExternalCustomerId)
             }
             Self::ExternalCustomerId(text) => violations

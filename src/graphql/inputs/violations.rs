@@ -6,7 +6,7 @@ use entity::value::{EmailAddress, ExternalCustomerId, IdempotencyKey, OperatorId
 
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::graphql::time::Time;
-use crate::service::{Actor, check_year};
+use crate::service::{Caller, check_year};
 
 /// The violations found in the arguments of a field. A method that parses a value adds a violation and returns `None`
 /// if the value is invalid.
@@ -97,12 +97,12 @@ impl Violations {
     /// id.
     pub fn operator_id(
         &mut self,
-        actor: &Actor,
+        caller: &Caller,
         id: Option<ID>,
         not_available: &'static str,
         required: &'static str,
     ) -> Option<OperatorId> {
-        let note = match (actor.operator(), &id) {
+        let note = match (caller.operator(), &id) {
             (Some(_), Some(_)) => Some(not_available),
             (None, None) => Some(required),
             (Some(_), None) | (None, Some(_)) => None,

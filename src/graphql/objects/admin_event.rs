@@ -9,7 +9,7 @@ use super::api_key::ApiKey;
 use super::types::Operator;
 use crate::database::pages::HasPosition;
 use crate::error::{Error, InputField};
-use crate::graphql::context::{actor, require_platform, services};
+use crate::graphql::context::{caller, require_platform, services};
 use crate::graphql::cursor::{Cursor, Cursors, ListId};
 use crate::graphql::fetch;
 use crate::graphql::inputs::Violations;
@@ -72,7 +72,7 @@ pub struct AdminEvent(admin_event::Model);
 impl AdminEvent {
     /// Returns the entry, or `None` if it does not exist or the caller may not see it.
     pub async fn find(context: &Context<'_>, id: AdminEventId) -> Result<Option<Self>, Error> {
-        Ok(services(context).audit_log.find(actor(context), id).await?.map(Self))
+        Ok(services(context).audit_log.find(caller(context), id).await?.map(Self))
     }
 }
 
@@ -185,11 +185,11 @@ impl AdminEventConnection {
         filter: Option<AdminEventFilterInput>,
         arguments: PageArguments,
     ) -> Result<Self, Error> {
-        let (services, actor) = require_platform(context)?;
+        let (services, caller) = require_platform(context)?;
         let filter = filter.map(|filter| filter.parse()).transpose()?.unwrap_or_default();
         let cursors = Cursors::new(context, ListId::AdminEvents(filter.clone()));
         let request = arguments.parse(Some(&cursors))?;
-        let page = services.audit_log.page(actor, &filter, request).await?;
+        let page = services.audit_log.page(caller, &filter, request).await?;
         let edge = |cursor, event| AdminEventEdge { cursor, node: AdminEvent(event) };
         Ok(Self::new(page, &cursors, HasPosition::position, EmptyFields, edge))
     }

@@ -11,7 +11,7 @@ use super::address::Address;
 use super::types::{Customer, CustomerConnection, CustomerCount, CustomerEdge, CustomerEventConnection, Operator};
 use crate::database::pages::{Count, HasPosition, Page, PageRequest};
 use crate::error::Error;
-use crate::graphql::context::{actor, services};
+use crate::graphql::context::{caller, services};
 use crate::graphql::cursor::{Cursor, Cursors, ListId};
 use crate::graphql::fetch::{self, CountOfCustomers};
 use crate::graphql::inputs::{CustomerFilterInput, CustomerOrderInput};
@@ -23,7 +23,7 @@ use crate::service::customers::{CustomerField, CustomerPage, CustomerRef, Custom
 impl Customer {
     /// Returns the customer, or `None` if it does not exist or the caller may not see it.
     pub async fn find(context: &Context<'_>, reference: &CustomerRef) -> Result<Option<Self>, Error> {
-        Ok(services(context).customers.find(actor(context), reference).await?.map(|view| Self(Arc::new(view))))
+        Ok(services(context).customers.find(caller(context), reference).await?.map(|view| Self(Arc::new(view))))
     }
 
     fn postal_address(&self) -> Option<Address> {
@@ -41,7 +41,7 @@ impl Customer {
 
     /// Your own id for this customer, exactly as you sent it. Null for the platform key.
     async fn external_customer_id(&self, context: &Context<'_>) -> Option<&str> {
-        actor(context).operator()?;
+        caller(context).operator()?;
         self.0.link.as_ref().map(|link| link.external_customer_id.as_str())
     }
 
@@ -299,9 +299,9 @@ impl CustomerOperatorConnection {
 
     /// Returns a page of a customer's operators if the rows of the page are in memory.
     fn in_memory(context: &ContextSelectionSet<'_>, view: &CustomerView, request: &PageRequest) -> Option<Self> {
-        let page = view.links_in_memory(actor(context), request)?;
+        let page = view.links_in_memory(caller(context), request)?;
         let ids = page.rows.iter().map(|link| link.operator_id);
-        let operators = services(context).operators.cached(actor(context), ids)?;
+        let operators = services(context).operators.cached(caller(context), ids)?;
         let cursors = Cursors::new(context, ListId::OperatorsOfCustomer(view.customer.id));
         Some(Self::of(&cursors, &page, operators))
     }

@@ -7,7 +7,7 @@ use entity::value::ErasureId;
 
 use crate::database::pages::HasPosition;
 use crate::error::Error;
-use crate::graphql::context::{actor, require_platform, services};
+use crate::graphql::context::{caller, require_platform, services};
 use crate::graphql::cursor::{Cursor, Cursors, ListId};
 use crate::graphql::json_writer::WriteJson;
 use crate::graphql::pagination::{Connection, Edge, PageArguments};
@@ -18,7 +18,7 @@ pub struct Erasure(pub erasure::Model);
 impl Erasure {
     /// Returns the receipt, or `None` if it does not exist or the caller may not see it.
     pub async fn find(context: &Context<'_>, id: ErasureId) -> Result<Option<Self>, Error> {
-        Ok(services(context).customers.find_erasure(actor(context), id).await?.map(Self))
+        Ok(services(context).customers.find_erasure(caller(context), id).await?.map(Self))
     }
 }
 
@@ -75,9 +75,9 @@ pub struct ErasureEdge {
 impl ErasureConnection {
     /// Reads a page of the receipts.
     pub async fn load(context: &Context<'_>, arguments: PageArguments) -> Result<Self, Error> {
-        let (services, actor) = require_platform(context)?;
+        let (services, caller) = require_platform(context)?;
         let cursors = Cursors::new(context, ListId::Erasures);
-        let page = services.customers.erasures(actor, arguments.parse(Some(&cursors))?).await?;
+        let page = services.customers.erasures(caller, arguments.parse(Some(&cursors))?).await?;
         let edge = |cursor, row| ErasureEdge { cursor, node: Erasure(row) };
         Ok(Self::new(page, &cursors, HasPosition::position, EmptyFields, edge))
     }

@@ -12,7 +12,7 @@ use super::address::Address;
 use super::api_key::ApiKey;
 use super::types::{CustomerEvent, CustomerEventConnection, CustomerEventEdge, Operator};
 use crate::error::Error;
-use crate::graphql::context::{actor, services};
+use crate::graphql::context::{caller, services};
 use crate::graphql::cursor::{Cursors, ListId};
 use crate::graphql::event_enums::{DisconnectReason, VerifiableField};
 use crate::graphql::fetch::{self, EventPage};
@@ -45,7 +45,7 @@ enum CustomerEventType {
 impl CustomerEvent {
     /// Returns the entry, or `None` if it does not exist or the caller may not see it.
     pub async fn find(context: &Context<'_>, id: CustomerEventId) -> Result<Option<Self>, Error> {
-        Ok(services(context).customers.find_event(actor(context), id).await?.map(|entry| Self(Arc::new(entry))))
+        Ok(services(context).customers.find_event(caller(context), id).await?.map(|entry| Self(Arc::new(entry))))
     }
 }
 

@@ -9,7 +9,7 @@ use super::api_key::ApiKey;
 use super::types::{CustomerConnection, Operator};
 use crate::database::pages::{Count, HasPosition};
 use crate::error::Error;
-use crate::graphql::context::{actor, services};
+use crate::graphql::context::{caller, services};
 use crate::graphql::cursor::{Cursor, Cursors, ListId};
 use crate::graphql::fetch::{self, ApiKeysOfOperator};
 use crate::graphql::inputs::{CustomerFilterInput, CustomerOrderInput};
@@ -21,7 +21,7 @@ use crate::graphql::time::Time;
 impl Operator {
     /// Returns the operator, or `None` if it does not exist or the caller may not see it.
     pub async fn find(context: &Context<'_>, id: OperatorId) -> Result<Option<Self>, Error> {
-        Ok(services(context).operators.find_by_ids(actor(context), &[id]).await?.remove(&id).map(Self))
+        Ok(services(context).operators.find_by_ids(caller(context), &[id]).await?.remove(&id).map(Self))
     }
 }
 
@@ -134,7 +134,7 @@ pub struct OperatorCount;
 impl OperatorCount {
     /// Number of operators in the list. Computed only if requested.
     async fn total_count(&self, context: &Context<'_>) -> Option<Result<i32, Error>> {
-        total_count(services(context).operators.count(actor(context)).await.map(Count::Exactly))
+        total_count(services(context).operators.count(caller(context)).await.map(Count::Exactly))
     }
 }
 
@@ -142,7 +142,7 @@ impl OperatorConnection {
     /// Reads a page of the operators that the caller may see.
     pub async fn load(context: &Context<'_>, arguments: PageArguments) -> Result<Self, Error> {
         let cursors = Cursors::new(context, ListId::Operators);
-        let page = services(context).operators.page(actor(context), arguments.parse(Some(&cursors))?).await?;
+        let page = services(context).operators.page(caller(context), arguments.parse(Some(&cursors))?).await?;
         let edge = |cursor, row| OperatorEdge { cursor, node: Operator(Arc::new(row)) };
         Ok(Self::new(page, &cursors, HasPosition::position, OperatorCount, edge))
     }

@@ -9,7 +9,7 @@ use super::change::ChangeType;
 use super::types::Operator;
 use crate::database::pages::HasPosition;
 use crate::error::Error;
-use crate::graphql::context::{actor, services};
+use crate::graphql::context::{caller, services};
 use crate::graphql::cursor::{Cursor, Cursors, ListId};
 use crate::graphql::fetch::{self, UndeliveredSince};
 use crate::graphql::json_writer::WriteJson;
@@ -40,7 +40,7 @@ pub struct Webhook(pub webhook::Model);
 impl Webhook {
     /// Returns the endpoint, or `None` if it does not exist or the caller may not see it.
     pub async fn find(context: &Context<'_>, id: WebhookId) -> Result<Option<Self>, Error> {
-        Ok(services(context).webhooks.find(actor(context), id).await?.map(Self))
+        Ok(services(context).webhooks.find(caller(context), id).await?.map(Self))
     }
 }
 
@@ -60,7 +60,7 @@ impl Webhook {
 
     /// URL that deliveries are sent to. Null with a read-only key, because a URL may contain a token.
     async fn url(&self, context: &Context<'_>) -> Option<&str> {
-        (!actor(context).is_read_only()).then_some(self.0.url.as_str())
+        (!caller(context).is_read_only()).then_some(self.0.url.as_str())
     }
 
     /// Types of the changes that are delivered. Null means all types.
@@ -72,7 +72,7 @@ impl Webhook {
     /// key.
     async fn cursor(&self, context: &Context<'_>) -> Option<Cursor> {
         let cursor = || Cursors::new(context, ListId::Changes).at(endpoints::cursor(&self.0));
-        actor(context).operator().map(|_| cursor())
+        caller(context).operator().map(|_| cursor())
     }
 
     /// Time of the oldest change after `cursor`, even if `types` excludes it. Null if there is none.
@@ -155,7 +155,7 @@ impl WebhookConnection {
     /// Reads a page of the endpoints that the caller may see.
     pub async fn load(context: &Context<'_>, arguments: PageArguments) -> Result<Self, Error> {
         let cursors = Cursors::new(context, ListId::Webhooks);
-        let page = services(context).webhooks.page(actor(context), arguments.parse(Some(&cursors))?).await?;
+        let page = services(context).webhooks.page(caller(context), arguments.parse(Some(&cursors))?).await?;
         let edge = |cursor, row| WebhookEdge { cursor, node: Webhook(row) };
         Ok(Self::new(page, &cursors, HasPosition::position, EmptyFields, edge))
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_graphql::{Context, ID, Object, SimpleObject};
 
 use crate::error::{Error, ErrorCode, Violation};
-use crate::graphql::context::{actor, request_info, require_writer, services};
+use crate::graphql::context::{caller, request_info, require_writer, services};
 use crate::graphql::inputs::{
     CreateCustomerInput, CustomerFilterInput, CustomerOrderInput, CustomerRefInput, DisconnectCustomerInput,
     UpdateCustomerInput,
@@ -28,7 +28,7 @@ impl CustomerQuery {
         context: &Context<'_>,
         #[graphql(desc = "The customer to look up.")] by: CustomerRefInput,
     ) -> Option<Result<Single<Customer>, Error>> {
-        match by.parse(actor(context)) {
+        match by.parse(caller(context)) {
             Ok(reference) => Customer::find(context, &reference?).await.map(|found| found.map(Single)).transpose(),
             Err(error) => Some(Err(error)),
         }
@@ -59,7 +59,7 @@ impl CustomerQuery {
         order_by: Option<CustomerOrderInput>,
     ) -> Option<Result<CustomerConnection, Error>> {
         let arguments = PageArguments { first, after, last, before };
-        Some(CustomerConnection::load(context, actor(context).operator(), filter, order_by, arguments).await)
+        Some(CustomerConnection::load(context, caller(context).operator(), filter, order_by, arguments).await)
     }
 
     /// Checks the input of `createCustomer` without writing anything. Makes no carrier lookup, and does not reveal
@@ -70,7 +70,7 @@ impl CustomerQuery {
         context: &Context<'_>,
         #[graphql(desc = "The input to check.")] input: CreateCustomerInput,
     ) -> Option<Result<CustomerValidation, Error>> {
-        Some(services(context).customers.validate(actor(context), input.parse()).await.map(Into::into))
+        Some(services(context).customers.validate(caller(context), input.parse()).await.map(Into::into))
     }
 }
 
@@ -89,7 +89,7 @@ impl CustomerMutation {
         #[graphql(desc = "The customer to create.")] input: CreateCustomerInput,
     ) -> Option<Result<CreateCustomerPayload, Error>> {
         let customers = &services(context).customers;
-        Some(customers.create(actor(context), request_info(context), input.parse()).await.map(Into::into))
+        Some(customers.create(caller(context), request_info(context), input.parse()).await.map(Into::into))
     }
 
     /// Updates a customer. Every operator that the customer is connected to sees the changed data. Omitted fields stay
@@ -100,7 +100,12 @@ impl CustomerMutation {
         #[graphql(desc = "The customer and the changes to it.")] input: UpdateCustomerInput,
     ) -> Option<Result<UpdateCustomerPayload, Error>> {
         let customers = &services(context).customers;
-        Some(customers.update(actor(context), request_info(context), input.parse(actor(context))).await.map(Into::into))
+        Some(
+            customers
+                .update(caller(context), request_info(context), input.parse(caller(context)))
+                .await
+                .map(Into::into),
+        )
     }
 
     /// Disconnects a customer from your operator, for example if the wrong person was connected. Your operator then no
@@ -119,8 +124,8 @@ async fn disconnect_customer(
     context: &Context<'_>,
     input: DisconnectCustomerInput,
 ) -> Result<DisconnectCustomerPayload, Error> {
-    let (services, actor) = require_writer(context)?;
-    let disconnected = services.customers.disconnect(actor, request_info(context), input.parse(actor)?).await?;
+    let (services, caller) = require_writer(context)?;
+    let disconnected = services.customers.disconnect(caller, request_info(context), input.parse(caller)?).await?;
     Ok(disconnected.into())
 }
 

@@ -59,8 +59,8 @@ impl ErasureMutation {
 }
 
 async fn erase_customer(context: &Context<'_>, input: EraseCustomerInput) -> Result<EraseCustomerPayload, Error> {
-    let (services, actor) = require_platform(context)?;
-    let erased = services.customers.erase(actor, request_info(context), input.parse()?).await?;
+    let (services, caller) = require_platform(context)?;
+    let erased = services.customers.erase(caller, request_info(context), input.parse()?).await?;
     Ok(EraseCustomerPayload { erasure: Erasure(erased.erasure), replayed: erased.replayed })
 }
 

@@ -8,7 +8,7 @@ use entity::value::{ApiKeyId, DisplayName, OperatorId};
 use secrecy::ExposeSecret;
 
 use crate::error::{Error, ErrorCode, InputField, Violation};
-use crate::graphql::context::{actor, request_info, require_platform};
+use crate::graphql::context::{caller, request_info, require_platform};
 use crate::graphql::inputs::Violations;
 use crate::graphql::objects::{ApiKey, ApiKeyAccess, Operator, OperatorConnection, OperatorStatus};
 use crate::graphql::pagination::{PageArguments, list_complexity};
@@ -33,7 +33,7 @@ impl OperatorQuery {
     ) -> Option<Result<Operator, Error>> {
         let id = match id {
             Some(id) => OperatorId::parse(&id),
-            None => actor(context).operator(),
+            None => caller(context).operator(),
         };
         Operator::find(context, id?).await.transpose()
     }
@@ -112,41 +112,41 @@ impl OperatorMutation {
 }
 
 async fn create_operator(context: &Context<'_>, input: &CreateOperatorInput) -> Result<CreateOperatorPayload, Error> {
-    let (services, actor) = require_platform(context)?;
-    let (operator, key) = services.operators.create(actor, request_info(context), parse_name(&input.name)?).await?;
+    let (services, caller) = require_platform(context)?;
+    let (operator, key) = services.operators.create(caller, request_info(context), parse_name(&input.name)?).await?;
     let secret = key.secret.expose_secret().to_owned();
     Ok(CreateOperatorPayload { operator: Operator(Arc::new(operator)), api_key: key.row.into(), secret })
 }
 
 async fn update_operator(context: &Context<'_>, input: UpdateOperatorInput) -> Result<UpdateOperatorPayload, Error> {
-    let (services, actor) = require_platform(context)?;
+    let (services, caller) = require_platform(context)?;
     let id = OperatorId::parse(&input.id).ok_or_else(|| Violation::of(ErrorCode::OperatorNotFound, InputField::Id))?;
-    let operator = services.operators.update(actor, request_info(context), id, input.parse()?).await?;
+    let operator = services.operators.update(caller, request_info(context), id, input.parse()?).await?;
     Ok(UpdateOperatorPayload { operator: Operator(Arc::new(operator)) })
 }
 
 async fn create_api_key(context: &Context<'_>, input: CreateApiKeyInput) -> Result<CreateApiKeyPayload, Error> {
-    let (services, actor) = require_platform(context)?;
+    let (services, caller) = require_platform(context)?;
     let operator = parse_operator_id(&input.operator_id)?;
     let request = ApiKeyRequest {
         name: parse_name(&input.name)?,
         access: input.access.unwrap_or(ApiKeyAccess::ReadWrite).into(),
         expires_at: input.expires_at.map(|Time(time)| time),
     };
-    let key = services.api_keys.create(actor, request_info(context), operator, request).await?;
+    let key = services.api_keys.create(caller, request_info(context), operator, request).await?;
     Ok(CreateApiKeyPayload { secret: key.secret.expose_secret().to_owned(), api_key: key.row.into() })
 }
 
 async fn revoke_api_key(context: &Context<'_>, input: &RevokeApiKeyInput) -> Result<RevokeApiKeyPayload, Error> {
-    let (services, actor) = require_platform(context)?;
+    let (services, caller) = require_platform(context)?;
     let id = ApiKeyId::parse(&input.id).ok_or_else(|| Violation::of(ErrorCode::ApiKeyNotFound, InputField::Id))?;
-    Ok(RevokeApiKeyPayload { api_key: services.api_keys.revoke(actor, request_info(context), id).await?.into() })
+    Ok(RevokeApiKeyPayload { api_key: services.api_keys.revoke(caller, request_info(context), id).await?.into() })
 }
 
 async fn revoke_api_keys(context: &Context<'_>, input: &RevokeApiKeysInput) -> Result<RevokeApiKeysPayload, Error> {
-    let (services, actor) = require_platform(context)?;
+    let (services, caller) = require_platform(context)?;
     let operator = parse_operator_id(&input.operator_id)?;
-    let revoked = services.api_keys.revoke_all(actor, request_info(context), operator).await?;
+    let revoked = services.api_keys.revoke_all(caller, request_info(context), operator).await?;
     Ok(RevokeApiKeysPayload { api_keys: revoked.into_iter().map(Into::into).collect() })
 }
 

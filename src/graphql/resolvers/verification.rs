@@ -31,8 +31,8 @@ async fn record_verification(
     context: &Context<'_>,
     input: RecordVerificationInput,
 ) -> Result<RecordVerificationPayload, Error> {
-    let (services, actor) = require_platform(context)?;
-    let verified = services.customers.record_verification(actor, request_info(context), input.parse()?).await?;
+    let (services, caller) = require_platform(context)?;
+    let verified = services.customers.record_verification(caller, request_info(context), input.parse()?).await?;
     Ok(RecordVerificationPayload { customer: Single(Customer(Arc::new(verified.view))), replayed: verified.replayed })
 }
 

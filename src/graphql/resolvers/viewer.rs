@@ -4,10 +4,10 @@ use async_graphql::{Context, Enum, Object};
 use entity::api_key::Access;
 
 use crate::error::Error;
-use crate::graphql::context::{actor, services};
+use crate::graphql::context::{caller, services};
 use crate::graphql::cursor::Cursor;
 use crate::graphql::objects::{ChangeFeed, Operator};
-use crate::service::Actor;
+use crate::service::Caller;
 
 #[derive(Default)]
 pub struct ViewerQuery;
@@ -32,16 +32,16 @@ impl Viewer {
 
     /// Role of the API key of this request.
     async fn role(&self, context: &Context<'_>) -> Role {
-        match actor(context) {
-            Actor::Operator { access: Access::ReadWrite, .. } => Role::Operator,
-            Actor::Operator { access: Access::ReadOnly, .. } => Role::OperatorReadOnly,
-            Actor::Platform => Role::Platform,
+        match caller(context) {
+            Caller::Operator { access: Access::ReadWrite, .. } => Role::Operator,
+            Caller::Operator { access: Access::ReadOnly, .. } => Role::OperatorReadOnly,
+            Caller::Platform => Role::Platform,
         }
     }
 
     /// Operator that the API key of this request belongs to. Null for the platform key.
     async fn operator(&self, context: &Context<'_>) -> Option<Result<Operator, Error>> {
-        Operator::find(context, actor(context).operator()?).await.transpose()
+        Operator::find(context, caller(context).operator()?).await.transpose()
     }
 
     /// Cursor of the end of the change feed, to pass to `changes` as `after`. Read this cursor before you read all

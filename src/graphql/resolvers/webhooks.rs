@@ -14,7 +14,7 @@ use crate::graphql::inputs::Violations;
 use crate::graphql::objects::{ChangeType, Webhook, WebhookConnection};
 use crate::graphql::pagination::{PageArguments, list_complexity};
 use crate::graphql::time::Time;
-use crate::service::Actor;
+use crate::service::Caller;
 use crate::service::webhooks::endpoints::{EndpointChanges, EndpointRequest, EndpointWithSecret, StartOfDeliveries};
 
 #[derive(Default)]
@@ -98,18 +98,18 @@ impl WebhookMutation {
 }
 
 async fn create_webhook(context: &Context<'_>, input: CreateWebhookInput) -> Result<CreateWebhookPayload, Error> {
-    let (services, actor) = require_writer(context)?;
-    let endpoint = input.parse(actor, &Cursors::new(context, ListId::Changes))?;
-    let EndpointWithSecret { row, secret } = services.webhooks.create(actor, request_info(context), endpoint).await?;
+    let (services, caller) = require_writer(context)?;
+    let endpoint = input.parse(caller, &Cursors::new(context, ListId::Changes))?;
+    let EndpointWithSecret { row, secret } = services.webhooks.create(caller, request_info(context), endpoint).await?;
     Ok(CreateWebhookPayload { webhook: Webhook(row), secret: secret.expose_secret().to_owned() })
 }
 
 async fn update_webhook(context: &Context<'_>, input: UpdateWebhookInput) -> Result<UpdateWebhookPayload, Error> {
-    let (services, actor) = require_writer(context)?;
+    let (services, caller) = require_writer(context)?;
     let id = parse_id(&input.id)?;
     let row = services
         .webhooks
-        .update(actor, request_info(context), id, input.parse(&Cursors::new(context, ListId::Changes))?)
+        .update(caller, request_info(context), id, input.parse(&Cursors::new(context, ListId::Changes))?)
         .await?;
     Ok(UpdateWebhookPayload { webhook: Webhook(row) })
 }
@@ -118,17 +118,17 @@ async fn rotate_webhook_secret(
     context: &Context<'_>,
     input: &RotateWebhookSecretInput,
 ) -> Result<RotateWebhookSecretPayload, Error> {
-    let (services, actor) = require_writer(context)?;
+    let (services, caller) = require_writer(context)?;
     let id = parse_id(&input.id)?;
     let EndpointWithSecret { row, secret } =
-        services.webhooks.rotate_secret(actor, request_info(context), id, input.overlap_hours).await?;
+        services.webhooks.rotate_secret(caller, request_info(context), id, input.overlap_hours).await?;
     Ok(RotateWebhookSecretPayload { webhook: Webhook(row), secret: secret.expose_secret().to_owned() })
 }
 
 async fn delete_webhook(context: &Context<'_>, input: &DeleteWebhookInput) -> Result<DeleteWebhookPayload, Error> {
-    let (services, actor) = require_writer(context)?;
+    let (services, caller) = require_writer(context)?;
     let id = parse_id(&input.id)?;
-    services.webhooks.delete(actor, request_info(context), id).await?;
+    services.webhooks.delete(caller, request_info(context), id).await?;
     Ok(DeleteWebhookPayload { webhook_id: id.to_string().into() })
 }
 
@@ -189,11 +189,11 @@ struct CreateWebhookInput {
 }
 
 impl CreateWebhookInput {
-    fn parse(self, actor: &Actor, cursors: &Cursors) -> Result<EndpointRequest, Error> {
+    fn parse(self, caller: &Caller, cursors: &Cursors) -> Result<EndpointRequest, Error> {
         let Self { url, types, deliver_from, operator_id } = self;
         let mut violations = Violations::default();
         let operator = violations.operator_id(
-            actor,
+            caller,
             operator_id,
             "Omit `operatorId`: an operator's key creates endpoints of that operator only.",
             "With the platform key, `operatorId` must name the operator of the endpoint.",

@@ -11,20 +11,20 @@ use super::{HttpError, RequestLog, State, run_database_work};
 use crate::database::{describe, error_code};
 use crate::error::{ErrorCode, Violation};
 use crate::request::{RequestContext, Tenant};
-use crate::service::Actor;
+use crate::service::Caller;
 use crate::service::authentication::AuthenticationError;
 use crate::service::limits::client_network;
 
 /// Returns the caller whose key is in the `Authorization` header. Without a valid key the error is `UNAUTHENTICATED`,
 /// or `RATE_LIMITED` after too many failures from the same IPv4 address or IPv6 /64 network.
-pub async fn authenticate(state: &State, parts: &Parts, log: &mut RequestLog) -> Result<Actor, HttpError> {
+pub async fn authenticate(state: &State, parts: &Parts, log: &mut RequestLog) -> Result<Caller, HttpError> {
     let network = client_network(client_address(&state.trusted_proxies, parts));
     log.address = Some(network);
     let limits = &state.services.limits;
     let reject = |violation: Violation| limits.record_auth_failure(network).err().unwrap_or(violation);
     let key = bearer_token(parts).ok_or_else(|| reject(Violation::new(ErrorCode::Unauthenticated)))?;
-    if let Some(actor) = state.services.authenticator.cached_actor(key) {
-        return Ok(actor);
+    if let Some(caller) = state.services.authenticator.cached_caller(key) {
+        return Ok(caller);
     }
     let suspect = limits.is_suspect(network).then_some(network);
     let (services, key) = (state.services.clone(), key.to_owned());
@@ -38,7 +38,7 @@ pub async fn authenticate(state: &State, parts: &Parts, log: &mut RequestLog) ->
         running: state.running.clone(),
     };
     match run_database_work(state, log.request_id, context, state.timeouts.work, authentication).await? {
-        Ok(actor) => Ok(actor),
+        Ok(caller) => Ok(caller),
         Err(AuthenticationError::Rejected(violation)) => Err(reject(violation).into()),
         Err(AuthenticationError::Failed(error)) => {
             let (code, cause) = (error_code(&error), describe(&error));

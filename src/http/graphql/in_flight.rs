@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use crate::error::{ErrorCode, Violation};
 use crate::request::{ApiKeyMemory, ProcessMemory, ResponseSize};
-use crate::service::Actor;
+use crate::service::Caller;
 use crate::service::limits::Limit;
 
 /// The maximum number of requests of one key that are in flight at the same time. The limit does not reduce throughput:
@@ -61,7 +61,7 @@ impl Default for InFlight {
 impl InFlight {
     /// Waits until the caller's key may have one more request in flight. Fails with `RATE_LIMITED` if too many requests
     /// wait, and with `UNAVAILABLE` after `max_wait`.
-    pub async fn enter(&self, caller: &Actor, max_wait: Duration) -> Result<Slot, Violation> {
+    pub async fn enter(&self, caller: &Caller, max_wait: Duration) -> Result<Slot, Violation> {
         let key = self.keys.get_with(caller.key(), Arc::default);
         let slot = |permit| {
             let response_size = Arc::new(ResponseSize::new(self.memory.clone(), key.memory.clone()));
@@ -136,7 +136,7 @@ mod tests {
     #[tokio::test]
     async fn a_key_waits_for_its_own_requests_only() {
         let in_flight = InFlight::default();
-        let key = || Actor::Operator {
+        let key = || Caller::Operator {
             id: OperatorId::new(),
             key: ApiKeyId::new(),
             access: Access::ReadOnly,

@@ -45,7 +45,7 @@ use crate::error::{ErrorCode, Violation};
 use crate::graphql::{self, CheckedRequest, Operation, Rendered};
 use crate::request::{RequestContext, ResponseSize, WorkCounter, run_to_completion};
 use crate::service::limits::{Cost, CostCharge};
-use crate::service::{Actor, RequestInfo, cost};
+use crate::service::{Caller, RequestInfo, cost};
 pub use in_flight::InFlight;
 use in_flight::Slot;
 use media_type::MediaType;
@@ -66,7 +66,7 @@ const COST_HEADER: HeaderName = HeaderName::from_static("vivamo-cost");
 
 /// A request that has passed steps 1 to 4, so its body may be read.
 struct AdmittedRequest {
-    actor: Actor,
+    caller: Caller,
     charge: CostCharge,
     slot: Slot,
     media_type: MediaType,
@@ -169,9 +169,9 @@ async fn admit(
     accepted: Option<MediaType>,
     log: &mut RequestLog,
 ) -> Result<AdmittedRequest, HttpError> {
-    let actor = authentication::authenticate(state, parts, log).await?;
-    log.caller = Some(actor);
-    let charge = state.services.limits.charge(&actor)?;
+    let caller = authentication::authenticate(state, parts, log).await?;
+    log.caller = Some(caller);
+    let charge = state.services.limits.charge(&caller)?;
     if ![Method::GET, Method::POST].contains(&parts.method) {
         return Err(method_not_allowed("GET, POST", "Send the request with POST."));
     }
@@ -180,8 +180,8 @@ async fn admit(
         return Err((StatusCode::NOT_ACCEPTABLE, message).into());
     };
     let shows_cost = parts.headers.get(COST_HEADER).is_some_and(|value| value == "1");
-    let slot = state.in_flight.enter(&actor, state.timeouts.slot).await?;
-    Ok(AdmittedRequest { actor, charge, slot, media_type, shows_cost })
+    let slot = state.in_flight.enter(&caller, state.timeouts.slot).await?;
+    Ok(AdmittedRequest { caller, charge, slot, media_type, shows_cost })
 }
 
 /// Executes the document of a request, and makes the response (steps 8 and 9). Not an `async` function: its future
@@ -193,12 +193,12 @@ fn execute(
     info: RequestInfo,
     work: Arc<WorkCounter>,
 ) -> impl Future<Output = Result<Outcome, HttpError>> {
-    let AdmittedRequest { actor, charge, slot, media_type, shows_cost } = admitted;
+    let AdmittedRequest { caller, charge, slot, media_type, shows_cost } = admitted;
     let Operation { is_mutation, is_sequential, cost: estimate, .. } = checked.operation;
-    let is_of_platform = actor.operator().is_none();
+    let is_of_platform = caller.operator().is_none();
     let work_timeout = if is_mutation && is_of_platform { PLATFORM_MUTATION_TIMEOUT } else { state.timeouts.work };
     let context = RequestContext {
-        tenant: actor.tenant(),
+        tenant: caller.tenant(),
         work: work.clone(),
         response: Some(slot.response_size.clone()),
         is_sequential,
@@ -209,7 +209,7 @@ fn execute(
     let execution = Box::pin(async move {
         // If the client disconnects, the request stays in flight until its execution ends.
         let Slot { response_size: size, .. } = &slot;
-        let mut response = shared.schema.execute(checked, info, actor, size).await;
+        let mut response = shared.schema.execute(checked, info, caller, size).await;
         let used = cost::cost_of_request(&work, estimate.fields, graphql::count_values(&response.data));
         let cost = charge.settle(used.max(estimate.minimum));
         if shows_cost {

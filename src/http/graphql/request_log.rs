@@ -12,7 +12,7 @@ use sea_orm::{EnumIter, Iterable};
 use crate::error::ErrorCode;
 use crate::graphql::Operation;
 use crate::request::{Work, WorkCounter};
-use crate::service::Actor;
+use crate::service::Caller;
 use crate::service::limits::Cost;
 
 /// The kind of operation of a request.
@@ -84,7 +84,7 @@ pub struct RequestLog {
     /// address. `None` until the headers are read.
     pub address: Option<IpAddr>,
     /// `None` until the request is authenticated.
-    pub caller: Option<Actor>,
+    pub caller: Option<Caller>,
     /// `None` until the document is checked.
     pub operation: Option<Operation>,
     /// Counts the work of the request while the request runs.
@@ -111,8 +111,8 @@ impl RequestLog {
     fn record(&self, status: u16, codes: &[&'static str]) {
         let duration = self.started.elapsed();
         let (operator, key) = match self.caller {
-            Some(Actor::Operator { id, key, .. }) => (Some(id.to_string()), Some(key.to_string())),
-            Some(Actor::Platform) => (Some("platform".to_owned()), None),
+            Some(Caller::Operator { id, key, .. }) => (Some(id.to_string()), Some(key.to_string())),
+            Some(Caller::Platform) => (Some("platform".to_owned()), None),
             None => (None, None),
         };
         let operation = self.operation.as_ref();

@@ -17,7 +17,7 @@ use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::idempotency::IdempotentRequest;
 use crate::service::limits::{DisclosureKind, DisclosureReservation};
 use crate::service::restrictions::{Restriction, Restrictions};
-use crate::service::{Actor, Origin, RequestInfo, now};
+use crate::service::{Caller, Origin, RequestInfo, now};
 
 /// The valid values of a request to create a customer. `violations` lists the invalid values.
 #[derive(Clone, Debug, Default)]
@@ -112,9 +112,9 @@ pub struct CreateDetails {
 impl Customers {
     /// Creates a customer. If a customer that is not connected to the caller's operator has the email or the phone,
     /// connects that customer instead, if `connect_by` allows this.
-    pub async fn create(&self, actor: &Actor, request: &RequestInfo, draft: CustomerDraft) -> Result<Created, Error> {
-        let origin = &actor.authorize_write(request)?;
-        actor.require_operator()?;
+    pub async fn create(&self, caller: &Caller, request: &RequestInfo, draft: CustomerDraft) -> Result<Created, Error> {
+        let origin = &caller.authorize_write(request)?;
+        caller.require_operator()?;
         let new = &draft.complete(&self.restrictions).map_err(Error::Rejected)?;
         let phone = given_phone(&new.optional_values);
         let idempotent = &IdempotentRequest::new(&self.hash, origin, &new.idempotency_key, || new.canonical_json());

@@ -13,7 +13,7 @@ use super::{CustomerRef, Customers, FoundOrReplay, Prepared, Replayable, history
 use crate::database::{OptimisticWrite, TransactionError, WriteSet};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::idempotency::IdempotentRequest;
-use crate::service::{Actor, Origin, RequestInfo};
+use crate::service::{Caller, Origin, RequestInfo};
 
 /// A request to disconnect a customer.
 #[derive(Clone, Debug)]
@@ -40,11 +40,11 @@ impl Customers {
     /// given operator. The customer stays, even if it is connected to no operator any more.
     pub async fn disconnect(
         &self,
-        actor: &Actor,
+        caller: &Caller,
         request: &RequestInfo,
         disconnect: DisconnectRequest,
     ) -> Result<Disconnected, Error> {
-        let origin = &actor.authorize_write(request)?;
+        let origin = &caller.authorize_write(request)?;
         let idempotent =
             &IdempotentRequest::new(&self.hash, origin, &disconnect.idempotency_key, || disconnect.canonical_json());
         let prepare = |attempt| self.prepare_disconnect(attempt, origin, idempotent, &disconnect);
@@ -58,7 +58,7 @@ impl Customers {
         idempotent: &IdempotentRequest,
         disconnect: &DisconnectRequest,
     ) -> Result<Prepared<Disconnected>, TransactionError> {
-        let operator = origin.actor.operator().or(disconnect.operator);
+        let operator = origin.caller.operator().or(disconnect.operator);
         // A malformed operator id is replaced by the id of the platform, to which no customer is connected. The lookup
         // then finds no customer, but it still finds the stored result of the idempotency key.
         let operator = operator.unwrap_or(OperatorId::PLATFORM);

@@ -30,7 +30,7 @@ use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::request::count_query;
 use crate::service::idempotency::IdempotentRequest;
 use crate::service::phone_lookup::lookup_hashes;
-use crate::service::{Actor, Origin, RequestInfo, feed_positions, now};
+use crate::service::{Caller, Origin, RequestInfo, feed_positions, now};
 
 /// A request to erase a customer.
 #[derive(Clone, Debug)]
@@ -193,9 +193,9 @@ fn ends<T>(rows: &[QueryResult], read: impl Fn(&QueryResult) -> Result<T, DbErr>
 
 impl Customers {
     /// Erases a customer. Platform only.
-    pub async fn erase(&self, actor: &Actor, request: &RequestInfo, erase: EraseRequest) -> Result<Erased, Error> {
-        actor.require_platform()?;
-        let origin = &actor.authorize_write(request)?;
+    pub async fn erase(&self, caller: &Caller, request: &RequestInfo, erase: EraseRequest) -> Result<Erased, Error> {
+        caller.require_platform()?;
+        let origin = &caller.authorize_write(request)?;
         let idempotent = &IdempotentRequest::new(&self.hash, origin, &erase.idempotency_key, || erase.canonical_json());
         let prepare = |attempt| self.prepare_erase(attempt, origin, idempotent, &erase);
         self.run_write("customer.erase", origin, idempotent, prepare).await
@@ -261,8 +261,8 @@ impl Customers {
     }
 
     /// Finds a receipt. Returns `None` if the caller may not see it: only the platform sees receipts.
-    pub async fn find_erasure(&self, actor: &Actor, id: ErasureId) -> Result<Option<Model>, Error> {
-        if actor.require_platform().is_err() {
+    pub async fn find_erasure(&self, caller: &Caller, id: ErasureId) -> Result<Option<Model>, Error> {
+        if caller.require_platform().is_err() {
             return Ok(None);
         }
         let found = Entity::find_by_id(id).one(self.database.reader()).await?;
@@ -271,16 +271,16 @@ impl Customers {
     }
 
     /// Loads a page of the receipts, oldest first. Platform only.
-    pub async fn erasures(&self, actor: &Actor, request: PageRequest) -> Result<Page<Model>, Error> {
-        actor.require_platform()?;
+    pub async fn erasures(&self, caller: &Caller, request: PageRequest) -> Result<Page<Model>, Error> {
+        caller.require_platform()?;
         let list = ListPart::new(Entity::find().into_query(), vec![Column::Id.into_expr()]);
         Ok(pages::page(self.database.reader(), list, request).await?)
     }
 
     /// If customers were erased since the last call, rewrites the SQLite file, so that the file contains none of their
     /// values any more. Returns true if the file was rewritten. Does nothing on PostgreSQL.
-    pub async fn purge_erased(&self, actor: &Actor) -> Result<bool, Error> {
-        actor.require_platform()?;
+    pub async fn purge_erased(&self, caller: &Caller) -> Result<bool, Error> {
+        caller.require_platform()?;
         let Some(purged) = self.database.sqlite_user_version().await? else { return Ok(false) };
         // The erasures are counted before the file is rewritten. If a customer is erased later, the next call rewrites
         // the file again.
@@ -302,7 +302,7 @@ impl Replayable for Erased {
     }
 
     async fn replay(customers: &Customers, origin: &Origin, stored: Uuid) -> Result<Self, TransactionError> {
-        let erasure = customers.find_erasure(&origin.actor, stored.into()).await?;
+        let erasure = customers.find_erasure(&origin.caller, stored.into()).await?;
         let erasure = erasure.ok_or_else(|| Error::internal("the receipt of an erasure is missing"))?;
         Ok(Self { erasure, replayed: true })
     }

@@ -17,7 +17,7 @@ use super::{CustomerView, Customers};
 use crate::database::{BatchedQuery, OptimisticWrite, Reader, TransactionError, is_one_of};
 use crate::error::Error;
 use crate::request::count_query;
-use crate::service::Actor;
+use crate::service::Caller;
 use crate::service::idempotency::{IdempotencyKeyLookup, IdempotentRequest};
 
 /// A reference to a customer.
@@ -56,15 +56,15 @@ impl<T, R> FoundOrReplay<T, R> {
 
 impl Customers {
     /// Finds a customer. Returns `None` if the caller may not see it.
-    pub async fn find(&self, actor: &Actor, reference: &CustomerRef) -> Result<Option<CustomerView>, Error> {
-        Ok(self.find_visible(actor, reference).await?)
+    pub async fn find(&self, caller: &Caller, reference: &CustomerRef) -> Result<Option<CustomerView>, Error> {
+        Ok(self.find_visible(caller, reference).await?)
     }
 
     /// Finds the customers with these ids that the caller may see.
-    pub async fn find_by_ids(&self, actor: &Actor, ids: Vec<CustomerId>) -> Result<Vec<Arc<CustomerView>>, Error> {
+    pub async fn find_by_ids(&self, caller: &Caller, ids: Vec<CustomerId>) -> Result<Vec<Arc<CustomerView>>, Error> {
         let is_listed = is_one_of(self.database.reader(), customer::Column::Id, ids);
         let reader = self.database.reader();
-        let views: Vec<_> = match actor.operator() {
+        let views: Vec<_> = match caller.operator() {
             None => {
                 let query = customer::Entity::find().filter(is_listed).into_query();
                 let found = row_reads::read_customers(reader, &query).await?;
@@ -82,10 +82,10 @@ impl Customers {
 
     pub(super) async fn find_visible(
         &self,
-        actor: &Actor,
+        caller: &Caller,
         reference: &CustomerRef,
     ) -> Result<Option<CustomerView>, DbErr> {
-        let Some(operator) = actor.operator() else {
+        let Some(operator) = caller.operator() else {
             return find_any(self.database.reader(), any_customer(reference)).await;
         };
         let found = self.find_own(self.database.reader(), operator, reference).await?;
@@ -110,11 +110,11 @@ impl Customers {
     pub(super) async fn find_for_update<R: DeserializeOwned>(
         &self,
         attempt: &OptimisticWrite,
-        actor: &Actor,
+        caller: &Caller,
         idempotent: &IdempotentRequest,
         reference: Option<&CustomerRef>,
     ) -> Result<FoundOrReplay<Option<CustomerView>, R>, TransactionError> {
-        if let Some(operator) = actor.operator() {
+        if let Some(operator) = caller.operator() {
             let found = self.find_own_for_update(attempt, operator, idempotent, reference).await?;
             return Ok(found.map(|own| own.map(CustomerView::from)));
         }

@@ -26,7 +26,7 @@ use crate::database::pages::{self, ListPage, ListPart, Page, PageRequest, Positi
 use crate::database::{WriteSet, subquery};
 use crate::error::Error;
 use crate::request::count_query;
-use crate::service::{Actor, Origin, now};
+use crate::service::{Caller, Origin, now};
 
 /// The order of the entries of a customer. Ids come from the clocks of several servers, so ids alone do not order the
 /// entries. The entries of one version are ordered by id.
@@ -74,9 +74,9 @@ pub struct HistoryEntry {
 }
 
 impl HistoryEntry {
-    fn new(actor: &Actor, event: Model) -> Self {
-        let own = event.operator_id == actor.operator();
-        let sees_all = own || actor.operator().is_none();
+    fn new(caller: &Caller, event: Model) -> Self {
+        let own = event.operator_id == caller.operator();
+        let sees_all = own || caller.operator().is_none();
         let changed_fields = CustomerField::changed_by(&event).collect();
         let r#type = match visibility_to_others(event.r#type) {
             _ if sees_all => event.r#type,
@@ -128,10 +128,10 @@ impl Customers {
     /// Loads pages of lists of history entries.
     pub async fn events(
         &self,
-        actor: &Actor,
+        caller: &Caller,
         requests: &[(EventList, PageRequest)],
     ) -> Result<Vec<Page<Arc<HistoryEntry>>>, Error> {
-        let parts = visible_parts(actor);
+        let parts = visible_parts(caller);
         let pages = requests.iter().map(|(list, request)| {
             let any_customer = Column::CustomerId.into_expr();
             let (customer, condition, order) = match *list {
@@ -139,25 +139,25 @@ impl Customers {
                 EventList::OfRequest(id) => (any_customer, Column::RequestId.eq(id), &[Column::Id][..]),
                 EventList::OfApiKey(id) => (any_customer, Column::ApiKeyId.eq(id), &[Column::Id][..]),
             };
-            let events = since_connection(actor, customer, Entity::find()).filter(condition);
+            let events = since_connection(caller, customer, Entity::find()).filter(condition);
             let part = |part: &Condition| {
                 let order = order.iter().map(|column| column.into_expr()).collect();
                 ListPart::new(events.clone().filter(part.clone()).into_query(), order)
             };
             ListPage { parts: parts.iter().map(part).collect(), request: request.clone() }
         });
-        let read = |row: &QueryResult| Ok(Arc::new(HistoryEntry::new(actor, Model::from_query_result(row, "")?)));
+        let read = |row: &QueryResult| Ok(Arc::new(HistoryEntry::new(caller, Model::from_query_result(row, "")?)));
         let position = |page: usize, entry: &Arc<HistoryEntry>| requests[page].0.position(entry);
         Ok(pages::pages(self.database.reader(), pages.collect(), read, position).await?)
     }
 
     /// Finds an entry of a history. Returns `None` if the caller may not see it.
-    pub async fn find_event(&self, actor: &Actor, id: CustomerEventId) -> Result<Option<HistoryEntry>, Error> {
-        let visible = visible_parts(actor).into_iter().fold(Condition::any(), Condition::add);
-        let events = since_connection(actor, Column::CustomerId.into_expr(), Entity::find_by_id(id)).filter(visible);
+    pub async fn find_event(&self, caller: &Caller, id: CustomerEventId) -> Result<Option<HistoryEntry>, Error> {
+        let visible = visible_parts(caller).into_iter().fold(Condition::any(), Condition::add);
+        let events = since_connection(caller, Column::CustomerId.into_expr(), Entity::find_by_id(id)).filter(visible);
         let found = events.one(self.database.reader()).await?;
         count_query(found.iter().len());
-        Ok(found.map(|event| HistoryEntry::new(actor, event)))
+        Ok(found.map(|event| HistoryEntry::new(caller, event)))
     }
 }
 
@@ -168,8 +168,8 @@ impl Customers {
 /// An operator's history has two parts with an index each: the entries that all operators see, and those of the other
 /// entries that are its own. A page of a part reads only entries of the part, regardless of how many entries the
 /// operator does not see.
-fn visible_parts(actor: &Actor) -> Vec<Condition> {
-    let Some(operator) = actor.operator() else { return vec![Condition::all()] };
+fn visible_parts(caller: &Caller) -> Vec<Condition> {
+    let Some(operator) = caller.operator() else { return vec![Condition::all()] };
     let types = |is_included: fn(Visibility) -> bool| {
         let types = EventType::iter().filter(|r#type| is_included(visibility_to_others(*r#type)));
         types.map(|r#type| format!("'{}'", r#type.to_value())).collect::<Vec<_>>().join(", ")
@@ -189,8 +189,8 @@ fn visible_parts(actor: &Actor) -> Vec<Condition> {
 /// Entries are compared in the [order of the history](HISTORY_ORDER). Entries of one version are ordered by the clocks
 /// of their servers. If these clocks differ, an operator may see an entry from shortly before its connection, or not
 /// see one from shortly after it.
-fn since_connection(actor: &Actor, customer: SimpleExpr, events: Select<Entity>) -> Select<Entity> {
-    let Some(operator) = actor.operator() else { return events };
+fn since_connection(caller: &Caller, customer: SimpleExpr, events: Select<Entity>) -> Select<Entity> {
+    let Some(operator) = caller.operator() else { return events };
     let connecting = Alias::new("connecting");
     let column = |column: Column| Expr::col((connecting.clone(), column));
     let start = Query::select()
@@ -341,8 +341,8 @@ fn entry(origin: &Origin, r#type: EventType, customer: &customer::Model) -> Mode
     Model {
         id: CustomerEventId::new(),
         customer_id: customer.id,
-        operator_id: origin.actor.operator(),
-        api_key_id: origin.actor.key(),
+        operator_id: origin.caller.operator(),
+        api_key_id: origin.caller.key(),
         request_id: origin.request.id,
         actor: origin.request.staff.clone(),
         r#type,

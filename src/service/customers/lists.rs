@@ -22,7 +22,7 @@ use crate::database::pages::{
     SortKey, SortOrder,
 };
 use crate::error::Error;
-use crate::service::Actor;
+use crate::service::Caller;
 
 /// The order of an operator's list. A cursor has the sort key and the id of a customer, so it stays valid even if the
 /// sort key of the customer changes.
@@ -70,28 +70,28 @@ pub struct CustomerList {
 
 impl Customers {
     /// Loads pages of lists of customers. In each list, an operator sees only its own customers.
-    pub async fn pages(&self, actor: &Actor, requests: &[CustomerPageRequest]) -> Result<Vec<CustomerPage>, Error> {
-        let mut all = self.pages_of_all(actor, requests).await?.into_iter();
-        let mut own = self.pages_of_operators(actor, requests).await?.into_iter();
+    pub async fn pages(&self, caller: &Caller, requests: &[CustomerPageRequest]) -> Result<Vec<CustomerPage>, Error> {
+        let mut all = self.pages_of_all(caller, requests).await?.into_iter();
+        let mut own = self.pages_of_operators(caller, requests).await?.into_iter();
         let next = |request: &CustomerPageRequest| {
-            let page = match request.list.operator_for(actor) {
+            let page = match request.list.operator_for(caller) {
                 Some(_) => own.next(),
                 None => all.next().map(|customers| CustomerPage { customers, plan: None }),
             };
             page.ok_or_else(|| Error::internal("a page of customers is missing"))
         };
         let mut pages: Vec<_> = requests.iter().map(next).collect::<Result<_, _>>()?;
-        self.add_links(actor, requests, &mut pages).await?;
+        self.add_links(caller, requests, &mut pages).await?;
         Ok(pages)
     }
 
     /// Loads only the pages that list all customers.
     async fn pages_of_all(
         &self,
-        actor: &Actor,
+        caller: &Caller,
         requests: &[CustomerPageRequest],
     ) -> Result<Vec<Page<Arc<CustomerView>>>, DbErr> {
-        let requests = requests.iter().filter(|request| request.list.operator_for(actor).is_none());
+        let requests = requests.iter().filter(|request| request.list.operator_for(caller).is_none());
         let pages =
             requests.map(|CustomerPageRequest { list, page, .. }| ListPage::new(list.list_of_all(), page.clone()));
         let read = |row: &QueryResult| Ok(Arc::new(CustomerView::new(customer_at(row, pages::ROW)?, None)));
@@ -102,12 +102,12 @@ impl Customers {
     /// Loads only the pages that list the customers of an operator.
     async fn pages_of_operators(
         &self,
-        actor: &Actor,
+        caller: &Caller,
         requests: &[CustomerPageRequest],
     ) -> Result<Vec<CustomerPage>, DbErr> {
         let reader = self.database.reader();
         let requests: Vec<_> =
-            requests.iter().filter_map(|request| Some((request.list.operator_for(actor)?, request))).collect();
+            requests.iter().filter_map(|request| Some((request.list.operator_for(caller)?, request))).collect();
         let searches: Vec<Option<PlannedSearch<'_>>> =
             requests.iter().map(|(operator, request)| Some((*operator, request.list.planned_search()?))).collect();
         let plans = search::plans(reader, &searches).await?;
@@ -166,7 +166,7 @@ impl Customers {
     /// links.
     async fn add_links(
         &self,
-        actor: &Actor,
+        caller: &Caller,
         requests: &[CustomerPageRequest],
         pages: &mut [CustomerPage],
     ) -> Result<(), Error> {
@@ -176,7 +176,7 @@ impl Customers {
                 owners.extend(page.customers.rows.iter().map(|view| (view.customer.id, links.clone())));
             }
         }
-        let mut found = self.link_pages(actor, &owners).await?.into_iter();
+        let mut found = self.link_pages(caller, &owners).await?.into_iter();
         for (request, page) in requests.iter().zip(pages) {
             let Some(links) = &request.links else { continue };
             for view in &mut page.customers.rows {
@@ -191,10 +191,10 @@ impl Customers {
     /// the page. An operator sees only its own customers.
     pub async fn counts(
         &self,
-        actor: &Actor,
+        caller: &Caller,
         lists: &[(Arc<CustomerList>, Option<SearchPlan>)],
     ) -> Result<Vec<Count>, Error> {
-        let lists = lists.iter().map(|(list, plan)| match list.operator_for(actor) {
+        let lists = lists.iter().map(|(list, plan)| match list.operator_for(caller) {
             None => vec![list.list_of_all()],
             Some(operator) => {
                 let parts = list.parts(operator, plan.as_ref());
@@ -207,14 +207,14 @@ impl Customers {
     /// Returns pages of the links of customers, oldest first. An operator sees only its own link.
     pub async fn link_pages(
         &self,
-        actor: &Actor,
+        caller: &Caller,
         requests: &[(CustomerId, PageRequest)],
     ) -> Result<Vec<Page<Arc<Link>>>, Error> {
         use customer_operator::Column;
         let links = |owner: Condition| {
             let links = customer_operator::Entity::find()
                 .filter(owner)
-                .apply_if(actor.operator(), |links, own| links.filter(Column::OperatorId.eq(own)));
+                .apply_if(caller.operator(), |links, own| links.filter(Column::OperatorId.eq(own)));
             ListPart::new(links.into_query(), vec![Column::ConnectedAt.into_expr(), Column::OperatorId.into_expr()])
         };
         let read = |row: &QueryResult| {
@@ -227,8 +227,8 @@ impl Customers {
 
 impl CustomerView {
     /// Returns a page of [`Customers::link_pages`] for this customer if the links were read together with the customer.
-    pub fn links_in_memory(&self, actor: &Actor, request: &PageRequest) -> Option<Cow<'_, Page<Arc<Link>>>> {
-        if let (Some(link), Some(_)) = (&self.link, actor.operator()) {
+    pub fn links_in_memory(&self, caller: &Caller, request: &PageRequest) -> Option<Cow<'_, Page<Arc<Link>>>> {
+        if let (Some(link), Some(_)) = (&self.link, caller.operator()) {
             // An operator sees only its own link.
             return Some(Cow::Owned(request.of_one(Arc::new(link.clone()))));
         }
@@ -238,8 +238,8 @@ impl CustomerView {
 
 impl CustomerList {
     /// The operator whose customers the caller sees in this list. `None` for all customers.
-    fn operator_for(&self, actor: &Actor) -> Option<OperatorId> {
-        actor.operator().or(self.operator)
+    fn operator_for(&self, caller: &Caller) -> Option<OperatorId> {
+        caller.operator().or(self.operator)
     }
 
     /// The customer's position in the list.

@@ -14,7 +14,7 @@ use super::row_reads::{lock_own_customers, of_operator};
 use crate::database::{Transaction, TransactionError, WriteSet, with_retry};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::audit::{self, Subject};
-use crate::service::{Actor, RequestInfo};
+use crate::service::{Caller, RequestInfo};
 
 /// The number of customers that one transaction disconnects. Writers of these customers wait for the transaction.
 const BATCH: u64 = 100;
@@ -24,12 +24,12 @@ impl Customers {
     /// be disconnected. Platform only. Fails with `INVALID_ARGUMENT` if the operator is not suspended.
     pub async fn start_removing_customers(
         &self,
-        actor: &Actor,
+        caller: &Caller,
         request: &RequestInfo,
         operator: OperatorId,
     ) -> Result<u64, Error> {
-        actor.require_platform()?;
-        let origin = &actor.authorize_write(request)?;
+        caller.require_platform()?;
+        let origin = &caller.authorize_write(request)?;
         let start = || async {
             let transaction = self.database.begin_write().await?;
             lock_suspended(&transaction, operator).await?;
@@ -50,12 +50,12 @@ impl Customers {
     /// transaction, so an interrupted removal can be continued by calling this method again.
     pub async fn remove_customer_batch(
         &self,
-        actor: &Actor,
+        caller: &Caller,
         request: &RequestInfo,
         operator: OperatorId,
     ) -> Result<u64, Error> {
-        actor.require_platform()?;
-        let origin = &actor.authorize_write(request)?;
+        caller.require_platform()?;
+        let origin = &caller.authorize_write(request)?;
         let remove = || async {
             let transaction = self.database.begin_write().await?;
             lock_suspended(&transaction, operator).await?;

@@ -15,7 +15,7 @@ use crate::database::{OptimisticWrite, TransactionError, WriteSet};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::idempotency::IdempotentRequest;
 use crate::service::limits::{DisclosureKind, RejectedReservation};
-use crate::service::{Actor, Origin, RequestInfo};
+use crate::service::{Caller, Origin, RequestInfo};
 
 /// The valid values of a request to update a customer. `violations` lists what is wrong with the input, except a
 /// malformed customer id.
@@ -40,11 +40,11 @@ impl Customers {
     /// Updates a customer of the caller's operator. The platform may update any customer.
     pub async fn update(
         &self,
-        actor: &Actor,
+        caller: &Caller,
         request: &RequestInfo,
         changes: CustomerChanges,
     ) -> Result<Updated, Error> {
-        let origin = &actor.authorize_write(request)?;
+        let origin = &caller.authorize_write(request)?;
         if !changes.violations.is_empty() {
             let of_restrictions = self.violated_restrictions(origin, &changes).await?;
             return Err(Error::Rejected([changes.violations, of_restrictions].concat()));
@@ -67,7 +67,7 @@ impl Customers {
     /// does not exist.
     async fn violated_restrictions(&self, origin: &Origin, changes: &CustomerChanges) -> Result<Vec<Violation>, Error> {
         let Some(customer) = &changes.customer else { return Ok(Vec::new()) };
-        let Some(view) = self.find(&origin.actor, customer).await? else { return Ok(Vec::new()) };
+        let Some(view) = self.find(&origin.caller, customer).await? else { return Ok(Vec::new()) };
         let changed = changes.applied_to(&view.customer);
         let (email, phone) = changed_values(&view.customer, &changed);
         Ok(self.restrictions.check(email, phone).violations)
@@ -83,7 +83,7 @@ impl Customers {
     ) -> u32 {
         let email = email.filter(|_| error.has(ErrorCode::EmailTaken));
         let phone = phone.filter(|_| error.has(ErrorCode::PhoneTaken));
-        let Some(operator) = origin.actor.operator().filter(|_| email.is_some() || phone.is_some()) else {
+        let Some(operator) = origin.caller.operator().filter(|_| email.is_some() || phone.is_some()) else {
             return 0;
         };
         let query = of_operator(operator).filter(has_email_or_phone(email, phone)).into_query();
@@ -105,7 +105,7 @@ impl Customers {
         rejected: Option<&RejectedReservation>,
     ) -> Result<Prepared<Updated>, TransactionError> {
         let customer = changes.customer.as_ref();
-        let found = match self.find_for_update(&attempt, &origin.actor, idempotent, customer).await? {
+        let found = match self.find_for_update(&attempt, &origin.caller, idempotent, customer).await? {
             FoundOrReplay::Found(found) => found,
             FoundOrReplay::Replay(stored) => return Ok(Prepared::Replay(stored)),
         };

@@ -5,7 +5,7 @@ use entity::value::{EmailAddress, PhoneNumber};
 use super::existing::existing_values;
 use super::{CustomerDraft, Customers, given_phone};
 use crate::error::{Error, Violation};
-use crate::service::Actor;
+use crate::service::Caller;
 use crate::service::restrictions::Restriction;
 
 /// The result of [`Customers::validate`].
@@ -23,7 +23,7 @@ pub struct Validation {
 impl Customers {
     /// Finds the violations that [`create`](Self::create) would report, except conflicts with customers of other
     /// operators and phones that only the carrier lookup would reject. Writes nothing.
-    pub async fn validate(&self, actor: &Actor, draft: CustomerDraft) -> Result<Validation, Error> {
+    pub async fn validate(&self, caller: &Caller, draft: CustomerDraft) -> Result<Validation, Error> {
         let CustomerDraft {
             external_customer_id,
             email,
@@ -36,7 +36,7 @@ impl Customers {
         let restrictions = self.restrictions.check(email.as_ref(), phone);
         violations.extend(restrictions.violations);
         if let (Some(operator), Some(external_customer_id), Some(email), []) =
-            (actor.operator(), &external_customer_id, &email, violations.as_slice())
+            (caller.operator(), &external_customer_id, &email, violations.as_slice())
         {
             let values = existing_values(operator, external_customer_id, email, phone);
             violations = self.find_own_matches(values).await?.violations();

@@ -15,7 +15,7 @@ use super::{CustomerView, Customers, Prepared, Written, history, row_reads, row_
 use crate::database::{OptimisticWrite, TransactionError, WriteSet};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::idempotency::IdempotentRequest;
-use crate::service::{Actor, Origin, RequestInfo, now};
+use crate::service::{Caller, Origin, RequestInfo, now};
 
 /// A request to record a verification.
 #[derive(Clone, Debug)]
@@ -46,12 +46,12 @@ impl Customers {
     /// stored time of its last proof is the same or later, nothing changes. Platform only.
     pub async fn record_verification(
         &self,
-        actor: &Actor,
+        caller: &Caller,
         request: &RequestInfo,
         verification: VerificationRequest,
     ) -> Result<Verified, Error> {
-        actor.require_platform()?;
-        let origin = &actor.authorize_write(request)?;
+        caller.require_platform()?;
+        let origin = &caller.authorize_write(request)?;
         let idempotent = &IdempotentRequest::new(&self.hash, origin, &verification.idempotency_key, || {
             verification.canonical_json()
         });

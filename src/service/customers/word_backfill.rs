@@ -11,15 +11,15 @@ use super::row_reads::{OwnCustomer, lock_own_customers};
 use super::{Customers, row_writes, words};
 use crate::database::{TransactionError, WriteSet, subquery, with_retry};
 use crate::error::Error;
-use crate::service::Actor;
+use crate::service::Caller;
 
 /// The key of a link. Links are examined in the order of their keys.
 type LinkKey = (OperatorId, CustomerId);
 
 impl Customers {
     /// Adds words to the links that have none, for example after an upgrade from a version without search.
-    pub async fn add_missing_words(&self, actor: &Actor) -> Result<(), Error> {
-        actor.require_platform()?;
+    pub async fn add_missing_words(&self, caller: &Caller) -> Result<(), Error> {
+        caller.require_platform()?;
         let mut last = None;
         loop {
             last = with_retry("customer.words", || self.try_add_missing_words(last)).await?;

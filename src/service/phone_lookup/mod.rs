@@ -22,7 +22,7 @@ use sea_orm::sea_query::OnConflict;
 use sea_orm::{ColumnTrait, EntityTrait, EnumIter, QueryFilter, Set};
 
 use super::expired_rows::delete_expired;
-use super::{Actor, now};
+use super::{Caller, now};
 use crate::config::UnknownLinePolicy;
 use crate::database::{Database, with_retry};
 use crate::error::{Error, ErrorCode, InputField, Violation};
@@ -122,7 +122,7 @@ impl PhoneLookup {
     /// Fails with `PHONE_NOT_MOBILE` if the number is not a mobile line, or if its line type is unknown and the policy
     /// rejects unknown lines. Fails with `PHONE_LOOKUP_UNAVAILABLE` if the provider does not return a result, or if too
     /// many lookups are in progress. The check may take seconds, so it must not run within a transaction.
-    pub async fn check(&self, caller: &Actor, phone: &PhoneNumber) -> Result<(), Error> {
+    pub async fn check(&self, caller: &Caller, phone: &PhoneNumber) -> Result<(), Error> {
         let hash = self.hash.digest(PURPOSE, &[phone.as_str().as_bytes()]);
         let line = match self.recent.get(&hash).await {
             Some(line) => line,
@@ -133,7 +133,7 @@ impl PhoneLookup {
         if is_accepted { Ok(()) } else { Err(Violation::of(ErrorCode::PhoneNotMobile, InputField::Phone).into()) }
     }
 
-    async fn look_up(&self, caller: &Actor, hash: Vec<u8>, phone: &PhoneNumber) -> Result<CarrierLineType, Error> {
+    async fn look_up(&self, caller: &Caller, hash: Vec<u8>, phone: &PhoneNumber) -> Result<CarrierLineType, Error> {
         let stored = Entity::find_by_id(hash.clone()).filter(Column::ExpiresAt.gt(now()));
         if let Some(row) = stored.one(&self.database.uncounted_reader()).await? {
             self.recent.insert(hash, row.line).await;

@@ -23,7 +23,7 @@ use crate::keyed_hash::KeyedHasher;
 use crate::request::count_query;
 use crate::service::audit::{self, Subject};
 use crate::service::feed::{FeedRequest, start_expired};
-use crate::service::{Actor, Feed, Origin, RequestInfo, check_year, now};
+use crate::service::{Caller, Feed, Origin, RequestInfo, check_year, now};
 
 /// The maximum number of endpoints of an operator. The message of [`ErrorCode::TooManyWebhooks`] names it.
 pub(super) const MAX_ENDPOINTS_PER_OPERATOR: u64 = 5;
@@ -91,15 +91,15 @@ impl Webhooks {
 
     /// Returns the endpoint, or `None` if the caller may not see it. An operator sees its own endpoints. The platform
     /// sees all endpoints.
-    pub async fn find(&self, actor: &Actor, id: WebhookId) -> Result<Option<Model>, Error> {
-        let found = visible(actor).filter(Column::Id.eq(id)).one(self.database.reader()).await?;
+    pub async fn find(&self, caller: &Caller, id: WebhookId) -> Result<Option<Model>, Error> {
+        let found = visible(caller).filter(Column::Id.eq(id)).one(self.database.reader()).await?;
         count_query(found.iter().len());
         Ok(found)
     }
 
     /// Returns a page of the endpoints that the caller may see, oldest first.
-    pub async fn page(&self, actor: &Actor, request: PageRequest) -> Result<Page<Model>, Error> {
-        let list = ListPart::new(visible(actor).into_query(), vec![Column::Id.into_expr()]);
+    pub async fn page(&self, caller: &Caller, request: PageRequest) -> Result<Page<Model>, Error> {
+        let list = ListPart::new(visible(caller).into_query(), vec![Column::Id.into_expr()]);
         Ok(pages::page(self.database.reader(), list, request).await?)
     }
 
@@ -107,17 +107,17 @@ impl Webhooks {
     /// Fails with `TOO_MANY_WEBHOOKS` if the operator has the maximum number of endpoints.
     pub async fn create(
         &self,
-        actor: &Actor,
+        caller: &Caller,
         request: &RequestInfo,
         endpoint: EndpointRequest,
     ) -> Result<EndpointWithSecret, Error> {
-        let origin = &actor.authorize_write(request)?;
+        let origin = &caller.authorize_write(request)?;
         let EndpointRequest { operator, url, types, deliver_from } = endpoint;
         self.check_url(&url)?;
         let operator_not_found = || Violation::of(ErrorCode::OperatorNotFound, InputField::OperatorId);
-        let operator = actor.operator().or(operator).ok_or_else(operator_not_found)?;
+        let operator = caller.operator().or(operator).ok_or_else(operator_not_found)?;
         let position = match deliver_from {
-            Some(start) => self.position_of(actor, operator, start).await?,
+            Some(start) => self.position_of(caller, operator, start).await?,
             None => self.feed.end_of(operator).await?,
         };
         let (delivered_position, delivered_id) = position.number_and_id();
@@ -167,10 +167,10 @@ impl Webhooks {
     /// `None` if all changes were delivered to the endpoint.
     pub async fn undelivered_since(
         &self,
-        actor: &Actor,
+        caller: &Caller,
         endpoints: &[(OperatorId, Position)],
     ) -> Result<Vec<Option<DateTime<Utc>>>, Error> {
-        if !endpoints.iter().all(|(operator, _)| actor.sees(*operator)) {
+        if !endpoints.iter().all(|(operator, _)| caller.sees(*operator)) {
             return Err(ErrorCode::Forbidden.into());
         }
         self.feed.times_after(endpoints.to_vec()).await
@@ -180,25 +180,25 @@ impl Webhooks {
     /// new URL or position is tried immediately. A request that changes nothing leaves no entry in the audit log.
     pub async fn update(
         &self,
-        actor: &Actor,
+        caller: &Caller,
         request: &RequestInfo,
         id: WebhookId,
         changes: EndpointChanges,
     ) -> Result<Model, Error> {
-        let origin = &actor.authorize_write(request)?;
+        let origin = &caller.authorize_write(request)?;
         if let Some(url) = &changes.url {
             self.check_url(url)?;
         }
         let position = match changes.deliver_from.clone() {
             Some(start) => {
-                let endpoint = self.find(actor, id).await?.ok_or_else(not_found)?;
-                Some(self.position_of(actor, endpoint.operator_id, start).await?)
+                let endpoint = self.find(caller, id).await?.ok_or_else(not_found)?;
+                Some(self.position_of(caller, endpoint.operator_id, start).await?)
             }
             None => None,
         };
         let update = || async {
             let transaction = self.database.begin_write().await?;
-            let current = lock(&transaction, actor, id).await?;
+            let current = lock(&transaction, caller, id).await?;
             let changed = changes.applied_to(&current, position.as_ref());
             let fields = changes.changed_fields(&current, &changed);
             if fields.is_empty() {
@@ -216,19 +216,19 @@ impl Webhooks {
     /// with `INVALID_ARGUMENT` if `overlap_hours` is not 0 to 168 (a week).
     pub async fn rotate_secret(
         &self,
-        actor: &Actor,
+        caller: &Caller,
         request: &RequestInfo,
         id: WebhookId,
         overlap_hours: i32,
     ) -> Result<EndpointWithSecret, Error> {
-        let origin = &actor.authorize_write(request)?;
+        let origin = &caller.authorize_write(request)?;
         if !(0..=MAX_OVERLAP_HOURS).contains(&overlap_hours) {
             let note = "`overlapHours` must be 0 to 168 (one week).";
             return Err(Violation::argument(InputField::OverlapHours, note).into());
         }
         let rotate = || async {
             let transaction = self.database.begin_write().await?;
-            let current = lock(&transaction, actor, id).await?;
+            let current = lock(&transaction, caller, id).await?;
             let now = now();
             let version = current.secret_version + 1;
             let mut row = current.into_active_model();
@@ -245,11 +245,11 @@ impl Webhooks {
     }
 
     /// Deletes an endpoint. A delivery that is in progress may still arrive.
-    pub async fn delete(&self, actor: &Actor, request: &RequestInfo, id: WebhookId) -> Result<(), Error> {
-        let origin = &actor.authorize_write(request)?;
+    pub async fn delete(&self, caller: &Caller, request: &RequestInfo, id: WebhookId) -> Result<(), Error> {
+        let origin = &caller.authorize_write(request)?;
         let delete = || async {
             let transaction = self.database.begin_write().await?;
-            let row = lock(&transaction, actor, id).await?;
+            let row = lock(&transaction, caller, id).await?;
             record(&transaction, origin, EventType::WebhookDeleted, &row, &[]).await?;
             row.delete(&transaction).await?;
             transaction.commit().await?;
@@ -279,7 +279,7 @@ impl Webhooks {
     /// the position may have been deleted, or if a cursor is ahead of the feed.
     async fn position_of(
         &self,
-        actor: &Actor,
+        caller: &Caller,
         operator: OperatorId,
         start: StartOfDeliveries,
     ) -> Result<Position, Error> {
@@ -287,7 +287,7 @@ impl Webhooks {
             StartOfDeliveries::From(time) => {
                 self.feed.position_before(operator, check_year(time, InputField::DeliverFromTime)?).await
             }
-            StartOfDeliveries::After(_) if actor.operator() != Some(operator) => {
+            StartOfDeliveries::After(_) if caller.operator() != Some(operator) => {
                 let note =
                     "With the platform key, use `time`: the platform's cursors belong to the feed of all customers.";
                 Err(Violation::argument(InputField::DeliverFromCursor, note).into())
@@ -389,13 +389,13 @@ pub(in crate::service) async fn resume(transaction: &Transaction, operator: Oper
     Ok(())
 }
 
-fn visible(actor: &Actor) -> Select<Entity> {
-    Entity::find().apply_if(actor.operator(), |endpoints, own| endpoints.filter(Column::OperatorId.eq(own)))
+fn visible(caller: &Caller) -> Select<Entity> {
+    Entity::find().apply_if(caller.operator(), |endpoints, own| endpoints.filter(Column::OperatorId.eq(own)))
 }
 
 /// Locks an endpoint. Fails with `WEBHOOK_NOT_FOUND` if the caller may not see it.
-async fn lock(transaction: &Transaction, actor: &Actor, id: WebhookId) -> Result<Model, TransactionError> {
-    let endpoint = visible(actor).filter(Column::Id.eq(id)).lock(LockType::NoKeyUpdate).one(transaction).await?;
+async fn lock(transaction: &Transaction, caller: &Caller, id: WebhookId) -> Result<Model, TransactionError> {
+    let endpoint = visible(caller).filter(Column::Id.eq(id)).lock(LockType::NoKeyUpdate).one(transaction).await?;
     endpoint.ok_or_else(|| not_found().into())
 }
 

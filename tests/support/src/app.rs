@@ -19,7 +19,7 @@ use vivamo::database::{Database, DatabaseTimeouts};
 use vivamo::keyed_hash::KeyedHasher;
 use vivamo::open::DatabaseSettings;
 use vivamo::service::api_keys::ApiKeyRequest;
-use vivamo::service::{Actor, RequestInfo, ServiceSettings, Services};
+use vivamo::service::{Caller, RequestInfo, ServiceSettings, Services};
 
 use crate::database::POLL_INTERVAL;
 use crate::invariants::Exchange;
@@ -82,7 +82,7 @@ impl Timeouts {
 
 /// An API key and its operator.
 #[derive(Clone, Debug)]
-pub struct Caller {
+pub struct TestCaller {
     /// Id of the operator. Empty for the platform key.
     pub operator: String,
     pub key: String,
@@ -203,7 +203,7 @@ impl TestApp {
     /// Rebuilds the search words, for tests that change customers by SQL.
     pub async fn rebuild_search_words(&self) {
         postgres::execute(self.database_url(), "DELETE FROM customer_word").await.unwrap();
-        self.services.customers.add_missing_words(&Actor::Platform).await.unwrap();
+        self.services.customers.add_missing_words(&Caller::Platform).await.unwrap();
     }
 
     /// Selects a number. The statement names its column `n`.
@@ -256,30 +256,30 @@ impl TestApp {
     }
 
     /// Creates an operator with a key that reads and writes.
-    pub async fn operator(&self, name: &str) -> Caller {
+    pub async fn operator(&self, name: &str) -> TestCaller {
         let name = DisplayName::parse(name).unwrap();
         let (operator, key) =
-            self.services.operators.create(&Actor::Platform, &RequestInfo::command_line(), name).await.unwrap();
-        Caller { operator: operator.id.to_string(), key: key.secret.expose_secret().to_owned() }
+            self.services.operators.create(&Caller::Platform, &RequestInfo::command_line(), name).await.unwrap();
+        TestCaller { operator: operator.id.to_string(), key: key.secret.expose_secret().to_owned() }
     }
 
     /// Creates another key of the caller's operator.
-    pub async fn key(&self, caller: &Caller, access: Access) -> Caller {
+    pub async fn key(&self, caller: &TestCaller, access: Access) -> TestCaller {
         let operator = OperatorId::parse(&caller.operator).unwrap();
         let name = DisplayName::parse("another key").unwrap();
         let request = ApiKeyRequest { name, access, expires_at: None };
         let key = self
             .services
             .api_keys
-            .create(&Actor::Platform, &RequestInfo::command_line(), operator, request)
+            .create(&Caller::Platform, &RequestInfo::command_line(), operator, request)
             .await
             .unwrap();
-        Caller { key: key.secret.expose_secret().to_owned(), ..caller.clone() }
+        TestCaller { key: key.secret.expose_secret().to_owned(), ..caller.clone() }
     }
 
     /// The platform key.
-    pub fn platform(&self) -> Caller {
-        Caller { operator: String::new(), key: PLATFORM_KEY.to_owned() }
+    pub fn platform(&self) -> TestCaller {
+        TestCaller { operator: String::new(), key: PLATFORM_KEY.to_owned() }
     }
 
     /// Awaits a future and returns its output with the SQL that ran in the meantime.
@@ -303,7 +303,7 @@ impl TestApp {
 
     /// Sends a GraphQL request.
     #[track_caller]
-    pub fn graphql(&self, caller: &Caller, query: &str, variables: Value) -> impl Future<Output = Answer> {
+    pub fn graphql(&self, caller: &TestCaller, query: &str, variables: Value) -> impl Future<Output = Answer> {
         let sent_at = Location::caller();
         async move {
             let request = self
@@ -324,34 +324,34 @@ impl TestApp {
 
     /// Sends a query that must succeed, and returns `data`.
     #[track_caller]
-    pub fn query(&self, caller: &Caller, query: &str) -> impl Future<Output = Value> {
+    pub fn query(&self, caller: &TestCaller, query: &str) -> impl Future<Output = Value> {
         let answer = self.graphql(caller, query, json!({}));
         async { answer.await.data().clone() }
     }
 
     /// Sends a `createCustomer`.
     #[track_caller]
-    pub fn create(&self, caller: &Caller, external_customer_id: &str, data: Value) -> impl Future<Output = Answer> {
+    pub fn create(&self, caller: &TestCaller, external_customer_id: &str, data: Value) -> impl Future<Output = Answer> {
         let input = json!({ "externalCustomerId": external_customer_id, "data": data });
         self.graphql(caller, &CREATE, json!({ "input": input }))
     }
 
     /// Sends a `createCustomer` that must succeed, and returns its payload.
     #[track_caller]
-    pub fn created(&self, caller: &Caller, external_customer_id: &str, data: Value) -> impl Future<Output = Value> {
+    pub fn created(&self, caller: &TestCaller, external_customer_id: &str, data: Value) -> impl Future<Output = Value> {
         let answer = self.create(caller, external_customer_id, data);
         async { answer.await.payload("createCustomer") }
     }
 
     /// Sends an `updateCustomer`. `customer` is its `input.customer`, for example `{"id": "cus_…"}`.
     #[track_caller]
-    pub fn update(&self, caller: &Caller, customer: Value, data: Value) -> impl Future<Output = Answer> {
+    pub fn update(&self, caller: &TestCaller, customer: Value, data: Value) -> impl Future<Output = Answer> {
         self.graphql(caller, &UPDATE, json!({ "input": { "customer": customer, "data": data } }))
     }
 
     /// Sends an `updateCustomer` that must succeed, and returns its payload.
     #[track_caller]
-    pub fn updated(&self, caller: &Caller, customer: Value, data: Value) -> impl Future<Output = Value> {
+    pub fn updated(&self, caller: &TestCaller, customer: Value, data: Value) -> impl Future<Output = Value> {
         let answer = self.update(caller, customer, data);
         async { answer.await.payload("updateCustomer") }
     }
@@ -359,7 +359,7 @@ impl TestApp {
     /// Queries one customer, as the caller sees it. `by` is a `CustomerRef`, for example `{"email":
     /// "ada@example.com"}`.
     #[track_caller]
-    pub fn customer(&self, caller: &Caller, by: Value) -> impl Future<Output = Value> {
+    pub fn customer(&self, caller: &TestCaller, by: Value) -> impl Future<Output = Value> {
         let answer = self.graphql(caller, &CUSTOMER, json!({ "by": by }));
         async { answer.await.data()["customer"].clone() }
     }

@@ -19,7 +19,9 @@ pub mod proxy;
 pub mod receiver;
 
 pub use answer::{Answer, errors};
-pub use app::{Caller, KEY_SECRET, PLATFORM_KEY, TestApp, Timeouts, http_client, is_key_lookup, is_operator_lookup};
+pub use app::{
+    KEY_SECRET, PLATFORM_KEY, TestApp, TestCaller, Timeouts, http_client, is_key_lookup, is_operator_lookup,
+};
 pub use database::{Backend, TestDatabase, copy_history, wait_for_feed};
 
 use std::panic::{AssertUnwindSafe, resume_unwind};

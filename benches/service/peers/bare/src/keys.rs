@@ -10,14 +10,14 @@ use uuid::Uuid;
 
 /// The caller of a request. With hashed keys, the platform key has the nil operator.
 #[derive(Clone, Copy)]
-pub struct Caller {
+pub struct TestCaller {
     pub operator: Uuid,
     pub key: Uuid,
 }
 
 pub enum Keys {
     /// The values of the `Authorization` header. All callers write for one operator.
-    Plain(Vec<String>, Caller),
+    Plain(Vec<String>, TestCaller),
     Hashed(HashedKeys),
 }
 
@@ -25,7 +25,7 @@ pub enum Keys {
 pub struct HashedKeys {
     secret: hmac::Key,
     platform: [u8; 32],
-    cache: Cache<[u8; 32], Caller>,
+    cache: Cache<[u8; 32], TestCaller>,
     pool: Pool,
 }
 
@@ -33,7 +33,7 @@ impl Keys {
     pub fn plain() -> Self {
         let operator = var("OPERATOR").unwrap().parse().unwrap();
         let keys = var("KEYS").unwrap().split(',').map(|key| format!("Bearer {key}")).collect();
-        Self::Plain(keys, Caller { operator, key: Uuid::nil() })
+        Self::Plain(keys, TestCaller { operator, key: Uuid::nil() })
     }
 
     pub fn hashed(pool: Pool) -> Self {
@@ -44,7 +44,7 @@ impl Keys {
     }
 
     /// Returns the caller for a value of the `Authorization` header.
-    pub async fn caller(&self, header: &str) -> Option<Caller> {
+    pub async fn caller(&self, header: &str) -> Option<TestCaller> {
         match self {
             Self::Plain(keys, caller) => keys.iter().any(|key| key == header).then_some(*caller),
             Self::Hashed(keys) => keys.caller(header.strip_prefix("Bearer ")?).await,
@@ -53,10 +53,10 @@ impl Keys {
 }
 
 impl HashedKeys {
-    async fn caller(&self, key: &str) -> Option<Caller> {
+    async fn caller(&self, key: &str) -> Option<TestCaller> {
         let hash = digest(&self.secret, key);
         if hash == self.platform {
-            return Some(Caller { operator: Uuid::nil(), key: Uuid::nil() });
+            return Some(TestCaller { operator: Uuid::nil(), key: Uuid::nil() });
         }
         if let Some(caller) = self.cache.get(&hash) {
             return Some(caller);
@@ -67,7 +67,7 @@ impl HashedKeys {
         let client = self.pool.get().await.ok()?;
         let statement = client.prepare_cached(sql).await.ok()?;
         let row = client.query_opt(&statement, &[&&hash[..]]).await.ok()??;
-        let caller = Caller { operator: row.get(0), key: row.get(1) };
+        let caller = TestCaller { operator: row.get(0), key: row.get(1) };
         self.cache.insert(hash, caller);
         Some(caller)
     }

@@ -31,7 +31,7 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use chrono::{DateTime, Utc};
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod};
-use keys::{Caller, Keys};
+use keys::{TestCaller, Keys};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio_postgres::types::{Json, ToSql};
@@ -198,7 +198,7 @@ struct Query;
 impl Query {
     async fn customer(&self, context: &Context<'_>, by: CustomerRef) -> Result<Option<Customer>> {
         let database = context.data::<Database>()?;
-        let operator = context.data::<Caller>()?.operator;
+        let operator = context.data::<TestCaller>()?.operator;
         let own = format!(
             "SELECT {CUSTOMER} FROM customer_operator JOIN customer ON customer.id = customer_id WHERE operator_id = $1"
         );
@@ -219,7 +219,7 @@ impl Query {
     /// Finds an operator. With `WORK=same-work`, only the platform key finds an operator, because the page of an
     /// operator's customers shows the links of all operators.
     async fn operator(&self, context: &Context<'_>, id: ID) -> Result<Option<Operator>> {
-        let is_platform = context.data::<Caller>()?.operator.is_nil();
+        let is_platform = context.data::<TestCaller>()?.operator.is_nil();
         let may_see = context.data::<Database>()?.work == Work::Least || is_platform;
         Ok(if may_see { Some(Operator(Uuid::parse_str(&id)?)) } else { None })
     }
@@ -288,7 +288,7 @@ impl Mutation {
         context: &Context<'_>,
         input: CreateCustomerInput,
     ) -> Result<CreateCustomerPayload> {
-        let (database, caller) = (context.data::<Database>()?, *context.data::<Caller>()?);
+        let (database, caller) = (context.data::<Database>()?, *context.data::<TestCaller>()?);
         let client = database.pool.get().await?;
         match database.work {
             // A task runs to its end even if the client disconnects. Otherwise the connection would go back to the pool
@@ -303,7 +303,7 @@ impl Mutation {
         context: &Context<'_>,
         input: UpdateCustomerInput,
     ) -> Result<UpdateCustomerPayload> {
-        let (database, caller) = (context.data::<Database>()?, *context.data::<Caller>()?);
+        let (database, caller) = (context.data::<Database>()?, *context.data::<TestCaller>()?);
         let client = database.pool.get().await?;
         let UpdateCustomerInput { customer, data: CustomerDataPatch { first_name } } = input;
         let customer = match database.work {

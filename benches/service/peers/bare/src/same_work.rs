@@ -16,7 +16,7 @@ use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
 use uuid::Uuid;
 
-use crate::keys::Caller;
+use crate::keys::TestCaller;
 use crate::values;
 use crate::{CUSTOMER, CreateCustomerInput, CreateCustomerPayload, Customer, CustomerRef, Outcome};
 
@@ -26,7 +26,7 @@ const ATTEMPTS: usize = 5;
 const PLATFORM: Uuid = Uuid::nil();
 
 /// Creates or connects a customer.
-pub async fn create(client: &Client, caller: Caller, mut input: CreateCustomerInput) -> Result<CreateCustomerPayload> {
+pub async fn create(client: &Client, caller: TestCaller, mut input: CreateCustomerInput) -> Result<CreateCustomerPayload> {
     input.data.email = values::email(&input.data.email)?;
     input.data.phone = input.data.phone.as_deref().map(values::phone).transpose()?;
     let input = &input;
@@ -41,7 +41,7 @@ pub async fn create(client: &Client, caller: Caller, mut input: CreateCustomerIn
 /// Returns `None` if another request has meanwhile changed the customer, or stored a row with the same unique value.
 async fn try_create(
     client: &Client,
-    caller: Caller,
+    caller: TestCaller,
     input: &CreateCustomerInput,
 ) -> Result<Option<CreateCustomerPayload>> {
     let CreateCustomerInput { external_customer_id, data } = input;
@@ -119,7 +119,7 @@ fn filled(mut customer: Customer, input: &CreateCustomerInput, now: DateTime<Utc
 
 async fn insert(
     client: &Client,
-    caller: Caller,
+    caller: TestCaller,
     external_customer_id: &str,
     customer: &Customer,
 ) -> Result<bool, tokio_postgres::Error> {
@@ -168,7 +168,7 @@ async fn insert(
 /// Connects an existing customer and writes the fields that were filled. Returns false if the revision has changed.
 async fn connect(
     client: &Client,
-    caller: Caller,
+    caller: TestCaller,
     external_customer_id: &str,
     current: &Customer,
     revision: i32,
@@ -231,7 +231,7 @@ async fn connect(
 /// Changes the first name of one of the operator's customers.
 pub async fn update(
     client: &Client,
-    caller: Caller,
+    caller: TestCaller,
     reference: &CustomerRef,
     first_name: Option<String>,
 ) -> Result<Option<Customer>> {
@@ -252,7 +252,7 @@ pub async fn update(
 }
 
 /// Finds one of the operator's customers, with its revision.
-async fn find(client: &Client, caller: Caller, reference: &CustomerRef) -> Result<Option<(Customer, i32)>> {
+async fn find(client: &Client, caller: TestCaller, reference: &CustomerRef) -> Result<Option<(Customer, i32)>> {
     let (column, value): (_, &(dyn ToSql + Sync)) = match &reference.id {
         Some(id) => ("customer_id", id),
         None => ("external_customer_id", &reference.external_customer_id),
@@ -269,7 +269,7 @@ async fn find(client: &Client, caller: Caller, reference: &CustomerRef) -> Resul
 /// Returns false if the revision has changed.
 async fn replace_first_name(
     client: &Client,
-    caller: Caller,
+    caller: TestCaller,
     current: &Customer,
     revision: i32,
     customer: &Customer,

@@ -9,7 +9,7 @@ use crate::request::Tenant;
 /// The authenticated caller. The staff member in the `Vivamo-Actor` header, which the schema calls `actor`, is
 /// [`RequestInfo::staff`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Actor {
+pub enum Caller {
     /// A caller with an API key of an operator.
     Operator {
         id: OperatorId,
@@ -22,7 +22,7 @@ pub enum Actor {
     Platform,
 }
 
-impl Actor {
+impl Caller {
     /// The operator whose customers the caller sees. `None` for the platform, which sees all customers.
     pub fn operator(&self) -> Option<OperatorId> {
         match *self {
@@ -54,7 +54,7 @@ impl Actor {
     /// operators with a read-only key.
     pub fn authorize_write(&self, request: &RequestInfo) -> Result<Origin, Error> {
         self.require_write()?;
-        Ok(Origin { actor: *self, request: request.clone() })
+        Ok(Origin { caller: *self, request: request.clone() })
     }
 
     /// Fails with `FORBIDDEN` for operators with a read-only key.
@@ -116,13 +116,13 @@ impl From<RequestId> for RequestInfo {
 /// The origin of a change, as the history of customers and the administrative audit log record it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
-    pub actor: Actor,
+    pub caller: Caller,
     pub request: RequestInfo,
 }
 
 impl Origin {
     /// Returns the id under which the caller's idempotency keys are stored and the caller's writes are batched.
     pub fn owner(&self) -> OperatorId {
-        self.actor.owner()
+        self.caller.owner()
     }
 }
