@@ -84,9 +84,10 @@ impl Violations {
 
     /// Adds the violation of an external customer id that was sent with the platform key.
     pub fn no_external_id<T>(&mut self, field: InputField) -> Option<T> {
-        let note = match field {
-            InputField::ExternalCustomerId => "Omit `externalCustomerId`: only an operator can change its own id.",
-            _ => "Each operator has its own `externalCustomerId`: with the platform key, name the customer by `id`.",
+        let note = if field == InputField::ExternalCustomerId {
+            "Omit `externalCustomerId`: only an operator can change its own id."
+        } else {
+            "Each operator has its own `externalCustomerId`: with the platform key, name the customer by `id`."
         };
         self.argument(field, note);
         None
