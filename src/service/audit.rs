@@ -77,7 +77,7 @@ pub(super) async fn record(
     subject: Subject,
     changed_fields: &[&str],
 ) -> Result<(), DbErr> {
-    let Origin { caller, request: RequestInfo { id: request_id, staff, os_user } } = origin.clone();
+    let RequestInfo { id: request_id, staff, os_user } = origin.request().clone();
     let (api_key_id, webhook_id) = match subject {
         Subject::Operator => (None, None),
         Subject::ApiKey(key) => (Some(key), None),
@@ -94,7 +94,7 @@ pub(super) async fn record(
         os_user,
         actor: staff,
         webhook_id,
-        caller_key_id: caller.key(),
+        caller_key_id: origin.caller().key(),
     };
     event.into_active_model().insert(transaction).await?;
     Ok(())

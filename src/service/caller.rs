@@ -113,14 +113,25 @@ impl From<RequestId> for RequestInfo {
     }
 }
 
-/// The origin of a change, as the history of customers and the administrative audit log record it.
+/// The origin of a change, as the history of customers and the administrative audit log record it. Only
+/// [`Caller::authorize_write`] makes an origin, so a function with an origin runs for a caller that may write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
-    pub caller: Caller,
-    pub request: RequestInfo,
+    caller: Caller,
+    request: RequestInfo,
 }
 
 impl Origin {
+    /// The caller that makes the change.
+    pub fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    /// The request that makes the change.
+    pub fn request(&self) -> &RequestInfo {
+        &self.request
+    }
+
     /// Returns the id under which the caller's idempotency keys are stored and the caller's writes are batched.
     pub fn owner(&self) -> OperatorId {
         self.caller.owner()

@@ -58,7 +58,7 @@ impl Customers {
         idempotent: &IdempotentRequest,
         disconnect: &DisconnectRequest,
     ) -> Result<Prepared<Disconnected>, TransactionError> {
-        let operator = origin.caller.operator().or(disconnect.operator);
+        let operator = origin.caller().operator().or(disconnect.operator);
         // A malformed operator id is replaced by the id of the platform, to which no customer is connected. The lookup
         // then finds no customer, but it still finds the stored result of the idempotency key.
         let operator = operator.unwrap_or(OperatorId::PLATFORM);

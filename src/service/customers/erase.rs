@@ -252,7 +252,7 @@ impl Customers {
             customer_id: customer.id,
             erased_at,
             reference: erase.reference.clone(),
-            request_id: origin.request.id,
+            request_id: origin.request().id,
             operators: i32::try_from(links.len()).unwrap_or(i32::MAX),
             entries: i32::try_from(entries).unwrap_or(i32::MAX),
         };
@@ -302,7 +302,7 @@ impl Replayable for Erased {
     }
 
     async fn replay(customers: &Customers, origin: &Origin, stored: Uuid) -> Result<Self, TransactionError> {
-        let erasure = customers.find_erasure(&origin.caller, stored.into()).await?;
+        let erasure = customers.find_erasure(origin.caller(), stored.into()).await?;
         let erasure = erasure.ok_or_else(|| Error::internal("the receipt of an erasure is missing"))?;
         Ok(Self { erasure, replayed: true })
     }
