@@ -62,7 +62,7 @@ impl Caller {
         if self.is_read_only() { Err(forbidden("The key is read-only.")) } else { Ok(()) }
     }
 
-    /// True for an operator with a read-only key.
+    /// Returns true for an operator with a read-only key.
     pub fn is_read_only(&self) -> bool {
         matches!(self, Self::Operator { access: Access::ReadOnly, .. })
     }
@@ -77,7 +77,7 @@ impl Caller {
         if *self == Self::Platform { Ok(()) } else { Err(forbidden("The platform key is required.")) }
     }
 
-    /// True if the caller may see this operator. An operator sees only itself.
+    /// Returns true if the caller may see this operator. An operator sees only itself.
     pub fn sees(&self, operator: OperatorId) -> bool {
         self.operator().is_none_or(|own| own == operator)
     }

@@ -124,7 +124,7 @@ impl RateLimits {
         Ok(charge)
     }
 
-    /// True if the client with this [network](client_network) has used up the allowed authentication failures.
+    /// Returns true if the client with this [network](client_network) has used up the allowed authentication failures.
     pub fn is_suspect(&self, network: IpAddr) -> bool {
         self.auth_failures.is_used_up(&network)
     }

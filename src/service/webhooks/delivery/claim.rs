@@ -77,7 +77,7 @@ impl Deliveries {
     }
 }
 
-/// True for endpoints to which changes are delivered.
+/// Returns the condition for the endpoints to which changes are delivered.
 pub(super) fn is_active() -> Condition {
     Condition::all().add(Column::DisabledAt.is_null()).add(Column::PausedAt.is_null())
 }

@@ -128,8 +128,8 @@ pub(super) fn unchanged() -> ActiveModel {
     <ActiveModel as Default>::default()
 }
 
-/// True if two rows of an endpoint are equal in everything that must not change during an attempt. A new secret or the
-/// start of a suspension leaves the rows equal. The end of a suspension moves the `failing_since` of a failing
+/// Returns true if two rows of an endpoint are equal in everything that must not change during an attempt. A new secret
+/// or the start of a suspension leaves the rows equal. The end of a suspension moves the `failing_since` of a failing
 /// endpoint, so the rows then differ.
 fn is_same_attempt(one: &Model, other: &Model) -> bool {
     // Lists all columns: the result of an attempt must not be stored after a change of a column that this function
