@@ -34,10 +34,10 @@ fn rows_for_all(new: &Alias, backend: DbBackend) -> SelectStatement {
     let is_linked = CustomerId.into_expr().eq(of_new(Column::CustomerId.as_str()));
     let operator = [OperatorId.into_expr(), ExternalCustomerId.into_expr(), of_new(TYPE_FOR_OPERATORS)];
     let platform = [feed_positions::platform_id_literal(backend), Expr::cust("NULL"), of_new(Column::Type.as_str())];
-    let rows_for = |[reader, external_id, r#type]: [SimpleExpr; 3]| {
+    let rows_for = |[reader_id, external_id, r#type]: [SimpleExpr; 3]| {
         let values = [
-            (Column::Own, reader.clone().eq(of_new(AUTHOR))),
-            (Column::ReaderId, reader),
+            (Column::Own, reader_id.clone().eq(of_new(AUTHOR))),
+            (Column::ReaderId, reader_id),
             (Column::ExternalCustomerId, external_id),
             (Column::Type, r#type),
         ];

@@ -118,7 +118,7 @@ impl Webhooks {
         let operator = caller.operator().or(operator).ok_or_else(operator_not_found)?;
         let position = match deliver_from {
             Some(start) => self.position_of(caller, operator, start).await?,
-            None => self.feed.end_of(operator).await?,
+            None => self.feed.end_of_reader(operator).await?,
         };
         let (delivered_position, delivered_id) = position.number_and_id();
         let create = || async {
@@ -294,7 +294,7 @@ impl Webhooks {
             }
             StartOfDeliveries::After(position) => {
                 let request = FeedRequest { size: 1, after: Some(position.clone()), types: None };
-                match self.feed.read_of(operator, request).await {
+                match self.feed.read_page(operator, request).await {
                     Ok(_) => Ok(position),
                     Err(error) if error.has(ErrorCode::CursorExpired) => {
                         Err(start_expired(InputField::DeliverFromCursor).into())

@@ -66,7 +66,7 @@ impl Deliveries {
         // read, of which only one at a time runs for all deliveries.
         let size = if webhook.types.is_some() { EXAMINED_CHANGES } else { PAGE_CHANGES };
         let request = FeedRequest { size, after: Some(cursor.clone()), types: None };
-        let mut page = self.services.feed.read_of(webhook.operator_id, request).await?;
+        let mut page = self.services.feed.read_page(webhook.operator_id, request).await?;
         if let Some(types) = &webhook.types {
             page.changes.retain(|change| types.0.contains(&change.r#type));
         }
