@@ -22,6 +22,7 @@ use crate::database::pages::{Position, SortKey, SortOrder};
 use crate::keyed_hash::{Accepted, KeyedHasher};
 use crate::service::audit::AdminEventFilter;
 use crate::service::customers::{CustomerFilter, CustomerList, CustomerOrder, EventList};
+use crate::service::feed_positions::FeedPosition;
 
 const PURPOSE: &str = "cursor";
 /// The signature detects mistakes, so 8 bytes are enough. A forged cursor reveals nothing, because the list has only
@@ -185,6 +186,11 @@ impl Cursors {
             _ => return None,
         };
         Some(Position { sort_key, id: Uuid::from_slice(id).ok()? })
+    }
+
+    /// Like [`decode`](Self::decode), for a cursor of the change feed. Returns `None` also if the list is not the feed.
+    pub fn decode_feed_position(&self, cursor: &str) -> Option<FeedPosition> {
+        FeedPosition::try_from(self.decode(cursor)?).ok()
     }
 
     /// Returns the string that identifies the caller in the mask and the signature of a cursor.

@@ -25,11 +25,12 @@ use entity::{api_key, customer_operator, operator};
 use super::context::{caller, services};
 use super::json_writer::RepeatedFields;
 use super::pagination::PageArguments;
-use crate::database::pages::{Count, Page, PageRequest, Position};
+use crate::database::pages::{Count, Page, PageRequest};
 use crate::error::Error;
 use crate::service::customers::{
     CustomerList, CustomerPage, CustomerPageRequest, CustomerView, EventList, HistoryEntry, SearchPlan,
 };
+use crate::service::feed_positions::FeedPosition;
 use crate::service::{Caller, Services};
 
 /// Returns a page of a list of customers. If the caller is the platform and the request selects one page of operators
@@ -148,15 +149,15 @@ pub struct CountOfCustomers(pub Arc<CustomerList>, pub Option<SearchPlan>);
 pub struct ApiKeysOfOperator(pub OperatorId);
 
 /// Key of `Webhook.undeliveredSince`: the operator and the cursor of the endpoint.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct UndeliveredSince(pub OperatorId, pub Position);
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct UndeliveredSince(pub OperatorId, pub FeedPosition);
 
 impl dataloader::Loader<UndeliveredSince> for Loader {
     type Value = Option<DateTime<Utc>>;
     type Error = Error;
 
     async fn load(&self, keys: &[UndeliveredSince]) -> Result<HashMap<UndeliveredSince, Self::Value>, Error> {
-        let endpoints: Vec<_> = keys.iter().map(|key| (key.0, key.1.clone())).collect();
+        let endpoints: Vec<_> = keys.iter().map(|key| (key.0, key.1)).collect();
         by_key(keys, self.services.webhooks.undelivered_since(&self.caller, &endpoints).await?)
     }
 }

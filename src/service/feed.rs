@@ -12,17 +12,17 @@ use chrono::{DateTime, TimeDelta, Utc};
 use entity::customer_change::{ActiveModel, Column, Entity, Model};
 use entity::customer_event::EventType;
 use entity::operator;
-use entity::value::{CustomerEventId, OperatorId};
+use entity::value::OperatorId;
 use sea_orm::sea_query::{Alias, Expr, ExprTrait, Query, SimpleExpr};
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, DbBackend, DbErr, EntityTrait, FromQueryResult, IdenStatic, QueryFilter,
     QueryOrder, QueryResult, QuerySelect, QueryTrait, Select, Set, Unchanged,
 };
-use uuid::Uuid;
 
-use super::{Caller, feed_positions, now};
+use super::feed_positions::{self, FeedPosition};
+use super::{Caller, now};
 use crate::database::pages::{
-    self, BRANCH_ROWS, HasPosition, JoinedTable, ListPage, ListPart, Page, PageRequest, Position, SCAN, Scan,
+    self, BRANCH_ROWS, HasPosition, JoinedTable, ListPage, ListPart, Page, PageRequest, SCAN, Scan,
 };
 use crate::database::{BatchedQuery, Database, TransactionError, subquery, with_retry};
 use crate::error::{Error, ErrorCode, InputField, Violation};
@@ -41,7 +41,7 @@ pub struct FeedRequest {
     /// The maximum number of changes.
     pub size: usize,
     /// The position after which the changes come. `None` starts at the oldest change that is stored.
-    pub after: Option<Position>,
+    pub after: Option<FeedPosition>,
     /// The types of changes to read. `None` stands for all types.
     pub types: Option<Vec<EventType>>,
 }
@@ -63,7 +63,7 @@ const MAX_SWEPT: u64 = 50_000;
 pub struct FeedPage {
     pub changes: Vec<Model>,
     /// The position at which the next request continues.
-    pub end: Position,
+    pub end: FeedPosition,
     /// True if there may be changes after `end`.
     pub has_more: bool,
 }
@@ -93,10 +93,10 @@ impl Feed {
     /// backup, the change at a cursor can be missing. New changes can then have positions below the cursor.
     pub async fn poll(&self, caller: &Caller, request: FeedRequest) -> Result<FeedPage, Error> {
         // Most polls find nothing new.
-        if let Some(after) = &request.after
-            && *after == self.end_for_caller(caller).await?
+        if let Some(after) = request.after
+            && after == self.end_for_caller(caller).await?
         {
-            return Ok(FeedPage { changes: Vec::new(), end: after.clone(), has_more: false });
+            return Ok(FeedPage { changes: Vec::new(), end: after, has_more: false });
         }
         self.read_page(caller.owner(), request).await
     }
@@ -107,32 +107,35 @@ impl Feed {
         let FeedRequest { size, after, types } = request;
         let swept_row = if after.is_none() { SweptRow::LeaveOut } else { SweptRow::Include };
         let list = self.list(reader_id, swept_row, types);
-        let page = ListPage::new(list, PageRequest { after: after.clone(), ..PageRequest::first(size) });
-        let pages = vec![page, self.last(reader_id), self.at(reader_id, after.as_ref().unwrap_or(&start()))];
+        let page = ListPage::new(list, PageRequest { after: after.map(Into::into), ..PageRequest::first(size) });
+        let pages = vec![page, self.last(reader_id), self.at(reader_id, after.unwrap_or(FeedPosition::START))];
         let [page, last, at] = array(self.pages(pages).await?)?;
-        let last = last.rows.last().map_or_else(start, HasPosition::position);
+        let last = last.rows.last().map_or(FeedPosition::START, FeedPosition::from);
         // In each reader's feed, deleted changes leave one row with `swept`, which comes before all rows that are
         // shown. If the page begins with this row, changes after the position were deleted.
         let is_swept = page.rows.first().is_some_and(|change| change.swept);
-        let is_missing = at.rows.is_empty() && after.is_some_and(|after| after != start());
+        let is_missing = at.rows.is_empty() && after.is_some_and(|after| after != FeedPosition::START);
         if is_swept || is_missing {
             return Err(Violation::of(ErrorCode::CursorExpired, InputField::After).into());
         }
         let next = page.ends(HasPosition::position).end;
         // If there are no more changes of the requested types, all rows were checked, so the next request starts after
         // the last row of any type.
-        let end = next.filter(|_| page.has_next).unwrap_or(last);
+        let end = match next.filter(|_| page.has_next) {
+            Some(next) => FeedPosition::try_from(next).map_err(DbErr::from)?,
+            None => last,
+        };
         Ok(FeedPage { changes: page.rows, end, has_more: page.has_next })
     }
 
     /// Returns the position of the last change in the caller's feed.
-    pub async fn end_for_caller(&self, caller: &Caller) -> Result<Position, Error> {
+    pub async fn end_for_caller(&self, caller: &Caller) -> Result<FeedPosition, Error> {
         self.end_of_reader(caller.owner()).await
     }
 
     /// Returns the position of the last change in a reader's feed.
-    pub(super) async fn end_of_reader(&self, reader_id: OperatorId) -> Result<Position, Error> {
-        Ok(self.last_row(reader_id).await?.as_ref().map_or_else(start, HasPosition::position))
+    pub(super) async fn end_of_reader(&self, reader_id: OperatorId) -> Result<FeedPosition, Error> {
+        Ok(self.last_row(reader_id).await?.as_ref().map_or(FeedPosition::START, FeedPosition::from))
     }
 
     /// Returns a position after which a reader finds all changes from this time on, and perhaps some earlier ones.
@@ -140,7 +143,11 @@ impl Feed {
     /// Uses a binary search, because no index has the times of changes. The times are nearly in the order of the
     /// positions: a transaction gets its position at most 30 seconds before or after it sets the time of its change.
     /// Fails with `CURSOR_EXPIRED` if changes of this time may have been deleted.
-    pub(super) async fn position_before(&self, reader_id: OperatorId, time: DateTime<Utc>) -> Result<Position, Error> {
+    pub(super) async fn position_before(
+        &self,
+        reader_id: OperatorId,
+        time: DateTime<Utc>,
+    ) -> Result<FeedPosition, Error> {
         let start_time = time - TimeDelta::seconds(30);
         let is_earlier = |change: &Model| change.swept || change.occurred_at < start_time;
         let (mut found, mut low) = (None, 0);
@@ -150,7 +157,7 @@ impl Feed {
         let mut high = self.last_row(reader_id).await?.map_or(0, |change| change.position + 1);
         while low < high {
             let middle = low + (high - low) / 2;
-            let before_middle = Position::by_number(middle, Uuid::nil());
+            let before_middle = FeedPosition { number: middle, ..FeedPosition::START };
             let [page] = array(self.pages(vec![self.first_after(reader_id, before_middle)]).await?)?;
             match page.rows.first() {
                 Some(change) if is_earlier(change) => (found, low) = (Some(change.clone()), change.position + 1),
@@ -160,14 +167,14 @@ impl Feed {
         if found.as_ref().is_some_and(|change| change.swept && change.occurred_at >= start_time) {
             return Err(start_expired(InputField::DeliverFromTime).into());
         }
-        Ok(found.as_ref().map_or_else(start, HasPosition::position))
+        Ok(found.as_ref().map_or(FeedPosition::START, FeedPosition::from))
     }
 
     /// For each given position, returns the time of the first change after it in the feed of its reader, in the order
     /// of `positions`. `None` if there is no change after the position.
     pub(super) async fn times_after(
         &self,
-        positions: Vec<(OperatorId, Position)>,
+        positions: Vec<(OperatorId, FeedPosition)>,
     ) -> Result<Vec<Option<DateTime<Utc>>>, Error> {
         let pages = positions.into_iter().map(|(reader_id, position)| self.first_after(reader_id, position)).collect();
         let pages = self.pages(pages).await?;
@@ -239,11 +246,7 @@ impl Feed {
             ..Default::default()
         };
         // If another process has deleted the row in the meantime, that process has left a later swept row.
-        Entity::update_many()
-            .set(swept)
-            .filter(is_row(last.reader_id, last.position, last.id))
-            .exec(&transaction)
-            .await?;
+        Entity::update_many().set(swept).filter(is_row(last.reader_id, last.into())).exec(&transaction).await?;
         transaction.commit().await?;
         Ok(Some(deleted))
     }
@@ -273,8 +276,8 @@ impl Feed {
     }
 
     /// The first row of a reader after a position.
-    fn first_after(&self, reader_id: OperatorId, position: Position) -> ListPage {
-        let request = PageRequest { after: Some(position), ..PageRequest::first(1) };
+    fn first_after(&self, reader_id: OperatorId, position: FeedPosition) -> ListPage {
+        let request = PageRequest { after: Some(position.into()), ..PageRequest::first(1) };
         ListPage::new(self.list(reader_id, SweptRow::Include, None), request)
     }
 
@@ -284,9 +287,8 @@ impl Feed {
     }
 
     /// The row of a reader at a position, or no row.
-    fn at(&self, reader_id: OperatorId, position: &Position) -> ListPage {
-        let (position, id) = position.number_and_id();
-        let row = Entity::find().filter(is_row(reader_id, position, id.into()));
+    fn at(&self, reader_id: OperatorId, position: FeedPosition) -> ListPage {
+        let row = Entity::find().filter(is_row(reader_id, position));
         ListPage::new(ListPart::new(row.into_query(), position_columns()), PageRequest::first(1))
     }
 
@@ -353,17 +355,6 @@ fn position_columns() -> Vec<SimpleExpr> {
 }
 
 /// The condition that is true for the row with this primary key only.
-fn is_row(reader_id: OperatorId, position: i64, id: CustomerEventId) -> Condition {
-    Condition::all().add(Column::ReaderId.eq(reader_id)).add(Column::Position.eq(position)).add(Column::Id.eq(id))
-}
-
-/// The position before all changes.
-fn start() -> Position {
-    Position::by_number(0, Uuid::nil())
-}
-
-impl HasPosition for Model {
-    fn position(&self) -> Position {
-        Position::by_number(self.position, *self.id.as_uuid())
-    }
+fn is_row(reader_id: OperatorId, FeedPosition { number, id }: FeedPosition) -> Condition {
+    Condition::all().add(Column::ReaderId.eq(reader_id)).add(Column::Position.eq(number)).add(Column::Id.eq(id))
 }

@@ -26,9 +26,10 @@ use standardwebhooks::Webhook;
 use tempfile::TempDir;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{interval, timeout};
-use vivamo::database::pages::Position;
+
 use vivamo::graphql::{self, ApiChangeRenderer};
 use vivamo::keyed_hash::KeyedHasher;
+use vivamo::service::feed_positions::FeedPosition;
 use vivamo::service::webhooks::addresses::AddressFilter;
 use vivamo::service::webhooks::delivery::{Clock, Deliveries, DeliverySettings, Render};
 use vivamo::service::webhooks::sender::{Sender, SenderSettings};
@@ -1024,7 +1025,7 @@ impl Render for CountingRender {
         self.0.change(change)
     }
 
-    fn cursor(&self, operator: OperatorId, position: &Position) -> String {
+    fn cursor(&self, operator: OperatorId, position: FeedPosition) -> String {
         self.0.cursor(operator, position)
     }
 }

@@ -71,7 +71,7 @@ impl Webhook {
     /// Cursor of the last change that was delivered or skipped, to pass to `changes` as `after`. Null for the platform
     /// key.
     async fn cursor(&self, context: &Context<'_>) -> Option<Cursor> {
-        let cursor = || Cursors::new(context, ListId::Changes).at(endpoints::cursor(&self.0));
+        let cursor = || Cursors::new(context, ListId::Changes).at(endpoints::cursor(&self.0).into());
         caller(context).operator().map(|_| cursor())
     }
 

@@ -23,6 +23,7 @@ use crate::keyed_hash::KeyedHasher;
 use crate::request::count_query;
 use crate::service::audit::{self, Subject};
 use crate::service::feed::{FeedRequest, start_expired};
+use crate::service::feed_positions::FeedPosition;
 use crate::service::{Caller, Feed, Origin, RequestInfo, check_year, now};
 
 /// The maximum number of endpoints of an operator. The message of [`ErrorCode::TooManyWebhooks`] names it.
@@ -56,7 +57,7 @@ pub struct EndpointRequest {
 pub enum StartOfDeliveries {
     /// After this position of the operator's feed. The platform cannot use this variant, because the platform's cursors
     /// belong to the feed of all customers.
-    After(Position),
+    After(FeedPosition),
     /// With the changes from this time on.
     From(DateTime<Utc>),
 }
@@ -120,7 +121,6 @@ impl Webhooks {
             Some(start) => self.position_of(caller, operator, start).await?,
             None => self.feed.end_of_reader(operator).await?,
         };
-        let (delivered_position, delivered_id) = position.number_and_id();
         let create = || async {
             let transaction = self.database.begin_write().await?;
             // Because of the lock, concurrent requests count the endpoints one after the other.
@@ -139,8 +139,8 @@ impl Webhooks {
                 secret_version: 1,
                 secret_created_at: now,
                 previous_secret_until: None,
-                delivered_position,
-                delivered_id,
+                delivered_position: position.number,
+                delivered_id: position.id,
                 sending_position: None,
                 sending_id: None,
                 failed_attempts: 0,
@@ -168,7 +168,7 @@ impl Webhooks {
     pub async fn undelivered_since(
         &self,
         caller: &Caller,
-        endpoints: &[(OperatorId, Position)],
+        endpoints: &[(OperatorId, FeedPosition)],
     ) -> Result<Vec<Option<DateTime<Utc>>>, Error> {
         if !endpoints.iter().all(|(operator, _)| caller.sees(*operator)) {
             return Err(ErrorCode::Forbidden.into());
@@ -199,7 +199,7 @@ impl Webhooks {
         let update = || async {
             let transaction = self.database.begin_write().await?;
             let current = lock(&transaction, caller, id).await?;
-            let changed = changes.applied_to(&current, position.as_ref());
+            let changed = changes.applied_to(&current, position);
             let fields = changes.changed_fields(&current, &changed);
             if fields.is_empty() {
                 return Ok(current);
@@ -282,7 +282,7 @@ impl Webhooks {
         caller: &Caller,
         operator: OperatorId,
         start: StartOfDeliveries,
-    ) -> Result<Position, Error> {
+    ) -> Result<FeedPosition, Error> {
         match start {
             StartOfDeliveries::From(time) => {
                 self.feed.position_before(operator, check_year(time, InputField::DeliverFromTime)?).await
@@ -293,7 +293,7 @@ impl Webhooks {
                 Err(Violation::argument(InputField::DeliverFromCursor, note).into())
             }
             StartOfDeliveries::After(position) => {
-                let request = FeedRequest { size: 1, after: Some(position.clone()), types: None };
+                let request = FeedRequest { size: 1, after: Some(position), types: None };
                 match self.feed.read_page(operator, request).await {
                     Ok(_) => Ok(position),
                     Err(error) if error.has(ErrorCode::CursorExpired) => {
@@ -319,7 +319,7 @@ impl Webhooks {
 
 impl EndpointChanges {
     /// `position` is the new cursor. `None` leaves the cursor as it is.
-    fn applied_to(&self, current: &Model, position: Option<&Position>) -> Model {
+    fn applied_to(&self, current: &Model, position: Option<FeedPosition>) -> Model {
         let Self { url, types, is_enabled, deliver_from: _ } = self;
         let mut changed = current.clone();
         let now = now();
@@ -334,8 +334,8 @@ impl EndpointChanges {
             Some(false) => changed.disabled_at = current.disabled_at.or(Some(now)),
             None => (),
         }
-        if let Some(position) = position {
-            (changed.delivered_position, changed.delivered_id) = position.number_and_id();
+        if let Some(FeedPosition { number, id }) = position {
+            (changed.delivered_position, changed.delivered_id) = (number, id);
         }
         if changed.types != current.types || position.is_some() {
             (changed.sending_position, changed.sending_id) = (None, None);
@@ -404,8 +404,8 @@ fn not_found() -> Violation {
 }
 
 /// Returns the cursor of an endpoint: the position of the last change that was delivered or skipped.
-pub fn cursor(endpoint: &Model) -> Position {
-    Position::by_number(endpoint.delivered_position, endpoint.delivered_id)
+pub fn cursor(endpoint: &Model) -> FeedPosition {
+    FeedPosition { number: endpoint.delivered_position, id: endpoint.delivered_id }
 }
 
 /// Records a change to an endpoint in the audit log.

@@ -51,9 +51,9 @@ use tokio::time::Instant;
 
 use super::sender::{Response, Sender};
 use crate::database::Database;
-use crate::database::pages::Position;
 use crate::error::{Error, ErrorCode};
 use crate::request::{Tenant, run_as};
+use crate::service::feed_positions::FeedPosition;
 use crate::service::job_errors::JobErrors;
 use crate::service::{Services, every};
 use poll::PollState;
@@ -69,7 +69,7 @@ pub trait Render: Send + Sync {
     fn change(&self, change: &customer_change::Model) -> Json;
 
     /// Returns the cursor of a position in the feed of an operator.
-    fn cursor(&self, operator: OperatorId, position: &Position) -> String;
+    fn cursor(&self, operator: OperatorId, position: FeedPosition) -> String;
 }
 
 /// The settings of [`Deliveries`].

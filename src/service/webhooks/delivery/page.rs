@@ -9,9 +9,9 @@ use serde::Serialize;
 use serde_json::Value as Json;
 
 use super::Deliveries;
-use crate::database::pages::{HasPosition, Position};
 use crate::error::Error;
 use crate::service::feed::FeedRequest;
+use crate::service::feed_positions::FeedPosition;
 use crate::service::webhooks::endpoints::cursor;
 use crate::service::webhooks::sender::Attempt;
 use crate::service::webhooks::signature::sign;
@@ -21,7 +21,7 @@ pub(super) struct NextPage {
     /// The changes to send. Empty if no change has a type that the endpoint wants.
     pub(super) changes: Vec<RenderedChange>,
     /// The cursor after the page.
-    pub(super) end: Position,
+    pub(super) end: FeedPosition,
     pub(super) has_more: bool,
 }
 
@@ -61,11 +61,11 @@ impl Deliveries {
     pub(super) async fn next_page(&self, webhook: &Model) -> Result<NextPage, Error> {
         let cursor = cursor(webhook);
         let sending = webhook.sending_position.zip(webhook.sending_id);
-        let sending_end = sending.map(|(number, id)| Position::by_number(number, id));
+        let sending_end = sending.map(|(number, id)| FeedPosition { number, id });
         // The changes of other types are left out here and not by the query, because a query for some types is a long
         // read, of which only one at a time runs for all deliveries.
         let size = if webhook.types.is_some() { EXAMINED_CHANGES } else { PAGE_CHANGES };
-        let request = FeedRequest { size, after: Some(cursor.clone()), types: None };
+        let request = FeedRequest { size, after: Some(cursor), types: None };
         let mut page = self.services.feed.read_page(webhook.operator_id, request).await?;
         if let Some(types) = &webhook.types {
             page.changes.retain(|change| types.0.contains(&change.r#type));
@@ -75,14 +75,14 @@ impl Deliveries {
             bytes += change.json.to_string().len() + 1;
             bytes <= MAX_BODY_BYTES
         };
-        let is_sending = |row: &customer_change::Model| sending_end.as_ref().is_none_or(|end| row.position() <= *end);
+        let is_sending = |row: &customer_change::Model| sending_end.is_none_or(|end| FeedPosition::from(row) <= end);
         let rows = page.changes.into_iter().take(PAGE_CHANGES).take_while(is_sending);
         let rendered = rows.map(|row| RenderedChange { json: self.settings.render.change(&row), row });
         let changes: Vec<_> = rendered.take_while(fits).collect();
         if changes.len() == found {
             return Ok(NextPage { changes, end: page.end, has_more: page.has_more });
         }
-        let end = changes.last().map_or(cursor, |last| last.row.position());
+        let end = changes.last().map_or(cursor, |last| FeedPosition::from(&last.row));
         Ok(NextPage { changes, end, has_more: true })
     }
 
@@ -90,7 +90,7 @@ impl Deliveries {
     /// has the same id. The body is the same too, unless a customer was erased or the key secret was changed in the
     /// meantime.
     pub(super) fn attempt(&self, webhook: &Model, changes: &[RenderedChange], last: &RenderedChange) -> Attempt {
-        let cursor = self.settings.render.cursor(webhook.operator_id, &last.row.position());
+        let cursor = self.settings.render.cursor(webhook.operator_id, FeedPosition::from(&last.row));
         let body = serde_json::to_vec(&Body {
             r#type: "customer.changes",
             timestamp: &last.json["occurredAt"],

@@ -46,10 +46,9 @@ impl Deliveries {
         page: &NextPage,
         changes: ActiveModel,
     ) -> Result<Option<Model>, Error> {
-        let (position, id) = page.end.number_and_id();
         let moved = ActiveModel {
-            delivered_position: Set(position),
-            delivered_id: Set(id),
+            delivered_position: Set(page.end.number),
+            delivered_id: Set(page.end.id),
             sending_position: Set(None),
             sending_id: Set(None),
             failed_attempts: Set(0),
