@@ -62,8 +62,8 @@ impl Jobs {
         let keep_changes = TimeDelta::days(settings.changes_days.into());
         let deliveries = match Sender::new(sender) {
             Ok(sender) => {
-                let render = Arc::new(ApiChangeRenderer { hash: services.hash.clone() });
-                let settings = DeliverySettings { sender, render, clock: Arc::new(now) };
+                let renderer = Arc::new(ApiChangeRenderer { hash: services.hash.clone() });
+                let settings = DeliverySettings { sender, renderer, clock: Arc::new(now) };
                 Some(Deliveries::new(database.clone(), services.clone(), settings))
             }
             Err(error) => {

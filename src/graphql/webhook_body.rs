@@ -11,7 +11,7 @@ use super::objects::{ChangeType, changed_fields};
 use super::time::Time;
 use crate::keyed_hash::KeyedHasher;
 use crate::service::feed_positions::FeedPosition;
-use crate::service::webhooks::delivery::Render;
+use crate::service::webhooks::delivery::ChangeRenderer;
 
 /// Renders changes and cursors for deliveries as the `changes` query does.
 pub struct ApiChangeRenderer {
@@ -19,7 +19,7 @@ pub struct ApiChangeRenderer {
     pub hash: KeyedHasher,
 }
 
-impl Render for ApiChangeRenderer {
+impl ChangeRenderer for ApiChangeRenderer {
     fn change(&self, change: &customer_change::Model) -> Json {
         json!({
             "id": change.id.to_string(),

@@ -58,16 +58,16 @@ const ID_BYTES: usize = 16;
 
 impl Deliveries {
     /// Reads the changes after the cursor of an endpoint. If an attempt was made before, reads the same changes again.
-    pub(super) async fn next_page(&self, webhook: &Model) -> Result<NextPage, Error> {
-        let cursor = cursor(webhook);
-        let sending = webhook.sending_position.zip(webhook.sending_id);
+    pub(super) async fn next_page(&self, endpoint: &Model) -> Result<NextPage, Error> {
+        let cursor = cursor(endpoint);
+        let sending = endpoint.sending_position.zip(endpoint.sending_id);
         let sending_end = sending.map(|(number, id)| FeedPosition { number, id });
         // The changes of other types are left out here and not by the query, because a query for some types is a long
         // read, of which only one at a time runs for all deliveries.
-        let size = if webhook.types.is_some() { EXAMINED_CHANGES } else { PAGE_CHANGES };
+        let size = if endpoint.types.is_some() { EXAMINED_CHANGES } else { PAGE_CHANGES };
         let request = FeedRequest { size, after: Some(cursor), types: None };
-        let mut page = self.services.feed.read_page(webhook.operator_id, request).await?;
-        if let Some(types) = &webhook.types {
+        let mut page = self.services.feed.read_page(endpoint.operator_id, request).await?;
+        if let Some(types) = &endpoint.types {
             page.changes.retain(|change| types.0.contains(&change.r#type));
         }
         let (found, mut bytes) = (page.changes.len(), ENVELOPE_BYTES);
@@ -77,7 +77,7 @@ impl Deliveries {
         };
         let is_sending = |row: &customer_change::Model| sending_end.is_none_or(|end| FeedPosition::from(row) <= end);
         let rows = page.changes.into_iter().take(PAGE_CHANGES).take_while(is_sending);
-        let rendered = rows.map(|row| RenderedChange { json: self.settings.render.change(&row), row });
+        let rendered = rows.map(|row| RenderedChange { json: self.settings.renderer.change(&row), row });
         let changes: Vec<_> = rendered.take_while(fits).collect();
         if changes.len() == found {
             return Ok(NextPage { changes, end: page.end, has_more: page.has_more });
@@ -89,25 +89,25 @@ impl Deliveries {
     /// Builds an attempt to deliver these changes, of which `last` is the last one. Each attempt for the same changes
     /// has the same id. The body is the same too, unless a customer was erased or the key secret was changed in the
     /// meantime.
-    pub(super) fn attempt(&self, webhook: &Model, changes: &[RenderedChange], last: &RenderedChange) -> Attempt {
-        let cursor = self.settings.render.cursor(webhook.operator_id, FeedPosition::from(&last.row));
+    pub(super) fn attempt(&self, endpoint: &Model, changes: &[RenderedChange], last: &RenderedChange) -> Attempt {
+        let cursor = self.settings.renderer.cursor(endpoint.operator_id, FeedPosition::from(&last.row));
         let body = serde_json::to_vec(&Body {
             r#type: "customer.changes",
             timestamp: &last.json["occurredAt"],
             data: BodyData { changes: changes.iter().map(|change| &change.json).collect(), cursor },
         });
         let body = body.unwrap_or_default();
-        let (id, now) = (message_id(webhook, changes), self.now());
-        let secrets = self.services.webhooks.secrets(webhook, now);
+        let (id, now) = (message_id(endpoint, changes), self.now());
+        let secrets = self.services.webhooks.secrets(endpoint, now);
         let timestamp = now.timestamp();
         Attempt { signatures: sign(&secrets, &id, timestamp, &body), id, timestamp, body }
     }
 }
 
 /// Returns the id of the message with these changes. Depends only on the endpoint and the changes.
-fn message_id(webhook: &Model, changes: &[RenderedChange]) -> String {
+fn message_id(endpoint: &Model, changes: &[RenderedChange]) -> String {
     let mut hash = digest::Context::new(&digest::SHA256);
-    hash.update(webhook.id.as_uuid().as_bytes());
+    hash.update(endpoint.id.as_uuid().as_bytes());
     for change in changes {
         hash.update(change.row.id.as_uuid().as_bytes());
     }
