@@ -41,7 +41,7 @@ impl AuditLog {
             return Ok(None);
         }
         let found = Entity::find_by_id(id).one(self.database.reader()).await?;
-        count_query(found.iter().len());
+        count_query(usize::from(found.is_some()));
         Ok(found)
     }
 
@@ -67,9 +67,9 @@ impl HasPosition for Model {
     }
 }
 
-/// Writes an entry within the transaction of the change. `operator` is the changed operator, or the operator of the
+/// Adds an entry within the transaction of the change. `operator` is the changed operator, or the operator of the
 /// changed key or webhook endpoint. `changed_fields` are the names of the changed fields in the schema.
-pub(super) async fn record(
+pub(super) async fn add_entry(
     transaction: &Transaction,
     origin: &Origin,
     r#type: EventType,

@@ -130,7 +130,8 @@ impl RateLimits {
     }
 
     /// Takes a token from the bucket of the client's [network](client_network), for a request without a valid key.
-    pub fn record_auth_failure(&self, network: IpAddr) -> Result<(), Violation> {
+    /// Fails with `RATE_LIMITED` if the bucket is empty.
+    pub fn charge_auth_failure(&self, network: IpAddr) -> Result<(), Violation> {
         let message = "Too many failed authentications from this address. Wait before you retry.";
         self.auth_failures
             .take(network, 1)

@@ -266,7 +266,7 @@ impl Customers {
             return Ok(None);
         }
         let found = Entity::find_by_id(id).one(self.database.reader()).await?;
-        count_query(found.iter().len());
+        count_query(usize::from(found.is_some()));
         Ok(found)
     }
 

@@ -98,8 +98,8 @@ impl HistoryEntry {
     }
 }
 
-/// The form in which operators see a change that another caller made, in the history and in the feed. In the feed,
-/// the operator that made the change also sees it in this form, unless the change concerns its own link.
+/// The form in which operators see a change that another caller made, in the history and in the feed. In the feed, the
+/// operator that made the change also sees it in this form, unless the change concerns its own link.
 #[derive(Clone, Copy)]
 enum Visibility {
     /// Operators do not see the change.
@@ -156,7 +156,7 @@ impl Customers {
         let visible = visible_parts(caller).into_iter().fold(Condition::any(), Condition::add);
         let events = since_connection(caller, Column::CustomerId.into_expr(), Entity::find_by_id(id)).filter(visible);
         let found = events.one(self.database.reader()).await?;
-        count_query(found.iter().len());
+        count_query(usize::from(found.is_some()));
         Ok(found.map(|event| HistoryEntry::new(caller, event)))
     }
 }

@@ -94,7 +94,7 @@ impl Webhooks {
     /// sees all endpoints.
     pub async fn find(&self, caller: &Caller, id: WebhookId) -> Result<Option<Model>, Error> {
         let found = visible(caller).filter(Column::Id.eq(id)).one(self.database.reader()).await?;
-        count_query(found.iter().len());
+        count_query(usize::from(found.is_some()));
         Ok(found)
     }
 
@@ -155,7 +155,7 @@ impl Webhooks {
                 created_at: now,
             };
             let row = row.into_active_model().insert(&transaction).await?;
-            record(&transaction, origin, EventType::WebhookCreated, &row, &[]).await?;
+            add_entry(&transaction, origin, EventType::WebhookCreated, &row, &[]).await?;
             transaction.commit().await?;
             Ok(row)
         };
@@ -205,7 +205,7 @@ impl Webhooks {
                 return Ok(current);
             }
             let row = changed.into_active_model().reset_all().update(&transaction).await?;
-            record(&transaction, origin, EventType::WebhookUpdated, &row, &fields).await?;
+            add_entry(&transaction, origin, EventType::WebhookUpdated, &row, &fields).await?;
             transaction.commit().await?;
             Ok(row)
         };
@@ -236,7 +236,7 @@ impl Webhooks {
             row.secret_created_at = Set(now);
             row.previous_secret_until = Set(Some(now + TimeDelta::hours(overlap_hours.into())));
             let row = row.update(&transaction).await?;
-            record(&transaction, origin, EventType::WebhookSecretRotated, &row, &[]).await?;
+            add_entry(&transaction, origin, EventType::WebhookSecretRotated, &row, &[]).await?;
             transaction.commit().await?;
             Ok(row)
         };
@@ -250,7 +250,7 @@ impl Webhooks {
         let delete = || async {
             let transaction = self.database.begin_write().await?;
             let row = lock(&transaction, caller, id).await?;
-            record(&transaction, origin, EventType::WebhookDeleted, &row, &[]).await?;
+            add_entry(&transaction, origin, EventType::WebhookDeleted, &row, &[]).await?;
             row.delete(&transaction).await?;
             transaction.commit().await?;
             Ok(())
@@ -408,8 +408,8 @@ pub fn cursor(endpoint: &Model) -> FeedPosition {
     FeedPosition { number: endpoint.delivered_position, id: endpoint.delivered_id }
 }
 
-/// Records a change to an endpoint in the audit log.
-async fn record(
+/// Adds an entry for a change to an endpoint to the audit log.
+async fn add_entry(
     transaction: &Transaction,
     origin: &Origin,
     r#type: EventType,
@@ -417,7 +417,7 @@ async fn record(
     changed_fields: &[&str],
 ) -> Result<(), DbErr> {
     let subject = Subject::Webhook(endpoint.id);
-    audit::record(transaction, origin, r#type, endpoint.operator_id, subject, changed_fields).await
+    audit::add_entry(transaction, origin, r#type, endpoint.operator_id, subject, changed_fields).await
 }
 
 impl HasPosition for Model {
