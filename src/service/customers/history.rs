@@ -215,12 +215,12 @@ fn since_connection(caller: &Caller, customer: SimpleExpr, events: Select<Entity
 /// Adds an entry, and its rows in the feed, to the writes. In the feed, the operators of `links` get a row of the type
 /// of the entry. For the operators of all other links, [`visibility_to_others`] decides.
 fn add(writes: &mut WriteSet, entry: Model, links: &[Link]) {
-    let others = match visibility_to_others(entry.r#type) {
+    let type_for_linked = match visibility_to_others(entry.r#type) {
         Visibility::Hidden => None,
         Visibility::Shown(r#type) => Some(r#type),
         Visibility::ShownIfValuesChanged(r#type) => CustomerField::changed_by(&entry).next().map(|_| r#type),
     };
-    feed_rows::add(writes, &entry, links, others);
+    feed_rows::add(writes, &entry, links, type_for_linked);
     writes.insert([entry]);
 }
 

@@ -70,7 +70,7 @@ impl Customers {
         let Some(view) = self.find(origin.caller(), customer).await? else { return Ok(Vec::new()) };
         let changed = changes.applied_to(&view.customer);
         let (email, phone) = changed_values(&view.customer, &changed);
-        Ok(self.restrictions.check(email, phone).violations)
+        Ok(self.restrictions.check_without_carrier(email, phone).violations)
     }
 
     /// Counts the values that `error` reports as taken by customers of other operators.
@@ -117,7 +117,7 @@ impl Customers {
         let changed = changes.applied_to(&current);
         let (email, phone) = changed_values(&current, &changed);
         let new_phone = phone.cloned();
-        let warnings = self.restrictions.check(email, phone).into_warnings()?;
+        let warnings = self.restrictions.check_without_carrier(email, phone).into_warnings()?;
         if email.is_some() || phone.is_some() {
             check_budget()?;
         }

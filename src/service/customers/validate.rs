@@ -33,7 +33,7 @@ impl Customers {
             mut violations,
         } = draft;
         let phone = given_phone(&optional_values);
-        let restrictions = self.restrictions.check(email.as_ref(), phone);
+        let restrictions = self.restrictions.check_without_carrier(email.as_ref(), phone);
         violations.extend(restrictions.violations);
         if let (Some(operator), Some(external_customer_id), Some(email), []) =
             (caller.operator(), &external_customer_id, &email, violations.as_slice())
