@@ -157,8 +157,8 @@ async fn delete_old_rows(JobContext { database, services, keep_changes }: JobCon
     // The immediate tick, so that the ticks in the loop are a minute apart.
     minutes.tick().await;
     loop {
-        log_deleted("expired idempotency keys", idempotency::sweep(&database).await);
-        log_deleted("expired carrier results", phone_lookup::sweep(&database).await);
+        log_deleted("expired idempotency keys", idempotency::delete_expired_results(&database).await);
+        log_deleted("expired carrier results", phone_lookup::delete_expired_results(&database).await);
         let (mut may_have_old_changes, mut may_have_erased_content) = (true, true);
         for _ in 0..PERIOD_IN_MINUTES {
             if may_have_old_changes {
