@@ -7,7 +7,7 @@ use sea_orm::{EnumIter, Iterable};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::existing::existing_values;
+use super::existing::UniqueValues;
 use super::row_reads::Link;
 use super::{
     CustomerField, CustomerView, Customers, FoundOrReplay, Prepared, Written, given_phone, history, row_writes, words,
@@ -163,8 +163,8 @@ impl Customers {
     ) -> Result<Prepared<Created>, TransactionError> {
         let NewCustomer { external_customer_id, email, optional_values, connect_by, idempotency_key: _ } = new;
         let (operator, phone) = (origin.owner(), given_phone(optional_values));
-        let lookup = existing_values(operator, external_customer_id, email, phone);
-        let existing = match self.find_existing(&attempt, idempotent, lookup).await? {
+        let values = UniqueValues { operator, external_customer_id, email, phone };
+        let existing = match self.find_existing(&attempt, idempotent, values).await? {
             FoundOrReplay::Found(existing) => existing,
             FoundOrReplay::Replay(stored) => return Ok(Prepared::Replay(stored)),
         };

@@ -63,7 +63,7 @@ impl Customers {
         // then finds no customer, but it still finds the stored result of the idempotency key.
         let operator = operator.unwrap_or(OperatorId::PLATFORM);
         let customer = disconnect.customer.as_ref();
-        let found = match self.find_own_for_update(&attempt, operator, idempotent, customer).await? {
+        let found = match self.find_own_or_replay(&attempt, operator, idempotent, customer).await? {
             FoundOrReplay::Found(found) => found,
             FoundOrReplay::Replay(stored) => return Ok(Prepared::Replay(stored)),
         };

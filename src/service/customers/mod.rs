@@ -60,7 +60,7 @@ use super::restrictions::Restrictions;
 use crate::database::pages::{Page, PageRequest};
 use crate::database::{BatchedQuery, Database};
 use crate::keyed_hash::KeyedHasher;
-use find::FoundOrReplay;
+use find::{ByRefKind, FoundOrReplay};
 use row_reads::{Link, OwnCustomer};
 use run_write::{Prepared, Replayable};
 
@@ -69,10 +69,10 @@ pub struct Customers {
     restrictions: Restrictions,
     hash: KeyedHasher,
     limits: RateLimits,
-    /// Queries that find a customer of an operator. There is one query for each kind of [`CustomerRef`].
-    own_queries: Vec<BatchedQuery<2>>,
+    /// Queries that find a customer of an operator.
+    own_queries: ByRefKind<BatchedQuery<2>>,
     /// Like `own_queries`, but each query also looks up an idempotency key.
-    own_or_replay_queries: Vec<BatchedQuery<4>>,
+    own_or_replay_queries: ByRefKind<BatchedQuery<4>>,
     /// Query for the customers that share a unique value with a new customer.
     existing_query: BatchedQuery<4>,
     /// Like `existing_query`, but also looks up an idempotency key.

@@ -105,7 +105,7 @@ impl Customers {
         rejected: Option<&RejectedReservation>,
     ) -> Result<Prepared<Updated>, TransactionError> {
         let customer = changes.customer.as_ref();
-        let found = match self.find_for_update(&attempt, origin.caller(), idempotent, customer).await? {
+        let found = match self.find_or_replay(&attempt, origin.caller(), idempotent, customer).await? {
             FoundOrReplay::Found(found) => found,
             FoundOrReplay::Replay(stored) => return Ok(Prepared::Replay(stored)),
         };
