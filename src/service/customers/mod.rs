@@ -18,6 +18,7 @@
 mod create;
 mod disconnect;
 mod erase;
+mod erasures;
 mod existing;
 mod feed_rows;
 mod field;
@@ -25,6 +26,7 @@ mod filter;
 mod find;
 mod history;
 mod lists;
+mod purge;
 mod remove_customers;
 mod row_reads;
 mod row_writes;
