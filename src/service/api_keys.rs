@@ -20,6 +20,7 @@ use crate::database::{Database, Transaction, TransactionError, is_one_of, with_r
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::request::count_query;
 
+/// Creates, lists and revokes the API keys of operators.
 #[derive(Clone)]
 pub struct ApiKeys {
     database: Database,

@@ -26,6 +26,7 @@ pub struct AdminEventFilter {
     pub api_key: Option<ApiKeyId>,
 }
 
+/// Reads the administrative audit log.
 pub struct AuditLog {
     database: Database,
 }

@@ -27,6 +27,7 @@ use crate::database::pages::{
 use crate::database::{BatchedQuery, Database, TransactionError, subquery, with_retry};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 
+/// Reads the change feed, and deletes old changes.
 #[derive(Clone)]
 pub struct Feed {
     database: Database,

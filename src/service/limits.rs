@@ -31,6 +31,7 @@ use super::{Caller, Origin};
 use crate::config::RateLimitSettings;
 use crate::error::{ErrorCode, Violation};
 
+/// The token buckets of all limits. Clones share their buckets.
 #[derive(Clone)]
 pub struct RateLimits {
     /// Buckets by API key. `None` is the platform key.

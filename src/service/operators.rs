@@ -25,6 +25,7 @@ use crate::database::{Database, Transaction, TransactionError, is_one_of, with_r
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::request::{Work, count_work};
 
+/// Looks up, lists, creates and changes operators.
 pub struct Operators {
     database: Database,
     api_keys: ApiKeys,

@@ -66,6 +66,7 @@ use find::{ByRefKind, FoundOrReplay};
 use row_reads::{Link, OwnCustomer};
 use run_write::{Prepared, Replayable};
 
+/// All operations on customers.
 pub struct Customers {
     database: Database,
     restrictions: Restrictions,

@@ -32,6 +32,7 @@ pub(super) const MAX_ENDPOINTS_PER_OPERATOR: u64 = 5;
 /// The longest time for which deliveries are also signed with the previous secret: one week.
 const MAX_OVERLAP_HOURS: i32 = 168;
 
+/// Manages the webhook endpoints of operators.
 pub struct Webhooks {
     database: Database,
     environment: Environment,

@@ -8,6 +8,7 @@ use crate::database::{WriteStatement, delete_in_cte};
 use crate::service::customers::history::HISTORY_ORDER;
 use crate::service::feed_positions;
 
+/// Deletes the customer if it still has the revision that was read.
 pub(super) const DELETE_CUSTOMER: WriteStatement = WriteStatement {
     name: "erase customers",
     columns: || vec![customer::Column::Id.as_str(), customer::Column::Revision.as_str()],
@@ -20,6 +21,7 @@ pub(super) const DELETE_CUSTOMER: WriteStatement = WriteStatement {
     must_write_all: true,
 };
 
+/// Deletes cached results of carrier lookups.
 pub(super) const DELETE_LOOKUPS: WriteStatement = WriteStatement {
     name: "erase lookups",
     columns: || vec![phone_lookup::Column::Hash.as_str()],

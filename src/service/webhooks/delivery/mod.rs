@@ -125,7 +125,7 @@ impl Deliveries {
         running.finish().await;
     }
 
-    /// Delivers to the endpoints that are due, and returns their number.
+    /// Delivers once to the endpoints that are due, for tests. Returns the number of these endpoints.
     pub async fn deliver_due(&self) -> Result<usize, Error> {
         let mut running = Running::default();
         let endpoints = self.claim_and_deliver(&mut running).await?;
