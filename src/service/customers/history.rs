@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::{iter, slice};
 
 use chrono::{DateTime, Utc};
-use entity::customer_event::{Column, DisconnectReason, Entity, EventType, Model, Values, VerifiableField};
+use entity::customer_event::{Column, DisconnectReason, Entity, EventType, FieldValues, Model, VerifiableField};
 use entity::value::{ApiKeyId, CustomerEventId, CustomerId, RequestId};
 use entity::{customer, customer_operator};
 use sea_orm::sea_query::{Alias, Expr, ExprTrait, Order, Query, SimpleExpr};
@@ -332,8 +332,8 @@ pub(super) fn record_external_id_changed(
 }
 
 /// Returns the values of an entry that has only an external customer id.
-fn external_id(id: Json) -> Values {
-    Values(iter::once(("externalCustomerId".to_owned(), id)).collect())
+fn external_id(id: Json) -> FieldValues {
+    FieldValues(iter::once(("externalCustomerId".to_owned(), id)).collect())
 }
 
 /// A new entry without values.
@@ -347,8 +347,8 @@ fn entry(origin: &Origin, r#type: EventType, customer: &customer::Model) -> Mode
         actor: origin.request().staff.clone(),
         r#type,
         version: customer.version,
-        before: Values::default(),
-        after: Values::default(),
+        before: FieldValues::default(),
+        after: FieldValues::default(),
         occurred_at: now(),
         disconnected_operator_id: None,
         reason: None,
