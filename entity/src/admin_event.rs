@@ -28,7 +28,8 @@ pub struct Model {
     /// The user of the operating system who ran the command. `None` for a request.
     pub os_user: Option<String>,
     /// The staff member that the request named.
-    pub actor: Option<StaffName>,
+    #[sea_orm(column_name = "actor")]
+    pub staff: Option<StaffName>,
     /// The webhook endpoint that was created, changed or deleted. `None` for a change of anything else.
     pub webhook_id: Option<WebhookId>,
     /// The operator's key that made the change. `None` if the platform or a command made it.

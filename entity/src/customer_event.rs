@@ -22,7 +22,8 @@ pub struct Model {
     pub api_key_id: Option<ApiKeyId>,
     pub request_id: RequestId,
     /// The staff member that the request named.
-    pub actor: Option<StaffName>,
+    #[sea_orm(column_name = "actor")]
+    pub staff: Option<StaffName>,
     pub r#type: EventType,
     /// The version of the customer after the change.
     pub version: i32,

@@ -93,7 +93,7 @@ pub(super) async fn add_entry(
         changed_fields: ChangedFields(changed_fields.iter().map(ToString::to_string).collect()),
         request_id,
         os_user,
-        actor: staff,
+        staff,
         webhook_id,
         caller_key_id: origin.caller().key(),
     };
