@@ -5,10 +5,9 @@
 //! secrets and no data of customers.
 
 use chrono::{DateTime, Utc};
-use sea_orm::FromJsonQueryResult;
 use sea_orm::entity::prelude::*;
-use serde::{Deserialize, Serialize};
 
+use crate::changed_fields::ChangedFields;
 use crate::value::{AdminEventId, ApiKeyId, OperatorId, RequestId, StaffName, WebhookId};
 
 #[sea_orm::model]
@@ -55,10 +54,5 @@ pub enum EventType {
     WebhookSecretRotated,
     WebhookDeleted,
 }
-
-/// The names of the changed fields of an operator, a webhook endpoint or a customer, as in the GraphQL schema, for
-/// example `["name"]`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, FromJsonQueryResult)]
-pub struct ChangedFields(pub Vec<String>);
 
 impl ActiveModelBehavior for ActiveModel {}

@@ -2,7 +2,8 @@
 //! transaction of the change. `vivamo operator remove-customers` writes one entry before its first batch. Only the
 //! platform can read the audit log.
 
-use entity::admin_event::{ChangedFields, Column, Entity, EventType, Model};
+use entity::admin_event::{Column, Entity, EventType, Model};
+use entity::changed_fields::ChangedFields;
 use entity::value::{AdminEventId, ApiKeyId, OperatorId, WebhookId};
 use sea_orm::{ActiveModelTrait, ColumnTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter, QueryTrait};
 
