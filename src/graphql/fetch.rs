@@ -28,7 +28,7 @@ use super::pagination::PageArguments;
 use crate::database::pages::{Count, Page, PageRequest};
 use crate::error::Error;
 use crate::service::customers::{
-    CustomerList, CustomerPage, CustomerPageRequest, CustomerView, EventList, HistoryEntry, SearchPlan,
+    CustomerList, CustomerPage, CustomerPageRequest, CustomerView, HistoryEntry, HistoryList, SearchPlan,
 };
 use crate::service::feed_positions::FeedPosition;
 use crate::service::{Caller, Services};
@@ -137,7 +137,7 @@ pub struct LinksOfCustomer(CustomerId, PageRequest);
 
 /// Key of a page of history entries.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct EventPage(pub EventList, pub PageRequest);
+pub struct HistoryPage(pub HistoryList, pub PageRequest);
 
 /// Key of the number of customers in a list. The second value is the plan of the list's search, if the search has a
 /// plan.
@@ -211,13 +211,13 @@ impl dataloader::Loader<LinksOfCustomer> for Loader {
     }
 }
 
-impl dataloader::Loader<EventPage> for Loader {
+impl dataloader::Loader<HistoryPage> for Loader {
     type Value = Page<Arc<HistoryEntry>>;
     type Error = Error;
 
-    async fn load(&self, keys: &[EventPage]) -> Result<HashMap<EventPage, Self::Value>, Error> {
+    async fn load(&self, keys: &[HistoryPage]) -> Result<HashMap<HistoryPage, Self::Value>, Error> {
         let lists: Vec<_> = keys.iter().map(|key| (key.0, key.1.clone())).collect();
-        by_key(keys, self.services.customers.events(&self.caller, &lists).await?)
+        by_key(keys, self.services.customers.history_pages(&self.caller, &lists).await?)
     }
 }
 

@@ -34,7 +34,7 @@ pub(super) const HISTORY_ORDER: [Column; 2] = [Column::Version, Column::Id];
 
 /// A list of history entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum EventList {
+pub enum HistoryList {
     /// The entries of a customer, in [`HISTORY_ORDER`]. The other lists are ordered by id.
     OfCustomer(CustomerId),
     /// The entries that a request, or the run of a command, wrote.
@@ -43,7 +43,7 @@ pub enum EventList {
     OfApiKey(ApiKeyId),
 }
 
-impl EventList {
+impl HistoryList {
     /// Returns the position of an entry in this list.
     pub fn position(&self, entry: &HistoryEntry) -> Position {
         let id = *entry.id.as_uuid();
@@ -126,18 +126,18 @@ fn visibility_to_others(r#type: EventType) -> Visibility {
 
 impl Customers {
     /// Loads pages of lists of history entries.
-    pub async fn events(
+    pub async fn history_pages(
         &self,
         caller: &Caller,
-        requests: &[(EventList, PageRequest)],
+        requests: &[(HistoryList, PageRequest)],
     ) -> Result<Vec<Page<Arc<HistoryEntry>>>, Error> {
         let parts = visible_parts(caller);
         let pages = requests.iter().map(|(list, request)| {
             let any_customer = Column::CustomerId.into_expr();
             let (customer, condition, order) = match *list {
-                EventList::OfCustomer(id) => (id.into(), Column::CustomerId.eq(id), &HISTORY_ORDER[..]),
-                EventList::OfRequest(id) => (any_customer, Column::RequestId.eq(id), &[Column::Id][..]),
-                EventList::OfApiKey(id) => (any_customer, Column::ApiKeyId.eq(id), &[Column::Id][..]),
+                HistoryList::OfCustomer(id) => (id.into(), Column::CustomerId.eq(id), &HISTORY_ORDER[..]),
+                HistoryList::OfRequest(id) => (any_customer, Column::RequestId.eq(id), &[Column::Id][..]),
+                HistoryList::OfApiKey(id) => (any_customer, Column::ApiKeyId.eq(id), &[Column::Id][..]),
             };
             let events = since_connection(caller, customer, Entity::find()).filter(condition);
             let part = |part: &Condition| {
@@ -152,7 +152,11 @@ impl Customers {
     }
 
     /// Finds an entry of a history. Returns `None` if the caller may not see it.
-    pub async fn find_event(&self, caller: &Caller, id: CustomerEventId) -> Result<Option<HistoryEntry>, Error> {
+    pub async fn find_history_entry(
+        &self,
+        caller: &Caller,
+        id: CustomerEventId,
+    ) -> Result<Option<HistoryEntry>, Error> {
         let visible = visible_parts(caller).into_iter().fold(Condition::any(), Condition::add);
         let events = since_connection(caller, Column::CustomerId.into_expr(), Entity::find_by_id(id)).filter(visible);
         let found = events.one(self.database.reader()).await?;

@@ -44,7 +44,7 @@ pub use erase::{EraseRequest, Erased};
 pub use field::CustomerField;
 pub use filter::{CustomerFilter, TimeRange};
 pub use find::CustomerRef;
-pub use history::{EventList, HistoryEntry};
+pub use history::{HistoryEntry, HistoryList};
 pub use lists::{CustomerList, CustomerOrder, CustomerOrderField, CustomerPage, CustomerPageRequest};
 pub use run_write::Written;
 pub use search::SearchPlan;
