@@ -240,7 +240,7 @@ impl CustomerConnection {
         let cursors = Cursors::new(context, ListId::Customers(list.clone()));
         let CustomerPage { customers, plan } =
             fetch::customers(context, list.clone(), arguments.parse(Some(&cursors))?).await?;
-        let count = CustomerCount(CountOfCustomers(list.clone(), plan));
+        let count = CustomerCount(CountOfCustomers { list: list.clone(), plan });
         let edge = |cursor, view| CustomerEdge { cursor, node: Customer(view) };
         Ok(Self::new(customers, &cursors, |view| list.position(view), count, edge))
     }

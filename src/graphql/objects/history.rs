@@ -177,7 +177,7 @@ impl CustomerEventConnection {
     /// Reads a page of history entries.
     pub async fn load(context: &Context<'_>, list: HistoryList, arguments: PageArguments) -> Result<Self, Error> {
         let cursors = Cursors::new(context, ListId::History(list));
-        let page = fetch::load(context, HistoryPage(list, arguments.parse(Some(&cursors))?)).await?;
+        let page = fetch::load(context, HistoryPage { list, page: arguments.parse(Some(&cursors))? }).await?;
         let edge = |cursor, event| CustomerEventEdge { cursor, node: CustomerEvent(event) };
         Ok(Self::new(page, &cursors, |event| list.position(event), EmptyFields, edge))
     }

@@ -77,7 +77,7 @@ impl Webhook {
 
     /// Time of the oldest change after `cursor`, even if `types` excludes it. Null if there is none.
     async fn undelivered_since(&self, context: &Context<'_>) -> Option<Result<Time, Error>> {
-        let key = UndeliveredSince(self.0.operator_id, endpoints::cursor(&self.0));
+        let key = UndeliveredSince { operator: self.0.operator_id, cursor: endpoints::cursor(&self.0) };
         fetch::load(context, key).await.map(|time| time.map(Time)).transpose()
     }
 
