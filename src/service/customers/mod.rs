@@ -4,6 +4,21 @@
 //! and define the types of their arguments and results. For example, `create.rs` has [`Customers::create`],
 //! [`CustomerDraft`] and [`Created`].
 //!
+//! | module | contents |
+//! | --- | --- |
+//! | `create`, `update`, `verify`, `disconnect`, `erase` | one kind of change each: its request, its rules, its rows and its result |
+//! | `remove_customers` | disconnects all customers of an operator that has left the platform |
+//! | `run_write` | runs the attempts of a change, and stores and replays results of idempotency keys |
+//! | `validate` | checks the input of `create` and writes nothing |
+//! | `find` | finds single customers, for callers and for changes |
+//! | `existing` | finds the customers that share a unique value with a new customer |
+//! | `lists`, `filter`, `search` | pages and counts of lists; the conditions of a list; the plans of a search |
+//! | `history`, `feed_rows`, `words` | the rows that a change adds: history entries, rows of the feed, search words |
+//! | `row_reads`, `row_writes` | reads and writes rows of `customer` and `customer_operator` |
+//! | `field` | the table of the fields of a customer |
+//! | `erasures`, `purge` | the receipts of erasures; the removal of erased values from a SQLite file |
+//! | `word_backfill` | adds search words to links that have none |
+//!
 //! An operator sees a customer only through its own link; the platform sees all customers. Each query that returns an
 //! operator's customers starts in `row_reads`, `lists`, `search` or `existing`, and filters by the operator. Other
 //! modules only extend these queries. `createCustomer` and `updateCustomer` also look up an email or a phone among all
