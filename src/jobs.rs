@@ -39,12 +39,18 @@ pub struct JobSettings {
 
 /// The background jobs, ready to start.
 pub struct Jobs {
+    context: JobContext,
+    /// `None` if the HTTP client cannot be set up.
+    deliveries: Option<Deliveries>,
+}
+
+/// The values that the periodic jobs use.
+#[derive(Clone)]
+struct JobContext {
     database: Database,
     services: Arc<Services>,
     /// The age at which a change is deleted from the change feed.
     keep_changes: TimeDelta,
-    /// `None` if the HTTP client cannot be set up.
-    deliveries: Option<Deliveries>,
 }
 
 /// The background jobs, started.
@@ -62,8 +68,8 @@ impl Jobs {
         let keep_changes = TimeDelta::days(settings.changes_days.into());
         let deliveries = match Sender::new(sender) {
             Ok(sender) => {
-                let render = Arc::new(ApiChangeRenderer { hash: services.hash.clone() });
-                let settings = DeliverySettings { sender, render, clock: Arc::new(now) };
+                let renderer = Arc::new(ApiChangeRenderer { hash: services.hash.clone() });
+                let settings = DeliverySettings { sender, renderer, clock: Arc::new(now) };
                 Some(Deliveries::new(database.clone(), services.clone(), settings))
             }
             Err(error) => {
@@ -72,11 +78,11 @@ impl Jobs {
                 None
             }
         };
-        Self { database, services, keep_changes, deliveries }
+        Self { context: JobContext { database, services, keep_changes }, deliveries }
     }
 
     pub fn start(self) -> RunningJobs {
-        let Self { database, services, keep_changes, deliveries } = self;
+        let Self { context, deliveries } = self;
         let (stopping, stopped) = watch::channel(false);
         let delivering = deliveries.map(|deliveries| {
             tokio::spawn(restart_after_panics("deliver webhooks", RESTART_PAUSE, move || {
@@ -85,17 +91,11 @@ impl Jobs {
             }))
         });
         let mut periodic = JoinSet::new();
-        let (feed, version) = (services.clone(), database.clone());
-        periodic.spawn(restart_after_panics("watch the feed", RESTART_PAUSE, move || watch_feed(feed.clone())));
-        periodic
-            .spawn(restart_after_panics("watch the version", RESTART_PAUSE, move || watch_version(version.clone())));
-        let keys = services.clone();
-        periodic.spawn(restart_after_panics("save key uses", RESTART_PAUSE, move || save_key_uses(keys.clone())));
-        let rows = services.clone();
-        periodic.spawn(restart_after_panics("delete old rows", RESTART_PAUSE, move || {
-            delete_old_rows(database.clone(), rows.clone(), keep_changes)
-        }));
-        RunningJobs { services, periodic, delivering, stopping }
+        spawn_periodic(&mut periodic, "watch the feed", &context, watch_feed);
+        spawn_periodic(&mut periodic, "watch the version", &context, watch_version);
+        spawn_periodic(&mut periodic, "save key uses", &context, save_key_uses);
+        spawn_periodic(&mut periodic, "delete old rows", &context, delete_old_rows);
+        RunningJobs { services: context.services, periodic, delivering, stopping }
     }
 }
 
@@ -120,6 +120,15 @@ impl RunningJobs {
     }
 }
 
+/// Starts a job that runs until the process stops. `name` names the job in the log.
+fn spawn_periodic<J>(jobs: &mut JoinSet<()>, name: &'static str, context: &JobContext, run: fn(JobContext) -> J)
+where
+    J: Future<Output = ()> + Send + 'static,
+{
+    let context = context.clone();
+    jobs.spawn(restart_after_panics(name, RESTART_PAUSE, move || run(context.clone())));
+}
+
 /// Runs a job until it ends. If the job panics, logs an error, and starts the job again after `pause`.
 async fn restart_after_panics<J: Future<Output = ()>>(job: &'static str, pause: Duration, start: impl Fn() -> J) {
     while AssertUnwindSafe(start()).catch_unwind().await.is_err() {
@@ -130,7 +139,7 @@ async fn restart_after_panics<J: Future<Output = ()>>(job: &'static str, pause: 
 }
 
 /// Stores once per minute when each key was last used.
-async fn save_key_uses(services: Arc<Services>) {
+async fn save_key_uses(JobContext { services, .. }: JobContext) {
     let mut interval = every(Duration::from_secs(60));
     loop {
         interval.tick().await;
@@ -141,15 +150,15 @@ async fn save_key_uses(services: Arc<Services>) {
 /// Every ten minutes, deletes old changes, expired idempotency keys and expired results of carrier lookups, and removes
 /// the content of erased customers from a SQLite file. If old changes or the content of erased customers remain,
 /// continues with them a minute later.
-async fn delete_old_rows(database: Database, services: Arc<Services>, keep_changes: TimeDelta) {
+async fn delete_old_rows(JobContext { database, services, keep_changes }: JobContext) {
     const MINUTE: Duration = Duration::from_secs(60);
     const PERIOD_IN_MINUTES: u32 = 10;
     let mut minutes = every(MINUTE);
     // The immediate tick, so that the ticks in the loop are a minute apart.
     minutes.tick().await;
     loop {
-        log_deleted("expired idempotency keys", idempotency::sweep(&database).await);
-        log_deleted("expired carrier results", phone_lookup::sweep(&database).await);
+        log_deleted("expired idempotency keys", idempotency::delete_expired_results(&database).await);
+        log_deleted("expired carrier results", phone_lookup::delete_expired_results(&database).await);
         let (mut may_have_old_changes, mut may_have_erased_content) = (true, true);
         for _ in 0..PERIOD_IN_MINUTES {
             if may_have_old_changes {
@@ -197,25 +206,25 @@ async fn purge_erased(services: &Services) -> bool {
 }
 
 /// Checks every second if a newer version has migrated the database in a way that forbids this version to write.
-async fn watch_version(database: Database) {
+async fn watch_version(JobContext { database, .. }: JobContext) {
     let mut interval = every(Duration::from_secs(1));
     let mut errors = JobErrors::new("watch the version");
     let mut may_write = true;
     loop {
         interval.tick().await;
-        let Some(now) = errors.log(database.check_version().await) else { continue };
-        if may_write && !now {
+        let Some(may_write_now) = errors.log(database.check_version().await) else { continue };
+        if may_write && !may_write_now {
             tracing::error!(
                 "a newer version has migrated the database. This version rejects writes, because it would leave out rows \
                  that the newer version needs: replace this server"
             );
         }
-        may_write = now;
+        may_write = may_write_now;
     }
 }
 
 /// Measures every five seconds how long the change feed is delayed.
-async fn watch_feed(services: Arc<Services>) {
+async fn watch_feed(JobContext { services, .. }: JobContext) {
     const PERIOD: Duration = Duration::from_secs(5);
     const LONG: TimeDelta = TimeDelta::seconds(60);
     let mut interval = every(PERIOD);

@@ -1,4 +1,5 @@
-//! The customer records of the Vivamo payments platform. docs/architecture.md explains the layers.
+//! The customer records of the Vivamo payments platform. docs/architecture.md explains the layers, and the words that
+//! the code uses.
 
 pub mod app;
 pub mod cli;

@@ -21,13 +21,21 @@ use crate::service::{Caller, ServiceSettings, Services, deployment, feed_positio
 pub struct DatabaseSettings {
     /// `sqlite://FILE` or `postgres://…`
     pub url: String,
-    /// True if pending migrations are applied. If false, a database with pending migrations is rejected.
-    pub migrate: bool,
-    /// The longest time to wait for a PostgreSQL that cannot be reached.
-    pub wait: Duration,
+    pub pending_migrations: PendingMigrations,
+    /// The longest time to wait at the start for a PostgreSQL that cannot be reached.
+    pub startup_wait: Duration,
     pub timeouts: DatabaseTimeouts,
     /// Receives the SQL of each statement, without values.
     pub observer: Option<StatementObserver>,
+}
+
+/// The treatment of a database with pending migrations, or with other work of `vivamo migrate` to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PendingMigrations {
+    /// Applies the migrations and does the other work. Also creates a SQLite file that does not exist.
+    Apply,
+    /// Rejects the database, but opens a database in which only search words are missing.
+    Reject,
 }
 
 /// A database that this program may use, and the services on it.
@@ -59,29 +67,46 @@ pub const NO_TABLES: &str = "the database file existed but had no tables, so a n
 
 /// Opens a database of the configured environment with all migrations applied, and builds the services on it.
 pub async fn open(settings: DatabaseSettings, services: ServiceSettings) -> Result<Opened, FatalError> {
-    let is_migrating = settings.migrate;
-    let claimed = open_checked(settings, services.environment, &services.hash).await?;
-    let CheckedDatabase { database, deployment, migrated, had_no_tables } = claimed;
+    let pending = settings.pending_migrations;
+    let checked = open_checked(settings, services.environment, &services.hash).await?;
+    let CheckedDatabase { database, deployment, migrated, had_no_tables } = checked;
     let fingerprint = deployment.key_fingerprint.as_deref().unwrap_or_default();
     let hash = services.hash.clone().with_fingerprint(fingerprint).ok_or(FatalError::OtherKeySecret)?;
-    if feed_positions::stored_positions_are_ahead(&database).await.map_err(Error::from)? {
-        if !is_migrating {
-            return Err(FatalError::FeedAhead);
-        }
-        feed_positions::raise_base(&database).await.map_err(Error::from)?;
-        tracing::info!("raised the positions in the change feed");
-    }
+    continue_feed_positions(&database, pending).await?;
     let services = Services::new(&database, ServiceSettings { hash, ..services });
-    let search_words = match deployment::has_all_words(&database).await? {
-        true => SearchWords::Complete,
-        false if is_migrating => {
-            services.customers.add_missing_words(&Caller::Platform).await?;
-            deployment::record_all_words(&database).await?;
-            SearchWords::Completed
-        }
-        false => SearchWords::Incomplete,
-    };
+    let search_words = complete_search_words(&database, &services, pending).await?;
     Ok(Opened { database, services, migrated, had_no_tables, search_words })
+}
+
+/// Lets new positions in the change feed continue after the stored positions if these are ahead, as after a restore on
+/// another server. Fails in this case if pending work is rejected.
+async fn continue_feed_positions(database: &Database, pending: PendingMigrations) -> Result<(), FatalError> {
+    if !feed_positions::stored_positions_are_ahead(database).await.map_err(Error::from)? {
+        return Ok(());
+    }
+    if pending == PendingMigrations::Reject {
+        return Err(FatalError::FeedAhead);
+    }
+    feed_positions::raise_base(database).await.map_err(Error::from)?;
+    tracing::info!("raised the positions in the change feed");
+    Ok(())
+}
+
+/// Writes missing search words, unless pending work is rejected.
+async fn complete_search_words(
+    database: &Database,
+    services: &Services,
+    pending: PendingMigrations,
+) -> Result<SearchWords, FatalError> {
+    if deployment::has_all_words(database).await? {
+        return Ok(SearchWords::Complete);
+    }
+    if pending == PendingMigrations::Reject {
+        return Ok(SearchWords::Incomplete);
+    }
+    services.customers.add_missing_words(&Caller::Platform).await?;
+    deployment::record_all_words(database).await?;
+    Ok(SearchWords::Completed)
 }
 
 /// A database of the configured environment with all migrations applied.
@@ -98,18 +123,20 @@ async fn open_checked(
     hash: &KeyedHasher,
 ) -> Result<CheckedDatabase, FatalError> {
     let had_file = database::sqlite_file(&settings.url).is_some_and(|file| file.exists());
-    let missing_file = if settings.migrate { MissingFile::Create } else { MissingFile::Reject };
+    let missing_file = match settings.pending_migrations {
+        PendingMigrations::Apply => MissingFile::Create,
+        PendingMigrations::Reject => MissingFile::Reject,
+    };
     let (database, inspection) = connect_and_inspect(&settings, missing_file).await?;
     // Before the migrations, because they must not change a database of the other environment.
     check_usable(&database, &inspection, environment).await?;
-    let pending = inspection.pending;
-    let had_no_tables = had_file && pending.len() == database::migration_count();
-    let migrated = match pending.is_empty() {
-        true => Vec::new(),
-        false if settings.migrate => {
+    let had_no_tables = had_file && inspection.is_new_database();
+    let migrated = match settings.pending_migrations {
+        _ if inspection.pending.is_empty() => Vec::new(),
+        PendingMigrations::Apply => {
             database::migrate(&settings.url).await.map_err(|error| cannot_open(&settings.url, &error))?
         }
-        false => return Err(FatalError::PendingMigrations(pending)),
+        PendingMigrations::Reject => return Err(FatalError::PendingMigrations(inspection.pending)),
     };
     let deployment = deployment::claim(&database, environment, &hash.fingerprint()).await?;
     check_environment(deployment.environment, environment)?;
@@ -125,7 +152,7 @@ async fn check_usable(
     if let Some(Problem { cause, remedy }) = &inspection.problem {
         return Err(FatalError::Other(format!("{cause} {remedy}")));
     }
-    if inspection.pending.len() < database::migration_count() {
+    if !inspection.is_new_database() {
         check_environment(deployment::environment(database).await?.unwrap_or(environment), environment)?;
     }
     Ok(())
@@ -201,15 +228,15 @@ async fn connect_and_inspect(
     Ok((database, inspection))
 }
 
-/// Connects to the database. If the database cannot be reached, tries again for the time `wait`.
+/// Connects to the database. If the database cannot be reached, tries again for the time `startup_wait`.
 async fn connect(settings: &DatabaseSettings) -> Result<Database, FatalError> {
     const MAX_PAUSE: Duration = Duration::from_secs(2);
-    let DatabaseSettings { url, wait, timeouts, observer, .. } = settings;
+    let DatabaseSettings { url, startup_wait, timeouts, observer, .. } = settings;
     let started = Instant::now();
     let mut pause = Duration::from_millis(100);
     loop {
         match Database::connect_with(url, *timeouts, observer.clone()).await {
-            Err(error) if database::is_unreachable(&error) && started.elapsed() + pause <= *wait => {
+            Err(error) if database::is_unreachable(&error) && started.elapsed() + pause <= *startup_wait => {
                 tracing::warn!(cause = describe(&error), "waiting for the database");
             }
             connected => return connected.map_err(|error| cannot_open(url, &error)),

@@ -5,10 +5,9 @@
 //! secrets and no data of customers.
 
 use chrono::{DateTime, Utc};
-use sea_orm::FromJsonQueryResult;
 use sea_orm::entity::prelude::*;
-use serde::{Deserialize, Serialize};
 
+use crate::changed_fields::ChangedFields;
 use crate::value::{AdminEventId, ApiKeyId, OperatorId, RequestId, StaffName, WebhookId};
 
 #[sea_orm::model]
@@ -28,7 +27,8 @@ pub struct Model {
     /// The user of the operating system who ran the command. `None` for a request.
     pub os_user: Option<String>,
     /// The staff member that the request named.
-    pub actor: Option<StaffName>,
+    #[sea_orm(column_name = "actor")]
+    pub staff: Option<StaffName>,
     /// The webhook endpoint that was created, changed or deleted. `None` for a change of anything else.
     pub webhook_id: Option<WebhookId>,
     /// The operator's key that made the change. `None` if the platform or a command made it.
@@ -54,10 +54,5 @@ pub enum EventType {
     WebhookSecretRotated,
     WebhookDeleted,
 }
-
-/// The names of the changed fields of an operator, a webhook endpoint or a customer, as in the GraphQL schema, for
-/// example `["name"]`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, FromJsonQueryResult)]
-pub struct ChangedFields(pub Vec<String>);
 
 impl ActiveModelBehavior for ActiveModel {}

@@ -8,10 +8,9 @@
 use chrono::{DateTime, Utc};
 use sea_orm::entity::prelude::*;
 
+use crate::changed_fields::ChangedFields;
 use crate::customer_event::EventType;
 use crate::value::{CustomerEventId, CustomerId, ExternalCustomerId, OperatorId};
-
-pub use crate::admin_event::ChangedFields;
 
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]

@@ -22,12 +22,13 @@ pub struct Model {
     pub api_key_id: Option<ApiKeyId>,
     pub request_id: RequestId,
     /// The staff member that the request named.
-    pub actor: Option<StaffName>,
+    #[sea_orm(column_name = "actor")]
+    pub staff: Option<StaffName>,
     pub r#type: EventType,
     /// The version of the customer after the change.
     pub version: i32,
-    pub before: Values,
-    pub after: Values,
+    pub before: FieldValues,
+    pub after: FieldValues,
     pub occurred_at: DateTime<Utc>,
     /// The operator that a `Disconnected` entry is about.
     pub disconnected_operator_id: Option<OperatorId>,
@@ -78,11 +79,11 @@ pub enum VerifiableField {
 /// The values of the changed fields, by their names in the GraphQL schema, for example `{"firstName": "Ada"}`. The
 /// value of an empty field is null.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, FromJsonQueryResult)]
-pub struct Values(pub serde_json::Map<String, serde_json::Value>);
+pub struct FieldValues(pub serde_json::Map<String, serde_json::Value>);
 
-impl std::fmt::Debug for Values {
+impl std::fmt::Debug for FieldValues {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Values(***)")
+        f.write_str("FieldValues(***)")
     }
 }
 

@@ -28,7 +28,7 @@ use crate::database::{self, DatabaseTimeouts};
 use crate::fatal_error::FatalError;
 use crate::graphql;
 use crate::keyed_hash::KeyedHasher;
-use crate::open::{self, DatabaseSettings, NO_TABLES, Opened, SearchWords};
+use crate::open::{self, DatabaseSettings, NO_TABLES, Opened, PendingMigrations, SearchWords};
 use crate::service::{Caller, ServiceSettings, Services};
 use crate::telemetry;
 
@@ -170,7 +170,7 @@ async fn open(settings: &Settings, database: DatabaseSettings) -> Result<Opened,
 async fn migrate(settings: &Settings) -> Result<(), FatalError> {
     // If the migrations have to wait for a lock, a line of the log says why.
     telemetry::start(settings.environment).map_err(FatalError::Usage)?;
-    let database = DatabaseSettings { migrate: true, ..database_settings(settings, 0) };
+    let database = DatabaseSettings { pending_migrations: PendingMigrations::Apply, ..database_settings(settings, 0) };
     let Opened { services, migrated, search_words, .. } = open(settings, database).await?;
     if search_words != SearchWords::Completed {
         // Customers that an older version wrote during the upgrade may have no search words yet.
@@ -218,8 +218,11 @@ async fn rotate_key_secret(settings: &Settings) -> Result<(), FatalError> {
 fn database_settings(settings: &Settings, default_wait: u32) -> DatabaseSettings {
     DatabaseSettings {
         url: settings.database_url.clone(),
-        migrate: settings.environment == Environment::Sandbox,
-        wait: settings.database_wait(default_wait),
+        pending_migrations: match settings.environment {
+            Environment::Sandbox => PendingMigrations::Apply,
+            Environment::Production => PendingMigrations::Reject,
+        },
+        startup_wait: settings.database_wait(default_wait),
         timeouts: DatabaseTimeouts::default(),
         observer: None,
     }

@@ -11,6 +11,7 @@ use super::Database;
 use super::connect_error::grant_tables;
 use super::dedicated_connection::connect;
 use super::error::{is_conflict, is_read_only};
+use super::migrate::migration_count;
 use super::retry::retry_on_conflict;
 use super::url::DatabaseOptions;
 use crate::config::DATABASE_URL;
@@ -28,6 +29,13 @@ pub struct Inspection {
     /// True if only a newer version of the program may write to the database. Always false while migrations are
     /// pending.
     pub is_outdated: bool,
+}
+
+impl Inspection {
+    /// Returns true if no migration has been applied yet.
+    pub fn is_new_database(&self) -> bool {
+        self.pending.len() == migration_count()
+    }
 }
 
 /// A reason why a database cannot be used.

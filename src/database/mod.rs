@@ -133,12 +133,12 @@ impl Database {
     /// The maximum number of read connections to SQLite. One more connection writes.
     const SQLITE_READERS: usize = 4;
 
-    /// Connects to `postgres://…` or `sqlite://…`. Creates the SQLite file if it does not exist.
+    /// Connects like [`connect_with`](Self::connect_with) with the default time limits, for tests.
     pub async fn connect(url: &str, observer: Option<StatementObserver>) -> Result<Self, DbErr> {
         Self::connect_with(url, DatabaseTimeouts::default(), observer).await
     }
 
-    /// Connects like [`connect`](Self::connect), with other time limits.
+    /// Connects to `postgres://…` or `sqlite://…`. Creates the SQLite file if it does not exist.
     pub async fn connect_with(
         url: &str,
         timeouts: DatabaseTimeouts,

@@ -21,7 +21,8 @@ use super::context::{caller, services};
 use crate::database::pages::{Position, SortKey, SortOrder};
 use crate::keyed_hash::{Accepted, KeyedHasher};
 use crate::service::audit::AdminEventFilter;
-use crate::service::customers::{CustomerFilter, CustomerList, CustomerOrder, EventList};
+use crate::service::customers::{CustomerFilter, CustomerList, CustomerOrder, HistoryList};
+use crate::service::feed_positions::FeedPosition;
 
 const PURPOSE: &str = "cursor";
 /// The signature detects mistakes, so 8 bytes are enough. A forged cursor reveals nothing, because the list has only
@@ -45,7 +46,7 @@ pub enum ListId {
     AdminEvents(AdminEventFilter),
     Customers(Arc<CustomerList>),
     OperatorsOfCustomer(CustomerId),
-    Events(EventList),
+    History(HistoryList),
     Erasures,
     /// The change feed, with any filter: the filter may change while a reader follows the feed.
     Changes,
@@ -84,8 +85,8 @@ impl ListId {
             Self::Changes => ("changes", Vec::new()),
             Self::Webhooks => ("webhooks", Vec::new()),
             Self::OperatorsOfCustomer(customer) => ("operators of", vec![customer.to_string()]),
-            Self::Events(EventList::OfCustomer(customer)) => ("history by version", vec![customer.to_string()]),
-            Self::Events(list) => ("events", vec![format!("{list:?}")]),
+            Self::History(HistoryList::OfCustomer(customer)) => ("history by version", vec![customer.to_string()]),
+            Self::History(list) => ("events", vec![format!("{list:?}")]),
             Self::Customers(list) => {
                 let CustomerList { operator, filter, order } = &**list;
                 let CustomerFilter {
@@ -185,6 +186,11 @@ impl Cursors {
             _ => return None,
         };
         Some(Position { sort_key, id: Uuid::from_slice(id).ok()? })
+    }
+
+    /// Like [`decode`](Self::decode), for a cursor of the change feed. Returns `None` also if the list is not the feed.
+    pub fn decode_feed_position(&self, cursor: &str) -> Option<FeedPosition> {
+        FeedPosition::try_from(self.decode(cursor)?).ok()
     }
 
     /// Returns the string that identifies the caller in the mask and the signature of a cursor.
@@ -314,11 +320,14 @@ mod tests {
             (admin_events(None, None), &["admin events", "AdminEventFilter { operator: None, api_key: None }"]),
             (ListId::OperatorsOfCustomer(customer()), &["operators of", "cus_01h455vb4pex5vsknk084sn02q"]),
             (
-                ListId::Events(EventList::OfCustomer(customer())),
+                ListId::History(HistoryList::OfCustomer(customer())),
                 &["history by version", "cus_01h455vb4pex5vsknk084sn02q"],
             ),
-            (ListId::Events(EventList::OfRequest(request)), &["events", "OfRequest(req_01h455vb4pex5vsknk084sn02q)"]),
-            (ListId::Events(EventList::OfApiKey(api_key)), &["events", "OfApiKey(key_01h455vb4pex5vsknk084sn02q)"]),
+            (
+                ListId::History(HistoryList::OfRequest(request)),
+                &["events", "OfRequest(req_01h455vb4pex5vsknk084sn02q)"],
+            ),
+            (ListId::History(HistoryList::OfApiKey(api_key)), &["events", "OfApiKey(key_01h455vb4pex5vsknk084sn02q)"]),
             (ListId::Erasures, &["erasures"]),
             (ListId::Changes, &["changes"]),
             (ListId::Webhooks, &["webhooks"]),

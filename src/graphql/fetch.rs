@@ -25,11 +25,12 @@ use entity::{api_key, customer_operator, operator};
 use super::context::{caller, services};
 use super::json_writer::RepeatedFields;
 use super::pagination::PageArguments;
-use crate::database::pages::{Count, Page, PageRequest, Position};
+use crate::database::pages::{Count, Page, PageRequest};
 use crate::error::Error;
 use crate::service::customers::{
-    CustomerList, CustomerPage, CustomerPageRequest, CustomerView, EventList, HistoryEntry, SearchPlan,
+    CustomerList, CustomerPage, CustomerPageRequest, CustomerView, HistoryEntry, HistoryList, SearchPlan,
 };
+use crate::service::feed_positions::FeedPosition;
 use crate::service::{Caller, Services};
 
 /// Returns a page of a list of customers. If the caller is the platform and the request selects one page of operators
@@ -58,7 +59,7 @@ pub async fn links_of_customer(
 ) -> Result<Page<Arc<customer_operator::Model>>, Error> {
     match view.links_in_memory(caller(context), &request) {
         Some(page) => Ok(page.into_owned()),
-        None => load(context, LinksOfCustomer(view.customer.id, request)).await,
+        None => load(context, LinksOfCustomer { customer: view.customer.id, page: request }).await,
     }
 }
 
@@ -132,31 +133,45 @@ pub struct VisibleCustomer(pub CustomerId);
 
 /// Key of a page of the links between a customer and its operators.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct LinksOfCustomer(CustomerId, PageRequest);
+pub struct LinksOfCustomer {
+    customer: CustomerId,
+    page: PageRequest,
+}
 
 /// Key of a page of history entries.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct EventPage(pub EventList, pub PageRequest);
+pub struct HistoryPage {
+    pub list: HistoryList,
+    pub page: PageRequest,
+}
 
-/// Key of the number of customers in a list. The second value is the plan of the list's search, if the search has a
-/// plan.
+/// Key of the number of customers in a list.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct CountOfCustomers(pub Arc<CustomerList>, pub Option<SearchPlan>);
+pub struct CountOfCustomers {
+    pub list: Arc<CustomerList>,
+    /// The plan of the list's search, if the search has a plan.
+    pub plan: Option<SearchPlan>,
+}
 
 /// Key of all API keys of an operator.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ApiKeysOfOperator(pub OperatorId);
 
-/// Key of `Webhook.undeliveredSince`: the operator and the cursor of the endpoint.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct UndeliveredSince(pub OperatorId, pub Position);
+/// Key of `Webhook.undeliveredSince`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct UndeliveredSince {
+    /// The operator of the endpoint.
+    pub operator: OperatorId,
+    /// The cursor of the endpoint.
+    pub cursor: FeedPosition,
+}
 
 impl dataloader::Loader<UndeliveredSince> for Loader {
     type Value = Option<DateTime<Utc>>;
     type Error = Error;
 
     async fn load(&self, keys: &[UndeliveredSince]) -> Result<HashMap<UndeliveredSince, Self::Value>, Error> {
-        let endpoints: Vec<_> = keys.iter().map(|key| (key.0, key.1.clone())).collect();
+        let endpoints: Vec<_> = keys.iter().map(|key| (key.operator, key.cursor)).collect();
         by_key(keys, self.services.webhooks.undelivered_since(&self.caller, &endpoints).await?)
     }
 }
@@ -195,7 +210,7 @@ impl dataloader::Loader<CountOfCustomers> for Loader {
     type Error = Error;
 
     async fn load(&self, keys: &[CountOfCustomers]) -> Result<HashMap<CountOfCustomers, Count>, Error> {
-        let lists: Vec<_> = keys.iter().map(|key| (key.0.clone(), key.1.clone())).collect();
+        let lists: Vec<_> = keys.iter().map(|key| (key.list.clone(), key.plan.clone())).collect();
         by_key(keys, self.services.customers.counts(&self.caller, &lists).await?)
     }
 }
@@ -205,18 +220,18 @@ impl dataloader::Loader<LinksOfCustomer> for Loader {
     type Error = Error;
 
     async fn load(&self, keys: &[LinksOfCustomer]) -> Result<HashMap<LinksOfCustomer, Self::Value>, Error> {
-        let lists: Vec<_> = keys.iter().map(|key| (key.0, key.1.clone())).collect();
+        let lists: Vec<_> = keys.iter().map(|key| (key.customer, key.page.clone())).collect();
         by_key(keys, self.services.customers.link_pages(&self.caller, &lists).await?)
     }
 }
 
-impl dataloader::Loader<EventPage> for Loader {
+impl dataloader::Loader<HistoryPage> for Loader {
     type Value = Page<Arc<HistoryEntry>>;
     type Error = Error;
 
-    async fn load(&self, keys: &[EventPage]) -> Result<HashMap<EventPage, Self::Value>, Error> {
-        let lists: Vec<_> = keys.iter().map(|key| (key.0, key.1.clone())).collect();
-        by_key(keys, self.services.customers.events(&self.caller, &lists).await?)
+    async fn load(&self, keys: &[HistoryPage]) -> Result<HashMap<HistoryPage, Self::Value>, Error> {
+        let lists: Vec<_> = keys.iter().map(|key| (key.list, key.page.clone())).collect();
+        by_key(keys, self.services.customers.history_pages(&self.caller, &lists).await?)
     }
 }
 

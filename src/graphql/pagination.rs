@@ -13,6 +13,7 @@ use super::items::Items;
 use super::json_writer::{CannotWriteJson, FieldWriter, SelectedField, WriteJson};
 use crate::database::pages::{Count, Direction, Page, PageEnds, PageRequest, Position};
 use crate::error::{Error, InputField};
+use crate::service::feed_positions::FeedPosition;
 
 const MIN_PAGE_SIZE: i32 = 1;
 pub const MAX_PAGE_SIZE: i32 = 100;
@@ -60,14 +61,19 @@ impl PageArguments {
 }
 
 /// Checks the arguments of the change feed. Returns the size of the page and the position of the cursor.
-pub fn feed_arguments(first: i32, after: Option<&str>, cursors: &Cursors) -> Result<(usize, Option<Position>), Error> {
+pub fn feed_arguments(
+    first: i32,
+    after: Option<&str>,
+    cursors: &Cursors,
+) -> Result<(usize, Option<FeedPosition>), Error> {
     let mut violations = Violations::default();
     if !(MIN_PAGE_SIZE..=MAX_PAGE_SIZE).contains(&first) {
         violations.argument(InputField::First, INVALID_PAGE_SIZE);
     }
     let note = "The cursor is not valid for the caller's `changes` feed, or is no longer valid. Read `viewer.changesCursor`, \
                 read all customers, and continue from that cursor.";
-    let position = after.and_then(|cursor| violations.require(cursors.decode(cursor), InputField::After, note));
+    let position =
+        after.and_then(|cursor| violations.require(cursors.decode_feed_position(cursor), InputField::After, note));
     violations.finish((first.unsigned_abs() as usize, position))
 }
 

@@ -9,9 +9,9 @@ use serde_json::{Value as Json, json};
 use super::cursor::{Cursors, ListId};
 use super::objects::{ChangeType, changed_fields};
 use super::time::Time;
-use crate::database::pages::Position;
 use crate::keyed_hash::KeyedHasher;
-use crate::service::webhooks::delivery::Render;
+use crate::service::feed_positions::FeedPosition;
+use crate::service::webhooks::delivery::ChangeRenderer;
 
 /// Renders changes and cursors for deliveries as the `changes` query does.
 pub struct ApiChangeRenderer {
@@ -19,7 +19,7 @@ pub struct ApiChangeRenderer {
     pub hash: KeyedHasher,
 }
 
-impl Render for ApiChangeRenderer {
+impl ChangeRenderer for ApiChangeRenderer {
     fn change(&self, change: &customer_change::Model) -> Json {
         json!({
             "id": change.id.to_string(),
@@ -33,7 +33,7 @@ impl Render for ApiChangeRenderer {
         })
     }
 
-    fn cursor(&self, operator: OperatorId, position: &Position) -> String {
-        Cursors::of(self.hash.clone(), Some(operator), ListId::Changes).encode(position)
+    fn cursor(&self, operator: OperatorId, position: FeedPosition) -> String {
+        Cursors::of(self.hash.clone(), Some(operator), ListId::Changes).encode(&position.into())
     }
 }

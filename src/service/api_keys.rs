@@ -20,6 +20,7 @@ use crate::database::{Database, Transaction, TransactionError, is_one_of, with_r
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::request::count_query;
 
+/// Creates, lists and revokes the API keys of operators.
 #[derive(Clone)]
 pub struct ApiKeys {
     database: Database,
@@ -124,7 +125,7 @@ impl ApiKeys {
             }
             let revoked = ActiveModel { id: Unchanged(id), revoked_at: Set(Some(now())), ..Default::default() };
             let key = revoked.update(&transaction).await?;
-            record(&transaction, origin, EventType::ApiKeyRevoked, &key).await?;
+            add_entry(&transaction, origin, EventType::ApiKeyRevoked, &key).await?;
             transaction.commit().await?;
             self.authenticator.remove_cached(&key.hash);
             Ok(key)
@@ -152,7 +153,7 @@ impl ApiKeys {
             let mut keys = revoked.exec_with_returning(&transaction).await?;
             keys.sort_by_key(|key| key.id);
             for key in &keys {
-                record(&transaction, origin, EventType::ApiKeyRevoked, key).await?;
+                add_entry(&transaction, origin, EventType::ApiKeyRevoked, key).await?;
             }
             transaction.commit().await?;
             self.authenticator.clear_cache();
@@ -184,7 +185,7 @@ impl ApiKeys {
             revoked_at: Set(None),
         };
         let row = row.insert(transaction).await?;
-        record(transaction, origin, EventType::ApiKeyCreated, &row).await?;
+        add_entry(transaction, origin, EventType::ApiKeyCreated, &row).await?;
         Ok(ApiKeyWithSecret { row, secret: secret.into() })
     }
 }
@@ -197,7 +198,7 @@ async fn check_operator(transaction: &Transaction, operator: OperatorId) -> Resu
     }
 }
 
-/// Records a change to a key in the audit log.
-async fn record(transaction: &Transaction, origin: &Origin, r#type: EventType, key: &Model) -> Result<(), DbErr> {
-    audit::record(transaction, origin, r#type, key.operator_id, Subject::ApiKey(key.id), &[]).await
+/// Adds an entry for a change to a key to the audit log.
+async fn add_entry(transaction: &Transaction, origin: &Origin, r#type: EventType, key: &Model) -> Result<(), DbErr> {
+    audit::add_entry(transaction, origin, r#type, key.operator_id, Subject::ApiKey(key.id), &[]).await
 }

@@ -2,7 +2,8 @@
 //! transaction of the change. `vivamo operator remove-customers` writes one entry before its first batch. Only the
 //! platform can read the audit log.
 
-use entity::admin_event::{ChangedFields, Column, Entity, EventType, Model};
+use entity::admin_event::{Column, Entity, EventType, Model};
+use entity::changed_fields::ChangedFields;
 use entity::value::{AdminEventId, ApiKeyId, OperatorId, WebhookId};
 use sea_orm::{ActiveModelTrait, ColumnTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter, QueryTrait};
 
@@ -26,6 +27,7 @@ pub struct AdminEventFilter {
     pub api_key: Option<ApiKeyId>,
 }
 
+/// Reads the administrative audit log.
 pub struct AuditLog {
     database: Database,
 }
@@ -41,7 +43,7 @@ impl AuditLog {
             return Ok(None);
         }
         let found = Entity::find_by_id(id).one(self.database.reader()).await?;
-        count_query(found.iter().len());
+        count_query(usize::from(found.is_some()));
         Ok(found)
     }
 
@@ -67,9 +69,9 @@ impl HasPosition for Model {
     }
 }
 
-/// Writes an entry within the transaction of the change. `operator` is the changed operator, or the operator of the
+/// Adds an entry within the transaction of the change. `operator` is the changed operator, or the operator of the
 /// changed key or webhook endpoint. `changed_fields` are the names of the changed fields in the schema.
-pub(super) async fn record(
+pub(super) async fn add_entry(
     transaction: &Transaction,
     origin: &Origin,
     r#type: EventType,
@@ -77,7 +79,7 @@ pub(super) async fn record(
     subject: Subject,
     changed_fields: &[&str],
 ) -> Result<(), DbErr> {
-    let Origin { caller, request: RequestInfo { id: request_id, staff, os_user } } = origin.clone();
+    let RequestInfo { id: request_id, staff, os_user } = origin.request().clone();
     let (api_key_id, webhook_id) = match subject {
         Subject::Operator => (None, None),
         Subject::ApiKey(key) => (Some(key), None),
@@ -92,9 +94,9 @@ pub(super) async fn record(
         changed_fields: ChangedFields(changed_fields.iter().map(ToString::to_string).collect()),
         request_id,
         os_user,
-        actor: staff,
+        staff,
         webhook_id,
-        caller_key_id: caller.key(),
+        caller_key_id: origin.caller().key(),
     };
     event.into_active_model().insert(transaction).await?;
     Ok(())

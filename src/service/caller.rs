@@ -62,7 +62,7 @@ impl Caller {
         if self.is_read_only() { Err(forbidden("The key is read-only.")) } else { Ok(()) }
     }
 
-    /// True for an operator with a read-only key.
+    /// Returns true for an operator with a read-only key.
     pub fn is_read_only(&self) -> bool {
         matches!(self, Self::Operator { access: Access::ReadOnly, .. })
     }
@@ -77,7 +77,7 @@ impl Caller {
         if *self == Self::Platform { Ok(()) } else { Err(forbidden("The platform key is required.")) }
     }
 
-    /// True if the caller may see this operator. An operator sees only itself.
+    /// Returns true if the caller may see this operator. An operator sees only itself.
     pub fn sees(&self, operator: OperatorId) -> bool {
         self.operator().is_none_or(|own| own == operator)
     }
@@ -113,14 +113,25 @@ impl From<RequestId> for RequestInfo {
     }
 }
 
-/// The origin of a change, as the history of customers and the administrative audit log record it.
+/// The origin of a change, as the history of customers and the administrative audit log record it. Only
+/// [`Caller::authorize_write`] makes an origin, so a function with an origin runs for a caller that may write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
-    pub caller: Caller,
-    pub request: RequestInfo,
+    caller: Caller,
+    request: RequestInfo,
 }
 
 impl Origin {
+    /// The caller that makes the change.
+    pub fn caller(&self) -> &Caller {
+        &self.caller
+    }
+
+    /// The request that makes the change.
+    pub fn request(&self) -> &RequestInfo {
+        &self.request
+    }
+
     /// Returns the id under which the caller's idempotency keys are stored and the caller's writes are batched.
     pub fn owner(&self) -> OperatorId {
         self.caller.owner()

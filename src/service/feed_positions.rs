@@ -25,8 +25,64 @@
 use entity::{customer_change, deployment};
 use sea_orm::sea_query::{Expr, ExprTrait, Func, Query, SimpleExpr};
 use sea_orm::{ColumnTrait, ConnectionTrait, DbBackend, DbErr};
+use uuid::Uuid;
 
+use crate::database::pages::{HasPosition, Position, SortKey};
 use crate::database::{Database, subquery};
+
+/// A position in the feed of a reader. The changes of one transaction may have the same number. They are ordered by
+/// their ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FeedPosition {
+    /// The column `position`.
+    pub number: i64,
+    /// The id of the change.
+    pub id: Uuid,
+}
+
+impl FeedPosition {
+    /// The position before all changes.
+    pub const START: Self = Self { number: 0, id: Uuid::nil() };
+}
+
+impl From<&customer_change::Model> for FeedPosition {
+    fn from(change: &customer_change::Model) -> Self {
+        Self { number: change.position, id: *change.id.as_uuid() }
+    }
+}
+
+impl From<FeedPosition> for Position {
+    fn from(FeedPosition { number, id }: FeedPosition) -> Self {
+        Self::by_number(number, id)
+    }
+}
+
+impl TryFrom<Position> for FeedPosition {
+    type Error = NotInFeed;
+
+    fn try_from(position: Position) -> Result<Self, NotInFeed> {
+        match position.sort_key {
+            SortKey::Number(number) => Ok(Self { number, id: position.id }),
+            SortKey::First | SortKey::None | SortKey::Time(_) | SortKey::Text(_) => Err(NotInFeed),
+        }
+    }
+}
+
+/// The error for a position in a list that is not ordered by a number, as the feed is.
+#[derive(Clone, Copy, Debug)]
+pub struct NotInFeed;
+
+impl From<NotInFeed> for DbErr {
+    fn from(_: NotInFeed) -> Self {
+        Self::Type("the position is not a position in the feed".to_owned())
+    }
+}
+
+impl HasPosition for customer_change::Model {
+    fn position(&self) -> Position {
+        FeedPosition::from(self).into()
+    }
+}
 
 /// The SQL that reads `deployment.feed_base`.
 const BASE: &str = "COALESCE((SELECT feed_base FROM deployment WHERE id = 1), 0)";

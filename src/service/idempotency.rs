@@ -185,6 +185,6 @@ impl IdempotencyKeyLookup {
 }
 
 /// Deletes expired results and returns their number.
-pub async fn sweep(database: &Database) -> Result<u64, Error> {
+pub async fn delete_expired_results(database: &Database) -> Result<u64, Error> {
     delete_expired::<Entity>(database, "idempotency.sweep", Column::ExpiresAt).await
 }

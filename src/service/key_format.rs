@@ -35,7 +35,7 @@ fn checksum(key: &str) -> String {
     format!("{digits:0>CHECKSUM_CHARACTERS$}")
 }
 
-/// True if the key has the format of this environment, and its checksum is correct.
+/// Returns true if the key has the format of this environment, and its checksum is correct.
 pub(super) fn is_well_formed(key: &str, environment: Environment) -> bool {
     key.is_ascii()
         && key.len() == key_prefix(environment).len() + RANDOM_CHARACTERS + CHECKSUM_CHARACTERS

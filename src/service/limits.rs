@@ -31,6 +31,7 @@ use super::{Caller, Origin};
 use crate::config::RateLimitSettings;
 use crate::error::{ErrorCode, Violation};
 
+/// The token buckets of all limits. Clones share their buckets.
 #[derive(Clone)]
 pub struct RateLimits {
     /// Buckets by API key. `None` is the platform key.
@@ -124,13 +125,14 @@ impl RateLimits {
         Ok(charge)
     }
 
-    /// True if the client with this [network](client_network) has used up the allowed authentication failures.
+    /// Returns true if the client with this [network](client_network) has used up the allowed authentication failures.
     pub fn is_suspect(&self, network: IpAddr) -> bool {
         self.auth_failures.is_used_up(&network)
     }
 
     /// Takes a token from the bucket of the client's [network](client_network), for a request without a valid key.
-    pub fn record_auth_failure(&self, network: IpAddr) -> Result<(), Violation> {
+    /// Fails with `RATE_LIMITED` if the bucket is empty.
+    pub fn charge_auth_failure(&self, network: IpAddr) -> Result<(), Violation> {
         let message = "Too many failed authentications from this address. Wait before you retry.";
         self.auth_failures
             .take(network, 1)
@@ -170,7 +172,7 @@ impl RateLimits {
     /// Takes `values` disclosures, at most the operator's budget, from the operator's bucket, and returns a
     /// reservation. Takes none for the platform.
     fn take_disclosures(&self, origin: &Origin, values: u32) -> Result<DisclosureReservation, Shortage> {
-        let (values, capacity) = match origin.caller {
+        let (values, capacity) = match *origin.caller() {
             Caller::Operator { disclosures_per_hour, .. } => (values, disclosures_per_hour),
             Caller::Platform => (0, None),
         };
@@ -202,8 +204,8 @@ pub struct RejectedReservation {
 impl RejectedReservation {
     /// Logs and counts the rejection of a request for this reason, and returns the violation of the request.
     pub fn record_rejection(&self) -> Violation {
-        let (operator, key) = (self.origin.owner(), self.origin.caller.key().map(display));
-        tracing::warn!(%operator, key, request_id = %self.origin.request.id, "disclosure limit reached");
+        let (operator, key) = (self.origin.owner(), self.origin.caller().key().map(display));
+        tracing::warn!(%operator, key, request_id = %self.origin.request().id, "disclosure limit reached");
         let message = match self.shortage {
             Shortage::RefillsIn(_) => USED_UP,
             Shortage::HeldByReservations => RESERVED,
@@ -234,9 +236,9 @@ impl DisclosureReservation {
     /// Uses up a disclosure for each [recorded match](Self::record_matches), and logs and counts the disclosures.
     pub fn record_disclosed(mut self, kind: DisclosureKind) {
         let values = *self.matches.get_mut();
-        let Some(operator) = self.origin.caller.operator().filter(|_| values > 0) else { return };
+        let Some(operator) = self.origin.caller().operator().filter(|_| values > 0) else { return };
         self.used = values;
-        let (key, request_id) = (self.origin.caller.key().map(display), self.origin.request.id);
+        let (key, request_id) = (self.origin.caller().key().map(display), self.origin.request().id);
         let name = kind.name();
         tracing::info!(%operator, key, %request_id, kind = name, values, "disclosed a match outside the operator");
         kind.counter().increment(values.into());

@@ -25,6 +25,7 @@ use crate::database::{Database, Transaction, TransactionError, is_one_of, with_r
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::request::{Work, count_work};
 
+/// Looks up, lists, creates and changes operators.
 pub struct Operators {
     database: Database,
     api_keys: ApiKeys,
@@ -182,7 +183,7 @@ impl Operators {
                 Status::Active => endpoints::resume(&transaction, id).await?,
             }
             let (r#type, fields) = (type_of_change(&current, &changed), changed_fields(&current, &changed));
-            audit::record(&transaction, origin, r#type, id, Subject::Operator, &fields).await?;
+            audit::add_entry(&transaction, origin, r#type, id, Subject::Operator, &fields).await?;
             transaction.commit().await?;
             self.cache.write().operators.remove(&id);
             self.authenticator.clear_cache();
@@ -206,7 +207,7 @@ impl Operators {
         };
         let operator = operator.insert(&transaction).await?;
         let created = EventType::OperatorCreated;
-        audit::record(&transaction, origin, created, operator.id, Subject::Operator, &[]).await?;
+        audit::add_entry(&transaction, origin, created, operator.id, Subject::Operator, &[]).await?;
         let name = DisplayName::parse("First key").expect("a name");
         let first = ApiKeyRequest { name, access: Access::ReadWrite, expires_at: None };
         let key = self.api_keys.insert(&transaction, origin, operator.id, first).await?;

@@ -30,8 +30,8 @@ pub enum Restriction {
     PhoneNotMobile,
 }
 
-/// The result of [`Restrictions::check`]. At least one of the lists is empty, because production only rejects and
-/// sandbox only warns.
+/// The result of [`Restrictions::check_without_carrier`]. At least one of the lists is empty, because production only
+/// rejects and sandbox only warns.
 #[derive(Debug)]
 pub struct Checked {
     pub violations: Vec<Violation>,
@@ -39,8 +39,9 @@ pub struct Checked {
 }
 
 impl Restrictions {
-    /// Checks the values that a request would store, and finds at most one violation for each.
-    pub fn check(&self, email: Option<&EmailAddress>, phone: Option<&PhoneNumber>) -> Checked {
+    /// Checks the values that a request would store, and finds at most one violation for each. With a carrier lookup,
+    /// finds none for the phone: the [lookup](PhoneLookup::check) checks the phone just before the phone is stored.
+    pub fn check_without_carrier(&self, email: Option<&EmailAddress>, phone: Option<&PhoneNumber>) -> Checked {
         let on_email = email.and_then(|email| self.check_email(email));
         let on_phone = phone.and_then(|phone| self.check_phone(phone));
         let violated = on_email.into_iter().chain(on_phone);
@@ -141,8 +142,8 @@ mod tests {
             let (sandbox, production) = (restrictions(Environment::Sandbox), restrictions(Environment::Production));
             for (email, phone) in emails.iter().zip(&phones) {
                 let (email, phone) = (EmailAddress::parse(email).ok(), PhoneNumber::parse(phone).ok());
-                let warned = sandbox.check(email.as_ref(), phone.as_ref());
-                let rejected = production.check(email.as_ref(), phone.as_ref());
+                let warned = sandbox.check_without_carrier(email.as_ref(), phone.as_ref());
+                let rejected = production.check_without_carrier(email.as_ref(), phone.as_ref());
                 prop_assert!(warned.violations.is_empty() && rejected.warnings.is_empty());
                 let violations: Vec<_> = warned.warnings.into_iter().map(Restriction::violation).collect();
                 prop_assert_eq!(&violations, &rejected.violations);

@@ -462,7 +462,7 @@ async fn carrier_answers_are_cached_and_failures_are_not() {
         };
         assert!(later.customers.update(&caller, &entity::value::RequestId::new().into(), changes).await.is_ok());
         assert_eq!(carrier.take_request_count(), 1);
-        assert_eq!(vivamo::service::phone_lookup::sweep(&app.database).await.unwrap(), 1);
+        assert_eq!(vivamo::service::phone_lookup::delete_expired_results(&app.database).await.unwrap(), 1);
         assert_eq!(app.count_rows("phone_lookup").await, 1);
     })
     .await;

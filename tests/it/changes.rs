@@ -10,7 +10,7 @@ use sea_orm::ConnectionTrait;
 use serde_json::{Value, json};
 use vivamo::database::DatabaseTimeouts;
 use vivamo::keyed_hash::KeyedHasher;
-use vivamo::open::{DatabaseSettings, open};
+use vivamo::open::{DatabaseSettings, PendingMigrations, open};
 use vivamo::service::{Caller, RequestInfo, ServiceSettings, now};
 
 use support::{Answer, Backend, KEY_SECRET, TestApp, TestCaller, both, run};
@@ -479,16 +479,17 @@ async fn a_dump_is_restored_into_a_younger_server() {
         // Sets the positions that a server with more transactions would have given.
         let restore = "UPDATE customer_change SET position = position + 1000000000";
         support::postgres::execute(app.database_url(), restore).await.unwrap();
-        let open = async |migrate| {
+        let open = async |pending_migrations| {
             let url = app.database_url().to_owned();
             let timeouts = DatabaseTimeouts::default();
-            let settings = DatabaseSettings { url, migrate, wait: Duration::ZERO, timeouts, observer: None };
+            let startup_wait = Duration::ZERO;
+            let settings = DatabaseSettings { url, pending_migrations, startup_wait, timeouts, observer: None };
             open(settings, ServiceSettings::new(Environment::Sandbox, KeyedHasher::new(KEY_SECRET))).await
         };
-        let failure = open(false).await.err().unwrap().to_string();
+        let failure = open(PendingMigrations::Reject).await.err().unwrap().to_string();
         assert!(failure.contains("`vivamo migrate`"), "{failure}");
-        open(true).await.unwrap().database.close().await;
-        open(false).await.unwrap().database.close().await;
+        open(PendingMigrations::Apply).await.unwrap().database.close().await;
+        open(PendingMigrations::Reject).await.unwrap().database.close().await;
         let (stored, end) = follow(app, &a, 1, json!(null), json!(null)).await;
         assert_eq!(stored.len(), 1);
         app.updated(&a, json!({ "externalCustomerId": "1" }), json!({ "firstName": "Ada" })).await;

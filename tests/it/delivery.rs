@@ -26,11 +26,12 @@ use standardwebhooks::Webhook;
 use tempfile::TempDir;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{interval, timeout};
-use vivamo::database::pages::Position;
+
 use vivamo::graphql::{self, ApiChangeRenderer};
 use vivamo::keyed_hash::KeyedHasher;
+use vivamo::service::feed_positions::FeedPosition;
 use vivamo::service::webhooks::addresses::AddressFilter;
-use vivamo::service::webhooks::delivery::{Clock, Deliveries, DeliverySettings, Render};
+use vivamo::service::webhooks::delivery::{ChangeRenderer, Clock, Deliveries, DeliverySettings};
 use vivamo::service::webhooks::sender::{Sender, SenderSettings};
 use vivamo::service::webhooks::signature::SigningSecret;
 use vivamo::service::{Caller, now};
@@ -64,7 +65,7 @@ fn patient_settings() -> SenderSettings {
 fn settings(sender: SenderSettings) -> DeliverySettings {
     DeliverySettings {
         sender: Sender::new(sender).unwrap(),
-        render: Arc::new(ApiChangeRenderer { hash: KeyedHasher::new(KEY_SECRET) }),
+        renderer: Arc::new(ApiChangeRenderer { hash: KeyedHasher::new(KEY_SECRET) }),
         clock: Arc::new(now),
     }
 }
@@ -1016,15 +1017,15 @@ both!(an_operator_with_deleted_endpoints_gets_no_further_deliveries_at_the_same_
 });
 
 /// Counts the changes that it renders.
-struct CountingRender(ApiChangeRenderer, AtomicUsize);
+struct CountingRenderer(ApiChangeRenderer, AtomicUsize);
 
-impl Render for CountingRender {
+impl ChangeRenderer for CountingRenderer {
     fn change(&self, change: &customer_change::Model) -> Value {
         self.1.fetch_add(1, Ordering::Relaxed);
         self.0.change(change)
     }
 
-    fn cursor(&self, operator: OperatorId, position: &Position) -> String {
+    fn cursor(&self, operator: OperatorId, position: FeedPosition) -> String {
         self.0.cursor(operator, position)
     }
 }
@@ -1035,13 +1036,13 @@ both!(each_change_of_a_delivery_is_rendered_once, Sandbox, async |app| {
     endpoint(app, &operator, &receiver.url).await;
     create(app, &operator, 0..5).await;
     app.wait_for_feed().await;
-    let render =
-        Arc::new(CountingRender(ApiChangeRenderer { hash: KeyedHasher::new(KEY_SECRET) }, AtomicUsize::new(0)));
-    let settings = DeliverySettings { render: render.clone(), ..settings(sender_settings()) };
+    let renderer =
+        Arc::new(CountingRenderer(ApiChangeRenderer { hash: KeyedHasher::new(KEY_SECRET) }, AtomicUsize::new(0)));
+    let settings = DeliverySettings { renderer: renderer.clone(), ..settings(sender_settings()) };
     let deliveries = Deliveries::new(app.database.clone(), app.services.clone(), settings);
     assert_eq!(deliveries.deliver_due().await.unwrap(), 1);
     assert_eq!(receiver.take().remove(0).changes().len(), 5);
-    assert_eq!(render.1.load(Ordering::Relaxed), 5);
+    assert_eq!(renderer.1.load(Ordering::Relaxed), 5);
 });
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -359,7 +359,7 @@ both!(an_expired_key_is_unused_even_before_it_is_deleted, Sandbox, async |app| {
     let operator = app.operator("A").await;
     let data = json!({ "email": "ada@example.com" });
     create(app, &operator, "k", "1", data.clone()).await.payload("createCustomer");
-    assert_eq!(vivamo::service::idempotency::sweep(&app.database).await.unwrap(), 0);
+    assert_eq!(vivamo::service::idempotency::delete_expired_results(&app.database).await.unwrap(), 0);
     let past = if app.is_postgres() { "now() - interval '1 second'" } else { "'2020-01-01T00:00:00+00:00'" };
     support::postgres::execute(app.database_url(), &format!("UPDATE idempotency_key SET expires_at = {past}"))
         .await
@@ -371,7 +371,7 @@ both!(an_expired_key_is_unused_even_before_it_is_deleted, Sandbox, async |app| {
     support::postgres::execute(app.database_url(), &format!("UPDATE idempotency_key SET expires_at = {past}"))
         .await
         .unwrap();
-    assert_eq!(vivamo::service::idempotency::sweep(&app.database).await.unwrap(), 1);
+    assert_eq!(vivamo::service::idempotency::delete_expired_results(&app.database).await.unwrap(), 1);
     assert_eq!(app.count_rows("idempotency_key").await, 0);
 });
 

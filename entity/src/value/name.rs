@@ -11,15 +11,16 @@ use serde::Serialize;
 
 use super::{Reason, masked_debug, single_line_text};
 
+/// The maximum length of a name or a reference.
+const MAX_CHARACTERS: usize = 100;
+
 /// The first or last name of a customer.
 #[derive(Clone, PartialEq, Eq, Serialize, DeriveValueType)]
 pub struct PersonName(String);
 
 impl PersonName {
-    pub const MAX_CHARACTERS: usize = 100;
-
     pub fn parse(text: &str) -> Result<Self, Reason> {
-        single_line_text(text, Self::MAX_CHARACTERS).map(Self)
+        single_line_text(text, MAX_CHARACTERS).map(Self)
     }
 
     pub fn as_str(&self) -> &str {
@@ -35,7 +36,7 @@ pub struct DisplayName(String);
 
 impl DisplayName {
     pub fn parse(text: &str) -> Result<Self, Reason> {
-        single_line_text(text, PersonName::MAX_CHARACTERS).map(Self)
+        single_line_text(text, MAX_CHARACTERS).map(Self)
     }
 
     pub fn as_str(&self) -> &str {
@@ -49,7 +50,7 @@ pub struct StaffName(String);
 
 impl StaffName {
     pub fn parse(text: &str) -> Result<Self, Reason> {
-        single_line_text(text, PersonName::MAX_CHARACTERS).map(Self)
+        single_line_text(text, MAX_CHARACTERS).map(Self)
     }
 
     pub fn as_str(&self) -> &str {
@@ -65,7 +66,7 @@ pub struct ErasureReference(String);
 
 impl ErasureReference {
     pub fn parse(text: &str) -> Result<Self, Reason> {
-        single_line_text(text, PersonName::MAX_CHARACTERS).map(Self)
+        single_line_text(text, MAX_CHARACTERS).map(Self)
     }
 
     pub fn as_str(&self) -> &str {

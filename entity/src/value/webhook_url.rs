@@ -51,7 +51,7 @@ impl WebhookUrl {
         &self.0
     }
 
-    /// True if the scheme is `https`.
+    /// Returns true if the scheme is `https`.
     pub fn is_https(&self) -> bool {
         self.0.starts_with("https:")
     }

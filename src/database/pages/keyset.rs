@@ -122,12 +122,6 @@ impl Position {
             SortKey::None | SortKey::Time(_) | SortKey::Number(_) | SortKey::Text(_) => self,
         }
     }
-
-    /// Returns the number and the id. The number is 0 if the list is not ordered by a number.
-    pub fn number_and_id(&self) -> (i64, Uuid) {
-        let number = if let SortKey::Number(number) = self.sort_key { number } else { 0 };
-        (number, self.id)
-    }
 }
 
 impl<T> Page<T> {

@@ -124,14 +124,14 @@ impl ChangeFeed {
         let cursors = Cursors::new(context, ListId::Changes);
         let (size, after) = feed_arguments(first, after.as_deref(), &cursors)?;
         let types = types.map(|types| types.into_iter().map(Into::into).collect());
-        let page = services(context).feed.read(caller(context), FeedRequest { size, after, types }).await?;
+        let page = services(context).feed.poll(caller(context), FeedRequest { size, after, types }).await?;
         let changes = page.changes.into_iter().map(Change).collect();
-        Ok(Self { changes, cursor: cursors.at(page.end), has_more: page.has_more })
+        Ok(Self { changes, cursor: cursors.at(page.end.into()), has_more: page.has_more })
     }
 
     /// Returns the cursor of the end of the caller's feed.
     pub async fn end(context: &Context<'_>) -> Result<Cursor, Error> {
         let cursors = Cursors::new(context, ListId::Changes);
-        Ok(cursors.at(services(context).feed.end(caller(context)).await?))
+        Ok(cursors.at(services(context).feed.end_for_caller(caller(context)).await?.into()))
     }
 }

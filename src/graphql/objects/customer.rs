@@ -18,7 +18,7 @@ use crate::graphql::inputs::{CustomerFilterInput, CustomerOrderInput};
 use crate::graphql::json_writer::{CannotWriteJson, FieldWriter, SelectedField, WriteJson};
 use crate::graphql::pagination::{Connection, Edge, PageArguments, PageInfo, list_complexity, total_count};
 use crate::graphql::time::Time;
-use crate::service::customers::{CustomerField, CustomerPage, CustomerRef, CustomerView, EventList};
+use crate::service::customers::{CustomerField, CustomerPage, CustomerRef, CustomerView, HistoryList};
 
 impl Customer {
     /// Returns the customer, or `None` if it does not exist or the caller may not see it.
@@ -142,7 +142,7 @@ impl Customer {
         let arguments = PageArguments { first, after, last, before };
         // Boxed. Without the box, the future of each field of `Customer` would be as large as this future.
         Some(
-            Box::pin(CustomerEventConnection::load(context, EventList::OfCustomer(self.0.customer.id), arguments))
+            Box::pin(CustomerEventConnection::load(context, HistoryList::OfCustomer(self.0.customer.id), arguments))
                 .await,
         )
     }
@@ -240,7 +240,7 @@ impl CustomerConnection {
         let cursors = Cursors::new(context, ListId::Customers(list.clone()));
         let CustomerPage { customers, plan } =
             fetch::customers(context, list.clone(), arguments.parse(Some(&cursors))?).await?;
-        let count = CustomerCount(CountOfCustomers(list.clone(), plan));
+        let count = CustomerCount(CountOfCustomers { list: list.clone(), plan });
         let edge = |cursor, view| CustomerEdge { cursor, node: Customer(view) };
         Ok(Self::new(customers, &cursors, |view| list.position(view), count, edge))
     }

@@ -15,11 +15,11 @@ use crate::error::Error;
 use crate::graphql::context::{caller, services};
 use crate::graphql::cursor::{Cursors, ListId};
 use crate::graphql::event_enums::{DisconnectReason, VerifiableField};
-use crate::graphql::fetch::{self, EventPage};
+use crate::graphql::fetch::{self, HistoryPage};
 use crate::graphql::json_writer::WriteJson;
 use crate::graphql::pagination::{Edge, PageArguments};
 use crate::graphql::time::Time;
-use crate::service::customers::{CustomerField, EventList};
+use crate::service::customers::{CustomerField, HistoryList};
 
 /// Type of a history entry. Types may be added, so keep a default case.
 #[derive(Clone, Copy, PartialEq, Eq, Enum)]
@@ -45,7 +45,11 @@ enum CustomerEventType {
 impl CustomerEvent {
     /// Returns the entry, or `None` if it does not exist or the caller may not see it.
     pub async fn find(context: &Context<'_>, id: CustomerEventId) -> Result<Option<Self>, Error> {
-        Ok(services(context).customers.find_event(caller(context), id).await?.map(|entry| Self(Arc::new(entry))))
+        Ok(services(context)
+            .customers
+            .find_history_entry(caller(context), id)
+            .await?
+            .map(|entry| Self(Arc::new(entry))))
     }
 }
 
@@ -116,7 +120,7 @@ impl CustomerEvent {
     /// Staff member named in the `Vivamo-Actor` header of the request. Null if the request had no such header. With an
     /// operator's key, also null if `own` is false.
     async fn actor(&self) -> Option<&str> {
-        self.details()?.actor.as_ref().map(|actor| actor.as_str())
+        self.details()?.staff.as_ref().map(|staff| staff.as_str())
     }
 
     /// Fields that changed.
@@ -171,9 +175,9 @@ struct CustomerValues<'e> {
 
 impl CustomerEventConnection {
     /// Reads a page of history entries.
-    pub async fn load(context: &Context<'_>, list: EventList, arguments: PageArguments) -> Result<Self, Error> {
-        let cursors = Cursors::new(context, ListId::Events(list));
-        let page = fetch::load(context, EventPage(list, arguments.parse(Some(&cursors))?)).await?;
+    pub async fn load(context: &Context<'_>, list: HistoryList, arguments: PageArguments) -> Result<Self, Error> {
+        let cursors = Cursors::new(context, ListId::History(list));
+        let page = fetch::load(context, HistoryPage { list, page: arguments.parse(Some(&cursors))? }).await?;
         let edge = |cursor, event| CustomerEventEdge { cursor, node: CustomerEvent(event) };
         Ok(Self::new(page, &cursors, |event| list.position(event), EmptyFields, edge))
     }

@@ -71,13 +71,13 @@ impl Webhook {
     /// Cursor of the last change that was delivered or skipped, to pass to `changes` as `after`. Null for the platform
     /// key.
     async fn cursor(&self, context: &Context<'_>) -> Option<Cursor> {
-        let cursor = || Cursors::new(context, ListId::Changes).at(endpoints::cursor(&self.0));
+        let cursor = || Cursors::new(context, ListId::Changes).at(endpoints::cursor(&self.0).into());
         caller(context).operator().map(|_| cursor())
     }
 
     /// Time of the oldest change after `cursor`, even if `types` excludes it. Null if there is none.
     async fn undelivered_since(&self, context: &Context<'_>) -> Option<Result<Time, Error>> {
-        let key = UndeliveredSince(self.0.operator_id, endpoints::cursor(&self.0));
+        let key = UndeliveredSince { operator: self.0.operator_id, cursor: endpoints::cursor(&self.0) };
         fetch::load(context, key).await.map(|time| time.map(Time)).transpose()
     }
 

@@ -8,7 +8,7 @@ use crate::error::{Error, ErrorCode, Violation};
 use crate::graphql::context::require_platform;
 use crate::graphql::objects::CustomerEventConnection;
 use crate::graphql::pagination::{PageArguments, list_complexity};
-use crate::service::customers::EventList;
+use crate::service::customers::HistoryList;
 
 #[derive(Default)]
 pub struct HistoryQuery;
@@ -40,7 +40,7 @@ impl HistoryQuery {
         last: Option<i32>,
         #[graphql(desc = "Return items before this cursor.")] before: Option<String>,
     ) -> Option<Result<CustomerEventConnection, Error>> {
-        let list = match event_list(context, customer_id, request_id, api_key_id) {
+        let list = match history_list(context, customer_id, request_id, api_key_id) {
             Ok(list) => list,
             Err(error) => return Some(Err(error)),
         };
@@ -49,22 +49,22 @@ impl HistoryQuery {
 }
 
 /// Parses the arguments of `customerEvents` that select the entries.
-fn event_list(
+fn history_list(
     context: &Context<'_>,
     customer: Option<ID>,
     request: Option<String>,
     key: Option<ID>,
-) -> Result<EventList, Error> {
+) -> Result<HistoryList, Error> {
     require_platform(context)?;
     let list = match (customer, request, key) {
-        (Some(id), None, None) => CustomerId::parse(&id).map(EventList::OfCustomer),
-        (None, Some(id), None) => RequestId::parse(&id).map(EventList::OfRequest),
-        (None, None, Some(id)) => ApiKeyId::parse(&id).map(EventList::OfApiKey),
+        (Some(id), None, None) => CustomerId::parse(&id).map(HistoryList::OfCustomer),
+        (None, Some(id), None) => RequestId::parse(&id).map(HistoryList::OfRequest),
+        (None, None, Some(id)) => ApiKeyId::parse(&id).map(HistoryList::OfApiKey),
         _ => {
             let message = "Set exactly one of `customerId`, `requestId` and `apiKeyId`.";
             return Err(Violation::new(ErrorCode::InvalidArgument).with_message(message).into());
         }
     };
     // If the id of an argument is malformed, the result is an empty list: no customer has the nil id.
-    Ok(list.unwrap_or_else(|| EventList::OfCustomer(Uuid::nil().into())))
+    Ok(list.unwrap_or_else(|| HistoryList::OfCustomer(Uuid::nil().into())))
 }

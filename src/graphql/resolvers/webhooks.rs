@@ -165,7 +165,8 @@ impl WebhookStart {
             Self::Cursor(cursor) => {
                 let note = "`cursor` must come from the `changes` feed, read with a key of this operator. With the \
                             platform key, use `time`.";
-                let position = violations.require(cursors.decode(&cursor), InputField::DeliverFromCursor, note);
+                let position =
+                    violations.require(cursors.decode_feed_position(&cursor), InputField::DeliverFromCursor, note);
                 position.map(StartOfDeliveries::After)
             }
         }

@@ -21,7 +21,7 @@ pub async fn authenticate(state: &State, parts: &Parts, log: &mut RequestLog) ->
     let network = client_network(client_address(&state.trusted_proxies, parts));
     log.address = Some(network);
     let limits = &state.services.limits;
-    let reject = |violation: Violation| limits.record_auth_failure(network).err().unwrap_or(violation);
+    let reject = |violation: Violation| limits.charge_auth_failure(network).err().unwrap_or(violation);
     let key = bearer_token(parts).ok_or_else(|| reject(Violation::new(ErrorCode::Unauthenticated)))?;
     if let Some(caller) = state.services.authenticator.cached_caller(key) {
         return Ok(caller);

@@ -7,7 +7,7 @@ use sea_orm::{EnumIter, Iterable};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::existing::existing_values;
+use super::existing::UniqueValues;
 use super::row_reads::Link;
 use super::{
     CustomerField, CustomerView, Customers, FoundOrReplay, Prepared, Written, given_phone, history, row_writes, words,
@@ -119,7 +119,7 @@ impl Customers {
         let phone = given_phone(&new.optional_values);
         let idempotent = &IdempotentRequest::new(&self.hash, origin, &new.idempotency_key, || new.canonical_json());
         // A rejected request may be the repetition of an earlier one, which must get the stored result.
-        let warnings = &match self.restrictions.check(Some(&new.email), phone).into_warnings() {
+        let warnings = &match self.restrictions.check_without_carrier(Some(&new.email), phone).into_warnings() {
             Ok(warnings) => warnings,
             Err(error) => return self.find_replay(origin, idempotent).await?.ok_or(error),
         };
@@ -163,8 +163,8 @@ impl Customers {
     ) -> Result<Prepared<Created>, TransactionError> {
         let NewCustomer { external_customer_id, email, optional_values, connect_by, idempotency_key: _ } = new;
         let (operator, phone) = (origin.owner(), given_phone(optional_values));
-        let lookup = existing_values(operator, external_customer_id, email, phone);
-        let existing = match self.find_existing(&attempt, idempotent, lookup).await? {
+        let values = UniqueValues { operator, external_customer_id, email, phone };
+        let existing = match self.find_existing(&attempt, idempotent, values).await? {
             FoundOrReplay::Found(existing) => existing,
             FoundOrReplay::Replay(stored) => return Ok(Prepared::Replay(stored)),
         };
@@ -249,7 +249,8 @@ impl CustomerDraft {
                 Ok(NewCustomer { external_customer_id, email, optional_values, connect_by, idempotency_key })
             }
             (_, email) => {
-                let of_restrictions = restrictions.check(email.as_ref(), given_phone(&optional_values)).violations;
+                let of_restrictions =
+                    restrictions.check_without_carrier(email.as_ref(), given_phone(&optional_values)).violations;
                 Err([violations, of_restrictions].concat())
             }
         }

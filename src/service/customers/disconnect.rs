@@ -58,12 +58,12 @@ impl Customers {
         idempotent: &IdempotentRequest,
         disconnect: &DisconnectRequest,
     ) -> Result<Prepared<Disconnected>, TransactionError> {
-        let operator = origin.caller.operator().or(disconnect.operator);
+        let operator = origin.caller().operator().or(disconnect.operator);
         // A malformed operator id is replaced by the id of the platform, to which no customer is connected. The lookup
         // then finds no customer, but it still finds the stored result of the idempotency key.
         let operator = operator.unwrap_or(OperatorId::PLATFORM);
         let customer = disconnect.customer.as_ref();
-        let found = match self.find_own_for_update(&attempt, operator, idempotent, customer).await? {
+        let found = match self.find_own_or_replay(&attempt, operator, idempotent, customer).await? {
             FoundOrReplay::Found(found) => found,
             FoundOrReplay::Replay(stored) => return Ok(Prepared::Replay(stored)),
         };

@@ -17,6 +17,23 @@ use crate::database::{BatchedQuery, OptimisticWrite, TransactionError};
 use crate::error::{ErrorCode, InputField, Violation};
 use crate::service::idempotency::{IdempotencyKeyLookup, IdempotentRequest};
 
+/// The values of a new customer that must be unique, and the operator that creates the customer.
+#[derive(Clone, Copy)]
+pub(super) struct UniqueValues<'v> {
+    pub(super) operator: OperatorId,
+    pub(super) external_customer_id: &'v ExternalCustomerId,
+    pub(super) email: &'v EmailAddress,
+    pub(super) phone: Option<&'v PhoneNumber>,
+}
+
+impl UniqueValues<'_> {
+    /// Returns the values in the order of the parameters of [`own_matches_query`] and [`existing_query`].
+    fn to_array(self) -> [Value; 4] {
+        let Self { operator, external_customer_id, email, phone } = self;
+        [operator.into(), external_customer_id.clone().into(), email.clone().into(), phone.cloned().into()]
+    }
+}
+
 /// The operator's own customers that use a value of a new customer.
 #[derive(Default)]
 pub(super) struct OwnMatches {
@@ -90,16 +107,6 @@ pub(super) fn taken<'c>(
     email.into_iter().chain(phone).collect()
 }
 
-/// The values of [`existing_query`].
-pub(super) fn existing_values(
-    operator: OperatorId,
-    external_customer_id: &ExternalCustomerId,
-    email: &EmailAddress,
-    phone: Option<&PhoneNumber>,
-) -> [Value; 4] {
-    [operator.into(), external_customer_id.clone().into(), email.clone().into(), phone.cloned().into()]
-}
-
 impl Customers {
     /// Finds the customers that share a unique value with the new one, in one statement unless the attempt takes locks.
     /// If the idempotency key of the request is in use, returns its stored result instead and reads no customer.
@@ -107,17 +114,16 @@ impl Customers {
         &self,
         attempt: &OptimisticWrite,
         idempotent: &IdempotentRequest,
-        values: [Value; 4],
+        values: UniqueValues<'_>,
     ) -> Result<FoundOrReplay<Existing, R>, TransactionError> {
         if attempt.is_locking() {
             if let Some(stored) = idempotent.find(attempt).await? {
                 return Ok(FoundOrReplay::Replay(stored));
             }
-            let [_, _, email, phone] = values.clone().map(SimpleExpr::from);
-            attempt.query_all(&holders_to_lock(email, phone)).await?;
+            attempt.query_all(&holders_to_lock(values.email, values.phone)).await?;
         }
         let rows = if let Some([key_hash, now]) = idempotent.values() {
-            let [operator, external_id, email, phone] = values;
+            let [operator, external_id, email, phone] = values.to_array();
             let values = [operator, external_id, email, phone, key_hash, now];
             let rows = self.read(attempt, &self.existing_or_replay_query, values).await?;
             if let Some(stored) = rows.first().map(|row| idempotent.stored_result(row)).transpose()?.flatten() {
@@ -125,7 +131,7 @@ impl Customers {
             }
             rows
         } else {
-            self.read(attempt, &self.existing_query, values).await?
+            self.read(attempt, &self.existing_query, values.to_array()).await?
         };
         Ok(FoundOrReplay::Found(Existing::from_rows(&rows)?))
     }
@@ -146,8 +152,8 @@ impl Customers {
     }
 
     /// Like [`find_existing`](Self::find_existing), but finds only the operator's own customers.
-    pub(super) async fn find_own_matches(&self, values: [Value; 4]) -> Result<OwnMatches, DbErr> {
-        let query = own_matches_query(values.map(SimpleExpr::from), None);
+    pub(super) async fn find_own_matches(&self, values: UniqueValues<'_>) -> Result<OwnMatches, DbErr> {
+        let query = own_matches_query(values.to_array().map(SimpleExpr::from), None);
         let row = self.database.reader().query_one(&query).await?;
         Ok(row.as_ref().map(OwnMatches::from_row).transpose()?.unwrap_or_default())
     }
@@ -155,9 +161,10 @@ impl Customers {
 
 /// Selects the customers that have the email or the phone, and locks them in the order of their ids, so that two
 /// requests for the same customers do not deadlock.
-fn holders_to_lock(email: SimpleExpr, phone: SimpleExpr) -> SelectStatement {
+fn holders_to_lock(email: &EmailAddress, phone: Option<&PhoneNumber>) -> SelectStatement {
     use customer::Column::{Email, Id, Phone};
-    let holders = customer::Entity::find().filter(Email.into_expr().eq(email).or(Phone.into_expr().eq(phone)));
+    let (email, phone) = (Email.into_expr().eq(email.clone()), Phone.into_expr().eq(phone.cloned()));
+    let holders = customer::Entity::find().filter(email.or(phone));
     holders.select_only().column(Id).order_by_asc(Id).lock_exclusive().into_query()
 }
 
@@ -238,8 +245,8 @@ pub(super) fn existing_query(values: [SimpleExpr; 4], condition: Option<SimpleEx
     query
 }
 
-/// Like [`existing_query`], but also selects the stored result of an idempotency key, and selects customers only if
-/// the key is new.
+/// Like [`existing_query`], but also selects the stored result of an idempotency key, and selects customers only if the
+/// key is new.
 pub(super) fn existing_or_replay_query(
     [operator, external_customer_id, email, phone, key_hash, now]: [SimpleExpr; 6],
 ) -> SelectStatement {

@@ -4,7 +4,8 @@
 //! `history::visibility_to_others`), for the end of its own connection, and for the erasure of a customer that it is
 //! connected to. No row tells an operator that the customer has other operators.
 
-use entity::customer_change::{ChangedFields, Column, Entity, Model};
+use entity::changed_fields::ChangedFields;
+use entity::customer_change::{Column, Entity, Model};
 use entity::customer_event::{self, EventType};
 use entity::customer_operator;
 use entity::value::OperatorId;
@@ -34,10 +35,10 @@ fn rows_for_all(new: &Alias, backend: DbBackend) -> SelectStatement {
     let is_linked = CustomerId.into_expr().eq(of_new(Column::CustomerId.as_str()));
     let operator = [OperatorId.into_expr(), ExternalCustomerId.into_expr(), of_new(TYPE_FOR_OPERATORS)];
     let platform = [feed_positions::platform_id_literal(backend), Expr::cust("NULL"), of_new(Column::Type.as_str())];
-    let rows_for = |[reader, external_id, r#type]: [SimpleExpr; 3]| {
+    let rows_for = |[reader_id, external_id, r#type]: [SimpleExpr; 3]| {
         let values = [
-            (Column::Own, reader.clone().eq(of_new(AUTHOR))),
-            (Column::ReaderId, reader),
+            (Column::Own, reader_id.clone().eq(of_new(AUTHOR))),
+            (Column::ReaderId, reader_id),
             (Column::ExternalCustomerId, external_id),
             (Column::Type, r#type),
         ];
@@ -101,14 +102,19 @@ fn rows(new: &Alias, backend: DbBackend, values: &[(Column, SimpleExpr)]) -> Sel
 /// of `links`. These links are new, changed or removed by the same writes. Each link has the external id that the row
 /// gets.
 ///
-/// If `others` is given, each operator with a stored link gets a row of this type. The links in `links` must then be
-/// new: the operator of a stored link would get two rows. In this case, call this function before you add writes that
-/// insert, change or delete links: on SQLite, a statement of `writes` sees the rows of earlier statements. On
-/// PostgreSQL, no statement sees the rows of another one.
+/// If `type_for_linked` is given, each operator with a stored link gets a row of this type. The links in `links` must
+/// then be new: the operator of a stored link would get two rows. In this case, call this function before you add
+/// writes that insert, change or delete links: on SQLite, a statement of `writes` sees the rows of earlier statements.
+/// On PostgreSQL, no statement sees the rows of another one.
 ///
 /// The row of the platform comes last. On SQLite the position of a row is one more than the last position of the
 /// platform, and all rows of an entry must have the same position, even if they are inserted by several statements.
-pub(super) fn add(writes: &mut WriteSet, entry: &customer_event::Model, links: &[Link], others: Option<EventType>) {
+pub(super) fn add(
+    writes: &mut WriteSet,
+    entry: &customer_event::Model,
+    links: &[Link],
+    type_for_linked: Option<EventType>,
+) {
     let author = entry.operator_id.unwrap_or(OperatorId::PLATFORM);
     let names = CustomerField::changed_by(entry).map(|field| field.name().to_owned());
     let for_platform = Model {
@@ -131,11 +137,11 @@ pub(super) fn add(writes: &mut WriteSet, entry: &customer_event::Model, links: &
         ..for_platform.clone()
     };
     let mut given: Vec<_> = links.iter().map(for_operator).collect();
-    if others.is_none() {
+    if type_for_linked.is_none() {
         given.push(for_platform.clone());
     }
     writes.push(INSERT, given.iter().map(|row| values_of(row, given_columns())).collect());
-    if let Some(r#type) = others {
+    if let Some(r#type) = type_for_linked {
         let mut row = values_of(&for_platform, SHARED.into_iter().chain([Column::Type]));
         row.extend([r#type.to_value().into(), author.into()]);
         writes.push(INSERT_FOR_ALL, vec![row]);

@@ -91,7 +91,7 @@ impl CustomerField {
         self.row().column
     }
 
-    /// True if a customer may have no value for this field.
+    /// Returns true if a customer may have no value for this field.
     pub(super) fn is_optional(self) -> bool {
         self.column().def().is_null()
     }
@@ -105,7 +105,7 @@ impl CustomerField {
         (self.row().json)(customer)
     }
 
-    /// True if this field has different values in two states of a customer.
+    /// Returns true if this field has different values in two states of a customer.
     pub(super) fn differs(self, one: &customer::Model, other: &customer::Model) -> bool {
         (self.row().differs)(one, other)
     }

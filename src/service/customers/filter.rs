@@ -34,11 +34,11 @@ pub struct TimeRange {
     pub before: Option<DateTime<Utc>>,
 }
 
-// `is_unique`, `on_other_columns` and `on_link` name all fields, so that the compiler reports a new field that one of
+// `matches_at_most_one`, `on_other_columns` and `on_link` name all fields, so that the compiler reports a new field that one of
 // them forgets. A condition that is in none of them would match every customer.
 impl CustomerFilter {
     /// Returns true if the filter has a condition that at most one customer can meet.
-    pub(super) fn is_unique(&self) -> bool {
+    pub(super) fn matches_at_most_one(&self) -> bool {
         let Self {
             email,
             phone,

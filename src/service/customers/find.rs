@@ -6,8 +6,8 @@ use entity::value::{CustomerId, EmailAddress, ExternalCustomerId, OperatorId, Ph
 use entity::{customer, customer_operator};
 use sea_orm::sea_query::{ExprTrait, SimpleExpr};
 use sea_orm::{
-    ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, EnumIter, Iterable, QueryFilter, QuerySelect,
-    QueryTrait, Select, SelectTwo,
+    ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, QueryFilter, QuerySelect, QueryTrait, Select,
+    SelectTwo,
 };
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -30,12 +30,40 @@ pub enum CustomerRef {
 }
 
 /// The kind of a [`CustomerRef`].
-#[derive(Clone, Copy, EnumIter)]
+#[derive(Clone, Copy)]
 enum RefKind {
     Id,
     ExternalCustomerId,
     Email,
     Phone,
+}
+
+/// A value for each kind of a [`CustomerRef`].
+pub(super) struct ByRefKind<T> {
+    id: T,
+    external_customer_id: T,
+    email: T,
+    phone: T,
+}
+
+impl<T> ByRefKind<T> {
+    fn new(value: impl Fn(RefKind) -> T) -> Self {
+        Self {
+            id: value(RefKind::Id),
+            external_customer_id: value(RefKind::ExternalCustomerId),
+            email: value(RefKind::Email),
+            phone: value(RefKind::Phone),
+        }
+    }
+
+    fn get(&self, kind: RefKind) -> &T {
+        match kind {
+            RefKind::Id => &self.id,
+            RefKind::ExternalCustomerId => &self.external_customer_id,
+            RefKind::Email => &self.email,
+            RefKind::Phone => &self.phone,
+        }
+    }
 }
 
 /// The result of the lookups of a request with an idempotency key.
@@ -46,6 +74,11 @@ pub(super) enum FoundOrReplay<T, R> {
 }
 
 impl<T, R> FoundOrReplay<T, R> {
+    /// Returns the stored result if there is one, and otherwise the result of the lookups.
+    fn new(found: T, stored: Option<R>) -> Self {
+        stored.map_or(Self::Found(found), Self::Replay)
+    }
+
     fn map<U>(self, map: impl FnOnce(T) -> U) -> FoundOrReplay<U, R> {
         match self {
             Self::Found(found) => FoundOrReplay::Found(map(found)),
@@ -57,7 +90,7 @@ impl<T, R> FoundOrReplay<T, R> {
 impl Customers {
     /// Finds a customer. Returns `None` if the caller may not see it.
     pub async fn find(&self, caller: &Caller, reference: &CustomerRef) -> Result<Option<CustomerView>, Error> {
-        Ok(self.find_visible(caller, reference).await?)
+        Ok(self.find_with_db_error(caller, reference).await?)
     }
 
     /// Finds the customers with these ids that the caller may see.
@@ -80,7 +113,9 @@ impl Customers {
         Ok(views)
     }
 
-    pub(super) async fn find_visible(
+    /// Like [`find`](Self::find), but returns the error of the database. A write that fails with this error runs again
+    /// if the error is a conflict.
+    pub(super) async fn find_with_db_error(
         &self,
         caller: &Caller,
         reference: &CustomerRef,
@@ -100,14 +135,14 @@ impl Customers {
         reference: &CustomerRef,
     ) -> Result<Option<OwnCustomer>, DbErr> {
         let (kind, value) = reference.kind_and_value();
-        let query = &self.own_queries[kind as usize];
+        let query = self.own_queries.get(kind);
         let rows = query.run(reader, [operator.into(), value]).await?;
         rows.first().map(|row| own_customer_at(row, 0)).transpose()
     }
 
     /// Like [`find`](Self::find), but locks the customer if the write takes locks. If the idempotency key of the
     /// request is in use, returns its stored result instead.
-    pub(super) async fn find_for_update<R: DeserializeOwned>(
+    pub(super) async fn find_or_replay<R: DeserializeOwned>(
         &self,
         attempt: &OptimisticWrite,
         caller: &Caller,
@@ -115,7 +150,7 @@ impl Customers {
         reference: Option<&CustomerRef>,
     ) -> Result<FoundOrReplay<Option<CustomerView>, R>, TransactionError> {
         if let Some(operator) = caller.operator() {
-            let found = self.find_own_for_update(attempt, operator, idempotent, reference).await?;
+            let found = self.find_own_or_replay(attempt, operator, idempotent, reference).await?;
             return Ok(found.map(|own| own.map(CustomerView::from)));
         }
         let found = match reference.map(any_customer) {
@@ -124,12 +159,12 @@ impl Customers {
             None => None,
         };
         let stored = idempotent.find(attempt).await?;
-        Ok(stored.map_or(FoundOrReplay::Found(found), FoundOrReplay::Replay))
+        Ok(FoundOrReplay::new(found, stored))
     }
 
     /// Finds one of an operator's customers, and locks it if the write takes locks. If the idempotency key of the
     /// request is in use, returns its stored result instead.
-    pub(super) async fn find_own_for_update<R: DeserializeOwned>(
+    pub(super) async fn find_own_or_replay<R: DeserializeOwned>(
         &self,
         attempt: &OptimisticWrite,
         operator: OperatorId,
@@ -138,7 +173,7 @@ impl Customers {
     ) -> Result<FoundOrReplay<Option<OwnCustomer>, R>, TransactionError> {
         let Some(reference) = reference else {
             let stored = idempotent.find(attempt).await?;
-            return Ok(stored.map_or(FoundOrReplay::Found(None), FoundOrReplay::Replay));
+            return Ok(FoundOrReplay::new(None, stored));
         };
         let (kind, value) = reference.kind_and_value();
         let (found, stored) = if attempt.is_locking() {
@@ -148,7 +183,7 @@ impl Customers {
             // changed the customer and used the key.
             (found, idempotent.find(attempt).await?)
         } else if let Some([key_hash, now]) = idempotent.values().filter(|_| idempotent.is_of(operator)) {
-            let query = &self.own_or_replay_queries[kind as usize];
+            let query = self.own_or_replay_queries.get(kind);
             let rows = query.run(&self.database.uncounted_reader(), [operator.into(), value, key_hash, now]).await?;
             let row = rows.first();
             let found = row.map(|row| row_reads::joined_own_customer_at(row, 0)).transpose()?.flatten();
@@ -160,7 +195,7 @@ impl Customers {
             let found = self.find_own(&self.database.uncounted_reader(), operator, reference).await?;
             (found, idempotent.find(attempt).await?)
         };
-        Ok(stored.map_or(FoundOrReplay::Found(found), FoundOrReplay::Replay))
+        Ok(FoundOrReplay::new(found, stored))
     }
 }
 
@@ -226,20 +261,17 @@ impl RefKind {
     }
 }
 
-/// Returns the queries that find a customer of an operator, one for each [`RefKind`], in the order of the variants.
-pub(super) fn own_queries() -> Vec<BatchedQuery<2>> {
-    RefKind::iter()
-        .map(|kind| BatchedQuery::new(move |[operator, value]| kind.own_customers(operator, value).into_query()))
-        .collect()
+/// Returns the queries that find a customer of an operator.
+pub(super) fn own_queries() -> ByRefKind<BatchedQuery<2>> {
+    ByRefKind::new(|kind| BatchedQuery::new(move |[operator, value]| kind.own_customers(operator, value).into_query()))
 }
 
 /// Like [`own_queries`], but each query also looks up an idempotency key, and finds a customer only if the key is new.
-pub(super) fn own_or_replay_queries() -> Vec<BatchedQuery<4>> {
-    let query = |kind: RefKind| {
+pub(super) fn own_or_replay_queries() -> ByRefKind<BatchedQuery<4>> {
+    ByRefKind::new(|kind| {
         BatchedQuery::new(move |[operator, value, key_hash, now]| {
             let key = IdempotencyKeyLookup { operator: operator.clone(), key_hash, now };
             key.join(kind.own_customers(operator, value).filter(key.is_new()).into_query())
         })
-    };
-    RefKind::iter().map(query).collect()
+    })
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::{iter, slice};
 
 use chrono::{DateTime, Utc};
-use entity::customer_event::{Column, DisconnectReason, Entity, EventType, Model, Values, VerifiableField};
+use entity::customer_event::{Column, DisconnectReason, Entity, EventType, FieldValues, Model, VerifiableField};
 use entity::value::{ApiKeyId, CustomerEventId, CustomerId, RequestId};
 use entity::{customer, customer_operator};
 use sea_orm::sea_query::{Alias, Expr, ExprTrait, Order, Query, SimpleExpr};
@@ -34,7 +34,7 @@ pub(super) const HISTORY_ORDER: [Column; 2] = [Column::Version, Column::Id];
 
 /// A list of history entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum EventList {
+pub enum HistoryList {
     /// The entries of a customer, in [`HISTORY_ORDER`]. The other lists are ordered by id.
     OfCustomer(CustomerId),
     /// The entries that a request, or the run of a command, wrote.
@@ -43,7 +43,7 @@ pub enum EventList {
     OfApiKey(ApiKeyId),
 }
 
-impl EventList {
+impl HistoryList {
     /// Returns the position of an entry in this list.
     pub fn position(&self, entry: &HistoryEntry) -> Position {
         let id = *entry.id.as_uuid();
@@ -98,8 +98,8 @@ impl HistoryEntry {
     }
 }
 
-/// The form in which operators see a change that another caller made, in the history and in the feed. In the feed,
-/// the operator that made the change also sees it in this form, unless the change concerns its own link.
+/// The form in which operators see a change that another caller made, in the history and in the feed. In the feed, the
+/// operator that made the change also sees it in this form, unless the change concerns its own link.
 #[derive(Clone, Copy)]
 enum Visibility {
     /// Operators do not see the change.
@@ -126,18 +126,18 @@ fn visibility_to_others(r#type: EventType) -> Visibility {
 
 impl Customers {
     /// Loads pages of lists of history entries.
-    pub async fn events(
+    pub async fn history_pages(
         &self,
         caller: &Caller,
-        requests: &[(EventList, PageRequest)],
+        requests: &[(HistoryList, PageRequest)],
     ) -> Result<Vec<Page<Arc<HistoryEntry>>>, Error> {
         let parts = visible_parts(caller);
         let pages = requests.iter().map(|(list, request)| {
             let any_customer = Column::CustomerId.into_expr();
             let (customer, condition, order) = match *list {
-                EventList::OfCustomer(id) => (id.into(), Column::CustomerId.eq(id), &HISTORY_ORDER[..]),
-                EventList::OfRequest(id) => (any_customer, Column::RequestId.eq(id), &[Column::Id][..]),
-                EventList::OfApiKey(id) => (any_customer, Column::ApiKeyId.eq(id), &[Column::Id][..]),
+                HistoryList::OfCustomer(id) => (id.into(), Column::CustomerId.eq(id), &HISTORY_ORDER[..]),
+                HistoryList::OfRequest(id) => (any_customer, Column::RequestId.eq(id), &[Column::Id][..]),
+                HistoryList::OfApiKey(id) => (any_customer, Column::ApiKeyId.eq(id), &[Column::Id][..]),
             };
             let events = since_connection(caller, customer, Entity::find()).filter(condition);
             let part = |part: &Condition| {
@@ -152,11 +152,15 @@ impl Customers {
     }
 
     /// Finds an entry of a history. Returns `None` if the caller may not see it.
-    pub async fn find_event(&self, caller: &Caller, id: CustomerEventId) -> Result<Option<HistoryEntry>, Error> {
+    pub async fn find_history_entry(
+        &self,
+        caller: &Caller,
+        id: CustomerEventId,
+    ) -> Result<Option<HistoryEntry>, Error> {
         let visible = visible_parts(caller).into_iter().fold(Condition::any(), Condition::add);
         let events = since_connection(caller, Column::CustomerId.into_expr(), Entity::find_by_id(id)).filter(visible);
         let found = events.one(self.database.reader()).await?;
-        count_query(found.iter().len());
+        count_query(usize::from(found.is_some()));
         Ok(found.map(|event| HistoryEntry::new(caller, event)))
     }
 }
@@ -215,12 +219,12 @@ fn since_connection(caller: &Caller, customer: SimpleExpr, events: Select<Entity
 /// Adds an entry, and its rows in the feed, to the writes. In the feed, the operators of `links` get a row of the type
 /// of the entry. For the operators of all other links, [`visibility_to_others`] decides.
 fn add(writes: &mut WriteSet, entry: Model, links: &[Link]) {
-    let others = match visibility_to_others(entry.r#type) {
+    let type_for_linked = match visibility_to_others(entry.r#type) {
         Visibility::Hidden => None,
         Visibility::Shown(r#type) => Some(r#type),
         Visibility::ShownIfValuesChanged(r#type) => CustomerField::changed_by(&entry).next().map(|_| r#type),
     };
-    feed_rows::add(writes, &entry, links, others);
+    feed_rows::add(writes, &entry, links, type_for_linked);
     writes.insert([entry]);
 }
 
@@ -332,8 +336,8 @@ pub(super) fn record_external_id_changed(
 }
 
 /// Returns the values of an entry that has only an external customer id.
-fn external_id(id: Json) -> Values {
-    Values(iter::once(("externalCustomerId".to_owned(), id)).collect())
+fn external_id(id: Json) -> FieldValues {
+    FieldValues(iter::once(("externalCustomerId".to_owned(), id)).collect())
 }
 
 /// A new entry without values.
@@ -341,14 +345,14 @@ fn entry(origin: &Origin, r#type: EventType, customer: &customer::Model) -> Mode
     Model {
         id: CustomerEventId::new(),
         customer_id: customer.id,
-        operator_id: origin.caller.operator(),
-        api_key_id: origin.caller.key(),
-        request_id: origin.request.id,
-        actor: origin.request.staff.clone(),
+        operator_id: origin.caller().operator(),
+        api_key_id: origin.caller().key(),
+        request_id: origin.request().id,
+        staff: origin.request().staff.clone(),
         r#type,
         version: customer.version,
-        before: Values::default(),
-        after: Values::default(),
+        before: FieldValues::default(),
+        after: FieldValues::default(),
         occurred_at: now(),
         disconnected_operator_id: None,
         reason: None,

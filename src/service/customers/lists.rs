@@ -1,7 +1,7 @@
 //! Lists of customers and of the links of a customer: orders, pages and counts.
 
 use std::borrow::Cow;
-use std::iter;
+use std::iter::{self, zip};
 use std::sync::Arc;
 
 use async_graphql::Enum;
@@ -10,7 +10,7 @@ use entity::{customer, customer_operator};
 use sea_orm::sea_query::{Alias, Expr, ExprTrait, SelectStatement, SimpleExpr};
 use sea_orm::{
     ColumnTrait, Condition, DbErr, EntityName, EntityTrait, IdenStatic, QueryFilter, QueryResult, QuerySelect,
-    QueryTrait, Select,
+    QueryTrait, Select, SelectTwo,
 };
 
 use super::filter::{CustomerFilter, TimeRange};
@@ -56,6 +56,32 @@ pub struct CustomerPage {
     pub customers: Page<Arc<CustomerView>>,
     /// The plan of the list's search. `None` if the list needs no plan. A count of the same list uses the same plan.
     pub plan: Option<SearchPlan>,
+}
+
+/// A request for a page of a list of an operator's customers.
+#[derive(Clone, Copy)]
+struct OwnPageRequest<'r> {
+    operator: OperatorId,
+    request: &'r CustomerPageRequest,
+}
+
+/// A page to read of a list of an operator's customers.
+struct PlannedPage<'r> {
+    operator: OperatorId,
+    request: &'r CustomerPageRequest,
+    /// The plan of the list's search. `None` if the list needs no plan.
+    plan: Option<SearchPlan>,
+}
+
+impl<'r> OwnPageRequest<'r> {
+    /// The search of the list, if it needs a plan.
+    fn search(&self) -> Option<PlannedSearch<'r>> {
+        Some((self.operator, self.request.list.planned_search()?))
+    }
+
+    fn with_plan(&self, plan: Option<SearchPlan>) -> PlannedPage<'r> {
+        PlannedPage { operator: self.operator, request: self.request, plan }
+    }
 }
 
 /// A list of customers.
@@ -105,42 +131,53 @@ impl Customers {
         caller: &Caller,
         requests: &[CustomerPageRequest],
     ) -> Result<Vec<CustomerPage>, DbErr> {
-        let reader = self.database.reader();
-        let requests: Vec<_> =
-            requests.iter().filter_map(|request| Some((request.list.operator_for(caller)?, request))).collect();
-        let searches: Vec<Option<PlannedSearch<'_>>> =
-            requests.iter().map(|(operator, request)| Some((*operator, request.list.planned_search()?))).collect();
-        let plans = search::plans(reader, &searches).await?;
-        let with_plans = requests.iter().zip(plans).map(|((operator, request), plan)| (*operator, *request, plan));
-        let mut pages = self.pages_with_plans(with_plans.collect()).await?;
+        let requests = requests.iter().filter_map(|request| {
+            let operator = request.list.operator_for(caller)?;
+            Some(OwnPageRequest { operator, request })
+        });
+        let requests: Vec<_> = requests.collect();
+        let searches: Vec<_> = requests.iter().map(OwnPageRequest::search).collect();
+        let plans = search::plans(self.database.reader(), &searches).await?;
+        let planned = zip(&requests, plans).map(|(request, plan)| request.with_plan(plan));
+        let mut pages = self.planned_pages(planned.collect()).await?;
+        self.read_short_pages_again(&requests, &mut pages).await?;
+        Ok(pages)
+    }
 
-        // A search that checked customers one by one and did not fill its page probably matches few customers. If
-        // another plan can sort these customers, the page is read a second time with that plan, which fills the page
-        // unless the list ends. This does not hold with further conditions: the second page could be short too.
+    /// Reads those pages a second time that a search has not filled, if a better plan is found for the search.
+    ///
+    /// A search that checked customers one by one and did not fill its page probably matches few customers. If another
+    /// plan can sort these customers, the page is read with that plan, which fills the page unless the list ends. This
+    /// does not hold with further conditions: the second page could be short too.
+    async fn read_short_pages_again(
+        &self,
+        requests: &[OwnPageRequest<'_>],
+        pages: &mut [CustomerPage],
+    ) -> Result<(), DbErr> {
         let is_short = |page: &CustomerPage, list: &CustomerList| {
             let CustomerPage { customers, plan } = page;
             *plan == Some(SearchPlan::ScanInIdOrder) && customers.scanned_to.is_some() && !list.filter.has_conditions()
         };
-        let searches_of_short: Vec<_> = (pages.iter().zip(&requests).zip(searches))
-            .map(|((page, (_, request)), search)| search.filter(|_| is_short(page, &request.list)))
+        let searches: Vec<_> = zip(requests, &*pages)
+            .map(|(own, page)| own.search().filter(|_| is_short(page, &own.request.list)))
             .collect();
-        let plans = search::plans_to_sort(reader, &searches_of_short).await?;
-        let (short, with_plans): (Vec<_>, Vec<_>) = (pages.iter_mut().zip(&requests).zip(plans))
-            .filter_map(|((page, (operator, request)), plan)| Some((page, (*operator, *request, Some(plan?)))))
+        if searches.iter().all(Option::is_none) {
+            return Ok(());
+        }
+        let plans = search::plans_to_sort(self.database.reader(), &searches).await?;
+        let (short, planned): (Vec<_>, Vec<_>) = zip(zip(requests, pages), plans)
+            .filter_map(|((own, page), plan)| Some((page, own.with_plan(Some(plan?)))))
             .unzip();
-        for (short, sorted) in short.into_iter().zip(self.pages_with_plans(with_plans).await?) {
+        for (short, sorted) in zip(short, self.planned_pages(planned).await?) {
             *short = sorted;
         }
-        Ok(pages)
+        Ok(())
     }
 
-    /// Loads pages of lists of the customers of an operator, each with the plan of the list: `None` if the list needs
-    /// no plan.
-    async fn pages_with_plans(
-        &self,
-        requests: Vec<(OperatorId, &CustomerPageRequest, Option<SearchPlan>)>,
-    ) -> Result<Vec<CustomerPage>, DbErr> {
-        let pages = requests.iter().flat_map(|(operator, CustomerPageRequest { list, page, .. }, plan)| {
+    /// Loads pages of lists of the customers of an operator.
+    async fn planned_pages(&self, planned: Vec<PlannedPage<'_>>) -> Result<Vec<CustomerPage>, DbErr> {
+        let pages = planned.iter().flat_map(|PlannedPage { operator, request, plan }| {
+            let CustomerPageRequest { list, page, .. } = request;
             let whole = PageRequest { after: None, before: None, ..page.clone() };
             let first = list.searched_customer(*operator).map(|first| (ListPage::new(first, whole), list));
             let page = ListPage { parts: list.parts(*operator, plan.as_ref()), request: page.clone() };
@@ -150,7 +187,7 @@ impl Customers {
         let read = |row: &QueryResult| Ok(Arc::new(CustomerView::from(own_customer_at(row, pages::ROW)?)));
         let position = |index: usize, view: &Arc<CustomerView>| customer_lists[index].position(view);
         let mut found = pages::pages(self.database.reader(), pages, read, position).await?.into_iter();
-        let found_page = |(_, request, plan): (_, &CustomerPageRequest, _)| {
+        let found_page = |PlannedPage { operator: _, request, plan }: PlannedPage<'_>| {
             let CustomerPageRequest { list, page, .. } = request;
             let mut customers = found.next()?;
             let first = list.searched_email().and_then(|_| found.next()?.rows.into_iter().next());
@@ -159,7 +196,7 @@ impl Customers {
             }
             Some(CustomerPage { customers, plan })
         };
-        Ok(requests.into_iter().filter_map(found_page).collect())
+        Ok(planned.into_iter().filter_map(found_page).collect())
     }
 
     /// Adds a page of links to each customer in `pages`. Skips the customers of pages whose requests do not ask for
@@ -285,7 +322,7 @@ impl CustomerList {
 
     /// The search, if it needs a [`SearchPlan`].
     fn planned_search(&self) -> Option<&SearchQuery> {
-        self.filter.search.as_ref().filter(|_| !self.filter.is_unique())
+        self.filter.search.as_ref().filter(|_| !self.filter.matches_at_most_one())
     }
 
     /// The list of all customers.
@@ -297,7 +334,7 @@ impl CustomerList {
         );
         let customers = customer::Entity::find();
         let filter = self.filter.on_customer();
-        if self.filter.is_unique() || filter.is_empty() {
+        if self.filter.matches_at_most_one() || filter.is_empty() {
             return ListPart::new(customers.filter(filter).into_query(), vec![Id.into_expr()]);
         }
         let is_scanned = Id.into_expr().equals((Alias::new(SCAN), Id));
@@ -314,57 +351,92 @@ impl CustomerList {
     /// The parts of an operator's list. Each row has the columns of a link, then the columns of the link's customer.
     /// Leaves out the [`searched_customer`](Self::searched_customer).
     fn parts(&self, operator: OperatorId, plan: Option<&SearchPlan>) -> Vec<ListPart> {
-        use customer_operator::Column::{CustomerId, OperatorId};
-        let (filter, position_columns, excluded) = (&self.filter, self.position_columns(), self.searched_email());
-        // Built only where it is needed: building a statement takes as long as reading several rows.
-        let own = || {
-            of_operator(operator)
-                .filter(filter.on_own_customer(operator, None))
-                .apply_if(excluded.cloned(), |own, email| own.filter(customer::Column::Email.ne(email)))
-        };
-        let list = |query| ListPart { order: self.order.direction, ..ListPart::new(query, position_columns.clone()) };
-        let join_customers =
-            |links| JoinedTable::new::<customer::Entity>(&[(customer::Column::Id, links, CustomerId.as_str())]);
-        if filter.is_unique() {
-            let is_found = filter.search.as_ref().map(|search| search::is_found(operator, search));
-            return vec![list(own().filter(Condition::all().add_option(is_found)).into_query())];
+        if self.filter.matches_at_most_one() {
+            vec![self.part_of_at_most_one(operator)]
+        } else if self.is_in_order_index() {
+            vec![self.part_in_order_index(operator)]
+        } else {
+            self.scanned_parts(operator, plan)
         }
-        let order_index_has_link_columns =
-            filter.connected_at == TimeRange::default() || self.order.field == CustomerOrderField::ConnectedAt;
-        let has_only_link_conditions = filter.on_customer().is_empty();
-        let scans = match &filter.search {
-            Some(search) => search::scans(operator, search, plan.unwrap_or(&SearchPlan::ScanInIdOrder)),
-            // The index that gives the order of the list also has the columns of all conditions.
-            None if has_only_link_conditions && order_index_has_link_columns => {
-                // The `LIMIT` applies before the join, so customers are joined only to the rows of the page.
-                let links = links(operator, filter).into_query();
-                return vec![ListPart { joined: vec![join_customers(BRANCH_ROWS)], ..list(links) }];
-            }
-            None => {
-                let links = if order_index_has_link_columns {
-                    links(operator, filter)
-                } else {
-                    links(operator, &CustomerFilter::default())
-                };
-                let columns = self.position_by().iter().copied().chain([OperatorId]);
-                vec![(links.select_only().columns(columns).into_query(), Scan::default())]
-            }
-        };
+    }
+
+    /// The list as one part, without a scan, because at most one customer matches.
+    fn part_of_at_most_one(&self, operator: OperatorId) -> ListPart {
+        let is_found = self.filter.search.as_ref().map(|search| search::is_found(operator, search));
+        self.part(self.own_customers(operator).filter(Condition::all().add_option(is_found)).into_query())
+    }
+
+    /// Returns true if the index that gives the order of the list also has the columns of all conditions.
+    fn is_in_order_index(&self) -> bool {
+        self.filter.search.is_none() && self.has_link_columns_in_order_index() && self.filter.on_customer().is_empty()
+    }
+
+    /// Returns true if the index that gives the order of the list also has the columns of the conditions on links.
+    fn has_link_columns_in_order_index(&self) -> bool {
+        self.filter.connected_at == TimeRange::default() || self.order.field == CustomerOrderField::ConnectedAt
+    }
+
+    /// The list as one part, without a scan, because an index has [all conditions](Self::is_in_order_index).
+    fn part_in_order_index(&self, operator: OperatorId) -> ListPart {
+        // The `LIMIT` applies before the join, so customers are joined only to the rows of the page.
+        let joined = vec![join_customers(BRANCH_ROWS)];
+        ListPart { joined, ..self.part(links(operator, &self.filter).into_query()) }
+    }
+
+    /// The parts of a list with a scan: a search, or conditions that no index has.
+    fn scanned_parts(&self, operator: OperatorId, plan: Option<&SearchPlan>) -> Vec<ListPart> {
+        use customer_operator::Column::{CustomerId, OperatorId};
+        let scans = self.scans(operator, plan);
         let key = *self.position_by().last().unwrap_or(&CustomerId);
-        let is_scanned = key.into_expr().equals((Alias::new(SCAN), key));
-        let has_conditions = filter.has_conditions() || excluded.is_some();
-        let conditions = has_conditions.then(|| scan_filter(own().filter(is_scanned)));
+        let has_conditions = self.filter.has_conditions() || self.searched_email().is_some();
+        // Built only if there are conditions: building a statement takes as long as reading several rows.
+        let conditions = has_conditions.then(|| {
+            let is_scanned = key.into_expr().equals((Alias::new(SCAN), key));
+            scan_filter(self.own_customers(operator).filter(is_scanned))
+        });
         let links = [OperatorId, key].map(|column| (column, BRANCH_ROWS, column.as_str()));
-        let joined = || {
-            let links = JoinedTable::new::<customer_operator::Entity>(&links);
-            vec![links, join_customers(customer_operator::Entity.table_name())]
-        };
         let part = |(query, mut scan): (_, Scan)| {
             scan.filters.extend(conditions.clone());
-            ListPart { joined: joined(), scan: Some(scan), ..list(query) }
+            let links = JoinedTable::new::<customer_operator::Entity>(&links);
+            let joined = vec![links, join_customers(customer_operator::Entity.table_name())];
+            ListPart { joined, scan: Some(scan), ..self.part(query) }
         };
         scans.into_iter().map(part).collect()
     }
+
+    /// The queries for the rows that the scans of the list check. Each query selects the columns of a position and the
+    /// id of the operator.
+    fn scans(&self, operator: OperatorId, plan: Option<&SearchPlan>) -> Vec<(SelectStatement, Scan)> {
+        if let Some(search) = &self.filter.search {
+            return search::scans(operator, search, plan.unwrap_or(&SearchPlan::ScanInIdOrder));
+        }
+        let links = if self.has_link_columns_in_order_index() {
+            links(operator, &self.filter)
+        } else {
+            links(operator, &CustomerFilter::default())
+        };
+        let columns = self.position_by().iter().copied().chain([customer_operator::Column::OperatorId]);
+        vec![(links.select_only().columns(columns).into_query(), Scan::default())]
+    }
+
+    /// Selects the operator's customers that meet all conditions except the words of the search. Leaves out the
+    /// [`searched_customer`](Self::searched_customer).
+    fn own_customers(&self, operator: OperatorId) -> SelectTwo<customer_operator::Entity, customer::Entity> {
+        of_operator(operator)
+            .filter(self.filter.on_own_customer(operator, None))
+            .apply_if(self.searched_email().cloned(), |own, email| own.filter(customer::Column::Email.ne(email)))
+    }
+
+    /// A part in the order of the list.
+    fn part(&self, query: SelectStatement) -> ListPart {
+        ListPart { order: self.order.direction, ..ListPart::new(query, self.position_columns()) }
+    }
+}
+
+/// Joins the customers to the links in the table `links`.
+fn join_customers(links: &str) -> JoinedTable {
+    let customer_id = customer_operator::Column::CustomerId.as_str();
+    JoinedTable::new::<customer::Entity>(&[(customer::Column::Id, links, customer_id)])
 }
 
 /// Turns a query for at most one row into a subquery for the filters of a [`Scan`]. The subquery is null if there is no

@@ -4,6 +4,21 @@
 //! and define the types of their arguments and results. For example, `create.rs` has [`Customers::create`],
 //! [`CustomerDraft`] and [`Created`].
 //!
+//! | module | contents |
+//! | --- | --- |
+//! | `create`, `update`, `verify`, `disconnect`, `erase` | one kind of change each: its request, its rules, its rows and its result |
+//! | `remove_customers` | disconnects all customers of an operator that has left the platform |
+//! | `run_write` | runs the attempts of a change, and stores and replays results of idempotency keys |
+//! | `validate` | checks the input of `create` and writes nothing |
+//! | `find` | finds single customers, for callers and for changes |
+//! | `existing` | finds the customers that share a unique value with a new customer |
+//! | `lists`, `filter`, `search` | pages and counts of lists; the conditions of a list; the plans of a search |
+//! | `history`, `feed_rows`, `words` | the rows that a change adds: history entries, rows of the feed, search words |
+//! | `row_reads`, `row_writes` | reads and writes rows of `customer` and `customer_operator` |
+//! | `field` | the table of the fields of a customer |
+//! | `erasures`, `purge` | the receipts of erasures; the removal of erased values from a SQLite file |
+//! | `word_backfill` | adds search words to links that have none |
+//!
 //! An operator sees a customer only through its own link; the platform sees all customers. Each query that returns an
 //! operator's customers starts in `row_reads`, `lists`, `search` or `existing`, and filters by the operator. Other
 //! modules only extend these queries. `createCustomer` and `updateCustomer` also look up an email or a phone among all
@@ -18,6 +33,7 @@
 mod create;
 mod disconnect;
 mod erase;
+mod erasures;
 mod existing;
 mod feed_rows;
 mod field;
@@ -25,6 +41,7 @@ mod filter;
 mod find;
 mod history;
 mod lists;
+mod purge;
 mod remove_customers;
 mod row_reads;
 mod row_writes;
@@ -42,7 +59,7 @@ pub use erase::{EraseRequest, Erased};
 pub use field::CustomerField;
 pub use filter::{CustomerFilter, TimeRange};
 pub use find::CustomerRef;
-pub use history::{EventList, HistoryEntry};
+pub use history::{HistoryEntry, HistoryList};
 pub use lists::{CustomerList, CustomerOrder, CustomerOrderField, CustomerPage, CustomerPageRequest};
 pub use run_write::Written;
 pub use search::SearchPlan;
@@ -60,19 +77,20 @@ use super::restrictions::Restrictions;
 use crate::database::pages::{Page, PageRequest};
 use crate::database::{BatchedQuery, Database};
 use crate::keyed_hash::KeyedHasher;
-use find::FoundOrReplay;
+use find::{ByRefKind, FoundOrReplay};
 use row_reads::{Link, OwnCustomer};
 use run_write::{Prepared, Replayable};
 
+/// All operations on customers.
 pub struct Customers {
     database: Database,
     restrictions: Restrictions,
     hash: KeyedHasher,
     limits: RateLimits,
-    /// Queries that find a customer of an operator. There is one query for each kind of [`CustomerRef`].
-    own_queries: Vec<BatchedQuery<2>>,
+    /// Queries that find a customer of an operator.
+    own_queries: ByRefKind<BatchedQuery<2>>,
     /// Like `own_queries`, but each query also looks up an idempotency key.
-    own_or_replay_queries: Vec<BatchedQuery<4>>,
+    own_or_replay_queries: ByRefKind<BatchedQuery<4>>,
     /// Query for the customers that share a unique value with a new customer.
     existing_query: BatchedQuery<4>,
     /// Like `existing_query`, but also looks up an idempotency key.

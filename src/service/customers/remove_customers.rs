@@ -37,7 +37,7 @@ impl Customers {
             let count = links.count(&transaction).await?;
             if count > 0 {
                 let removed = AdminEventType::OperatorCustomersRemoved;
-                audit::record(&transaction, origin, removed, operator, Subject::Operator, &[]).await?;
+                audit::add_entry(&transaction, origin, removed, operator, Subject::Operator, &[]).await?;
             }
             transaction.commit().await?;
             Ok(count)

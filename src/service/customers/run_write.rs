@@ -107,7 +107,7 @@ impl Customers {
                 AttemptOutcome::NeedsPhoneCheck(phone) => {
                     let lookup = lookup.as_ref().ok_or_else(|| Error::internal("no carrier lookup is configured"))?;
                     // Boxed, because this rare lookup would otherwise double the size of the future of every write.
-                    Box::pin(lookup.check(&origin.caller, &phone)).await?;
+                    Box::pin(lookup.check(origin.caller(), &phone)).await?;
                     accepted = Some(phone);
                 }
             }
@@ -188,7 +188,7 @@ impl<D: Serialize + DeserializeOwned + Send> Replayable for Written<D> {
         stored: StoredOutcome<D>,
     ) -> Result<Self, TransactionError> {
         let StoredOutcome { customer, connected_at, warnings, details } = stored;
-        let view = customers.find_visible(&origin.caller, &CustomerRef::Id(customer.into())).await?;
+        let view = customers.find_with_db_error(origin.caller(), &CustomerRef::Id(customer.into())).await?;
         // The stored result belongs to the link that existed when the result was stored. Since then, the operator may
         // have disconnected the customer and connected the customer again, perhaps with another external id, which
         // stands for another user account of the operator. A repeated request must then not return the record.

@@ -67,10 +67,10 @@ impl Customers {
     /// does not exist.
     async fn violated_restrictions(&self, origin: &Origin, changes: &CustomerChanges) -> Result<Vec<Violation>, Error> {
         let Some(customer) = &changes.customer else { return Ok(Vec::new()) };
-        let Some(view) = self.find(&origin.caller, customer).await? else { return Ok(Vec::new()) };
+        let Some(view) = self.find(origin.caller(), customer).await? else { return Ok(Vec::new()) };
         let changed = changes.applied_to(&view.customer);
         let (email, phone) = changed_values(&view.customer, &changed);
-        Ok(self.restrictions.check(email, phone).violations)
+        Ok(self.restrictions.check_without_carrier(email, phone).violations)
     }
 
     /// Counts the values that `error` reports as taken by customers of other operators.
@@ -83,7 +83,7 @@ impl Customers {
     ) -> u32 {
         let email = email.filter(|_| error.has(ErrorCode::EmailTaken));
         let phone = phone.filter(|_| error.has(ErrorCode::PhoneTaken));
-        let Some(operator) = origin.caller.operator().filter(|_| email.is_some() || phone.is_some()) else {
+        let Some(operator) = origin.caller().operator().filter(|_| email.is_some() || phone.is_some()) else {
             return 0;
         };
         let query = of_operator(operator).filter(has_email_or_phone(email, phone)).into_query();
@@ -105,7 +105,7 @@ impl Customers {
         rejected: Option<&RejectedReservation>,
     ) -> Result<Prepared<Updated>, TransactionError> {
         let customer = changes.customer.as_ref();
-        let found = match self.find_for_update(&attempt, &origin.caller, idempotent, customer).await? {
+        let found = match self.find_or_replay(&attempt, origin.caller(), idempotent, customer).await? {
             FoundOrReplay::Found(found) => found,
             FoundOrReplay::Replay(stored) => return Ok(Prepared::Replay(stored)),
         };
@@ -117,7 +117,7 @@ impl Customers {
         let changed = changes.applied_to(&current);
         let (email, phone) = changed_values(&current, &changed);
         let new_phone = phone.cloned();
-        let warnings = self.restrictions.check(email, phone).into_warnings()?;
+        let warnings = self.restrictions.check_without_carrier(email, phone).into_warnings()?;
         if email.is_some() || phone.is_some() {
             check_budget()?;
         }

@@ -2,7 +2,7 @@
 
 use entity::value::{EmailAddress, PhoneNumber};
 
-use super::existing::existing_values;
+use super::existing::UniqueValues;
 use super::{CustomerDraft, Customers, given_phone};
 use crate::error::{Error, Violation};
 use crate::service::Caller;
@@ -33,12 +33,12 @@ impl Customers {
             mut violations,
         } = draft;
         let phone = given_phone(&optional_values);
-        let restrictions = self.restrictions.check(email.as_ref(), phone);
+        let restrictions = self.restrictions.check_without_carrier(email.as_ref(), phone);
         violations.extend(restrictions.violations);
         if let (Some(operator), Some(external_customer_id), Some(email), []) =
             (caller.operator(), &external_customer_id, &email, violations.as_slice())
         {
-            let values = existing_values(operator, external_customer_id, email, phone);
+            let values = UniqueValues { operator, external_customer_id, email, phone };
             violations = self.find_own_matches(values).await?.violations();
         }
         Ok(Validation { phone: phone.cloned(), email, violations, warnings: restrictions.warnings })

@@ -190,6 +190,6 @@ impl PhoneLookup {
 }
 
 /// Deletes expired results and returns their number.
-pub async fn sweep(database: &Database) -> Result<u64, Error> {
+pub async fn delete_expired_results(database: &Database) -> Result<u64, Error> {
     delete_expired::<Entity>(database, "phone_lookup.sweep", Column::ExpiresAt).await
 }

@@ -19,6 +19,7 @@ use tokio::time::timeout;
 
 use super::{LineTypeLookup, LookupError};
 
+/// Asks Twilio for the line types of phones.
 pub struct Twilio {
     client: Client,
     url: Url,

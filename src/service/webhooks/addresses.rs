@@ -88,7 +88,7 @@ impl AddressFilter {
         Self { allowed: allowed.into() }
     }
 
-    /// True if webhooks may reach the address.
+    /// Returns true if webhooks may reach the address.
     pub fn allows(&self, address: IpAddr) -> bool {
         // An IPv4-mapped IPv6 address connects to the IPv4 address.
         let address = address.to_canonical();
@@ -99,10 +99,10 @@ impl AddressFilter {
         is_public || self.allowed.iter().any(|network| network.contains(&address))
     }
 
-    /// True if the host of the URL is an address that webhooks may reach, or a name. `localhost` and its subdomains
-    /// count as the address 127.0.0.1. The addresses of a name are checked at each connection. [`Url`] has already
-    /// turned decimal, octal and hexadecimal forms of an IPv4 address, for example `2130706433` and `0177.1`, into the
-    /// usual form.
+    /// Returns true if the host of the URL is an address that webhooks may reach, or a name. `localhost` and its
+    /// subdomains count as the address 127.0.0.1. The addresses of a name are checked at each connection. [`Url`] has
+    /// already turned decimal, octal and hexadecimal forms of an IPv4 address, for example `2130706433` and `0177.1`,
+    /// into the usual form.
     pub fn allows_url(&self, url: &Url) -> bool {
         let Some(host) = url.host_str() else { return false };
         // `localhost` always resolves to loopback, so it is checked here already. A request that sets such a URL then

@@ -23,6 +23,7 @@ use crate::keyed_hash::KeyedHasher;
 use crate::request::count_query;
 use crate::service::audit::{self, Subject};
 use crate::service::feed::{FeedRequest, start_expired};
+use crate::service::feed_positions::FeedPosition;
 use crate::service::{Caller, Feed, Origin, RequestInfo, check_year, now};
 
 /// The maximum number of endpoints of an operator. The message of [`ErrorCode::TooManyWebhooks`] names it.
@@ -31,6 +32,7 @@ pub(super) const MAX_ENDPOINTS_PER_OPERATOR: u64 = 5;
 /// The longest time for which deliveries are also signed with the previous secret: one week.
 const MAX_OVERLAP_HOURS: i32 = 168;
 
+/// Manages the webhook endpoints of operators.
 pub struct Webhooks {
     database: Database,
     environment: Environment,
@@ -56,7 +58,7 @@ pub struct EndpointRequest {
 pub enum StartOfDeliveries {
     /// After this position of the operator's feed. The platform cannot use this variant, because the platform's cursors
     /// belong to the feed of all customers.
-    After(Position),
+    After(FeedPosition),
     /// With the changes from this time on.
     From(DateTime<Utc>),
 }
@@ -93,7 +95,7 @@ impl Webhooks {
     /// sees all endpoints.
     pub async fn find(&self, caller: &Caller, id: WebhookId) -> Result<Option<Model>, Error> {
         let found = visible(caller).filter(Column::Id.eq(id)).one(self.database.reader()).await?;
-        count_query(found.iter().len());
+        count_query(usize::from(found.is_some()));
         Ok(found)
     }
 
@@ -118,9 +120,8 @@ impl Webhooks {
         let operator = caller.operator().or(operator).ok_or_else(operator_not_found)?;
         let position = match deliver_from {
             Some(start) => self.position_of(caller, operator, start).await?,
-            None => self.feed.end_of(operator).await?,
+            None => self.feed.end_of_reader(operator).await?,
         };
-        let (delivered_position, delivered_id) = position.number_and_id();
         let create = || async {
             let transaction = self.database.begin_write().await?;
             // Because of the lock, concurrent requests count the endpoints one after the other.
@@ -139,8 +140,8 @@ impl Webhooks {
                 secret_version: 1,
                 secret_created_at: now,
                 previous_secret_until: None,
-                delivered_position,
-                delivered_id,
+                delivered_position: position.number,
+                delivered_id: position.id,
                 sending_position: None,
                 sending_id: None,
                 failed_attempts: 0,
@@ -155,7 +156,7 @@ impl Webhooks {
                 created_at: now,
             };
             let row = row.into_active_model().insert(&transaction).await?;
-            record(&transaction, origin, EventType::WebhookCreated, &row, &[]).await?;
+            add_entry(&transaction, origin, EventType::WebhookCreated, &row, &[]).await?;
             transaction.commit().await?;
             Ok(row)
         };
@@ -168,7 +169,7 @@ impl Webhooks {
     pub async fn undelivered_since(
         &self,
         caller: &Caller,
-        endpoints: &[(OperatorId, Position)],
+        endpoints: &[(OperatorId, FeedPosition)],
     ) -> Result<Vec<Option<DateTime<Utc>>>, Error> {
         if !endpoints.iter().all(|(operator, _)| caller.sees(*operator)) {
             return Err(ErrorCode::Forbidden.into());
@@ -199,13 +200,13 @@ impl Webhooks {
         let update = || async {
             let transaction = self.database.begin_write().await?;
             let current = lock(&transaction, caller, id).await?;
-            let changed = changes.applied_to(&current, position.as_ref());
+            let changed = changes.applied_to(&current, position);
             let fields = changes.changed_fields(&current, &changed);
             if fields.is_empty() {
                 return Ok(current);
             }
             let row = changed.into_active_model().reset_all().update(&transaction).await?;
-            record(&transaction, origin, EventType::WebhookUpdated, &row, &fields).await?;
+            add_entry(&transaction, origin, EventType::WebhookUpdated, &row, &fields).await?;
             transaction.commit().await?;
             Ok(row)
         };
@@ -236,7 +237,7 @@ impl Webhooks {
             row.secret_created_at = Set(now);
             row.previous_secret_until = Set(Some(now + TimeDelta::hours(overlap_hours.into())));
             let row = row.update(&transaction).await?;
-            record(&transaction, origin, EventType::WebhookSecretRotated, &row, &[]).await?;
+            add_entry(&transaction, origin, EventType::WebhookSecretRotated, &row, &[]).await?;
             transaction.commit().await?;
             Ok(row)
         };
@@ -250,7 +251,7 @@ impl Webhooks {
         let delete = || async {
             let transaction = self.database.begin_write().await?;
             let row = lock(&transaction, caller, id).await?;
-            record(&transaction, origin, EventType::WebhookDeleted, &row, &[]).await?;
+            add_entry(&transaction, origin, EventType::WebhookDeleted, &row, &[]).await?;
             row.delete(&transaction).await?;
             transaction.commit().await?;
             Ok(())
@@ -282,7 +283,7 @@ impl Webhooks {
         caller: &Caller,
         operator: OperatorId,
         start: StartOfDeliveries,
-    ) -> Result<Position, Error> {
+    ) -> Result<FeedPosition, Error> {
         match start {
             StartOfDeliveries::From(time) => {
                 self.feed.position_before(operator, check_year(time, InputField::DeliverFromTime)?).await
@@ -293,8 +294,8 @@ impl Webhooks {
                 Err(Violation::argument(InputField::DeliverFromCursor, note).into())
             }
             StartOfDeliveries::After(position) => {
-                let request = FeedRequest { size: 1, after: Some(position.clone()), types: None };
-                match self.feed.read_of(operator, request).await {
+                let request = FeedRequest { size: 1, after: Some(position), types: None };
+                match self.feed.read_page(operator, request).await {
                     Ok(_) => Ok(position),
                     Err(error) if error.has(ErrorCode::CursorExpired) => {
                         Err(start_expired(InputField::DeliverFromCursor).into())
@@ -319,7 +320,7 @@ impl Webhooks {
 
 impl EndpointChanges {
     /// `position` is the new cursor. `None` leaves the cursor as it is.
-    fn applied_to(&self, current: &Model, position: Option<&Position>) -> Model {
+    fn applied_to(&self, current: &Model, position: Option<FeedPosition>) -> Model {
         let Self { url, types, is_enabled, deliver_from: _ } = self;
         let mut changed = current.clone();
         let now = now();
@@ -334,8 +335,8 @@ impl EndpointChanges {
             Some(false) => changed.disabled_at = current.disabled_at.or(Some(now)),
             None => (),
         }
-        if let Some(position) = position {
-            (changed.delivered_position, changed.delivered_id) = position.number_and_id();
+        if let Some(FeedPosition { number, id }) = position {
+            (changed.delivered_position, changed.delivered_id) = (number, id);
         }
         if changed.types != current.types || position.is_some() {
             (changed.sending_position, changed.sending_id) = (None, None);
@@ -404,12 +405,12 @@ fn not_found() -> Violation {
 }
 
 /// Returns the cursor of an endpoint: the position of the last change that was delivered or skipped.
-pub fn cursor(endpoint: &Model) -> Position {
-    Position::by_number(endpoint.delivered_position, endpoint.delivered_id)
+pub fn cursor(endpoint: &Model) -> FeedPosition {
+    FeedPosition { number: endpoint.delivered_position, id: endpoint.delivered_id }
 }
 
-/// Records a change to an endpoint in the audit log.
-async fn record(
+/// Adds an entry for a change to an endpoint to the audit log.
+async fn add_entry(
     transaction: &Transaction,
     origin: &Origin,
     r#type: EventType,
@@ -417,7 +418,7 @@ async fn record(
     changed_fields: &[&str],
 ) -> Result<(), DbErr> {
     let subject = Subject::Webhook(endpoint.id);
-    audit::record(transaction, origin, r#type, endpoint.operator_id, subject, changed_fields).await
+    audit::add_entry(transaction, origin, r#type, endpoint.operator_id, subject, changed_fields).await
 }
 
 impl HasPosition for Model {

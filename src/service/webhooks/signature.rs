@@ -16,8 +16,11 @@ use uuid::Uuid;
 
 use crate::keyed_hash::{Accepted, KeyedHasher};
 
+/// The header with the id of the message.
 pub const ID_HEADER: &str = "webhook-id";
+/// The header with the time of the attempt, in seconds since 1970.
 pub const TIMESTAMP_HEADER: &str = "webhook-timestamp";
+/// The header with the signatures.
 pub const SIGNATURE_HEADER: &str = "webhook-signature";
 
 /// The secret of an endpoint. Its text is `whsec_` and base64. Secrets are not stored: [`derive`](Self::derive)

@@ -17,7 +17,7 @@ use vivamo::app::{App, AppSettings};
 use vivamo::config::{HttpSettings, HttpTimeouts, RateLimitSettings};
 use vivamo::database::{Database, DatabaseTimeouts};
 use vivamo::keyed_hash::KeyedHasher;
-use vivamo::open::DatabaseSettings;
+use vivamo::open::{DatabaseSettings, PendingMigrations};
 use vivamo::service::api_keys::ApiKeyRequest;
 use vivamo::service::{Caller, RequestInfo, ServiceSettings, Services};
 
@@ -157,8 +157,8 @@ impl TestApp {
         let app = App::start(AppSettings {
             database: DatabaseSettings {
                 url: test_database.url.clone(),
-                migrate: true,
-                wait: Duration::ZERO,
+                pending_migrations: PendingMigrations::Apply,
+                startup_wait: Duration::ZERO,
                 timeouts: timeouts.database,
                 observer: Some(observer),
             },

@@ -3,17 +3,17 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use entity::value::WebhookId;
 use entity::webhook::{Column, Entity, Model};
-use sea_orm::sea_query::{Expr, ExprTrait, LockBehavior, LockType, SelectStatement, SimpleExpr};
+use sea_orm::sea_query::{Expr, ExprTrait, LockBehavior, LockType};
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, FromQueryResult, IdenStatic, QueryFilter, QueryOrder,
     QuerySelect, QueryTrait,
 };
 
 use super::Deliveries;
+use super::queries::{is_active, undelivered_changes};
 use super::running::Running;
 use crate::database::{describe, is_one_of, with_retry};
 use crate::error::Error;
-use crate::service::feed;
 
 /// The time for which a process has an endpoint for itself. Longer than an attempt and its statements take.
 const LEASE: TimeDelta = TimeDelta::minutes(1);
@@ -34,7 +34,7 @@ impl Deliveries {
                 .filter(Column::NextAttemptAt.lte(now))
                 .filter(is_free)
                 .filter(is_one_of(&transaction, Column::OperatorId, running.busy_operators()).not())
-                .filter(Expr::exists(self.next_change(Expr::cust("1"))))
+                .filter(Expr::exists(undelivered_changes(self.backend(), Expr::cust("1"))))
                 .order_by_asc(Column::NextAttemptAt)
                 .limit(running.free() as u64)
                 .lock_with_behavior(LockType::NoKeyUpdate, LockBehavior::SkipLocked);
@@ -52,7 +52,7 @@ impl Deliveries {
                 .await?;
             transaction.commit().await?;
             let claimed = ids.iter().zip(&rows).filter_map(|(id, row)| match Model::from_query_result(row, "") {
-                Ok(webhook) => Some(Model { lease_until: Some(lease), ..webhook }),
+                Ok(endpoint) => Some(Model { lease_until: Some(lease), ..endpoint }),
                 Err(error) => {
                     // Only this endpoint waits. For example, a newer version has stored a value that this version does
                     // not know.
@@ -65,19 +65,7 @@ impl Deliveries {
         with_retry("webhook.claim", claim).await
     }
 
-    /// Selects `expression` from the visible changes after the cursor of the endpoint in the outer query.
-    pub(super) fn next_change(&self, expression: SimpleExpr) -> SelectStatement {
-        let cursor = [Column::DeliveredPosition, Column::DeliveredId].map(|column| column.into_expr());
-        let changes = feed::visible_after(self.backend(), Column::OperatorId.into_expr(), cursor);
-        changes.select_only().expr(expression).into_query()
-    }
-
     pub(super) fn new_lease(&self) -> DateTime<Utc> {
         self.now() + LEASE
     }
-}
-
-/// True for endpoints to which changes are delivered.
-pub(super) fn is_active() -> Condition {
-    Condition::all().add(Column::DisabledAt.is_null()).add(Column::PausedAt.is_null())
 }

@@ -30,6 +30,7 @@ mod claim;
 mod outcome;
 mod page;
 mod poll;
+mod queries;
 mod result;
 mod running;
 
@@ -51,31 +52,31 @@ use tokio::time::Instant;
 
 use super::sender::{Response, Sender};
 use crate::database::Database;
-use crate::database::pages::Position;
 use crate::error::{Error, ErrorCode};
 use crate::request::{Tenant, run_as};
+use crate::service::feed_positions::FeedPosition;
 use crate::service::job_errors::JobErrors;
 use crate::service::{Services, every};
 use poll::PollState;
-use result::{Failed, unchanged};
+use result::{Failed, no_columns};
 use running::Running;
 
 /// A function that returns the current time. Tests pass their own function in order to let days pass.
 pub type Clock = Arc<dyn Fn() -> DateTime<Utc> + Send + Sync>;
 
 /// Renders the parts of a delivery that clients also read from the API.
-pub trait Render: Send + Sync {
+pub trait ChangeRenderer: Send + Sync {
     /// Returns a change with the field names of the API.
     fn change(&self, change: &customer_change::Model) -> Json;
 
     /// Returns the cursor of a position in the feed of an operator.
-    fn cursor(&self, operator: OperatorId, position: &Position) -> String;
+    fn cursor(&self, operator: OperatorId, position: FeedPosition) -> String;
 }
 
 /// The settings of [`Deliveries`].
 pub struct DeliverySettings {
     pub sender: Sender,
-    pub render: Arc<dyn Render>,
+    pub renderer: Arc<dyn ChangeRenderer>,
     pub clock: Clock,
 }
 
@@ -124,7 +125,7 @@ impl Deliveries {
         running.finish().await;
     }
 
-    /// Delivers to the endpoints that are due, and returns their number.
+    /// Delivers once to the endpoints that are due, for tests. Returns the number of these endpoints.
     pub async fn deliver_due(&self) -> Result<usize, Error> {
         let mut running = Running::default();
         let endpoints = self.claim_and_deliver(&mut running).await?;
@@ -151,11 +152,11 @@ impl Deliveries {
     async fn claim_and_deliver(&self, running: &mut Running) -> Result<usize, Error> {
         let claimed = self.claim(running).await?;
         let endpoints = claimed.len();
-        for webhook in claimed {
-            let (deliveries, operator) = (self.clone(), webhook.operator_id);
+        for endpoint in claimed {
+            let (deliveries, operator) = (self.clone(), endpoint.operator_id);
             let deliver = async move {
-                let id = webhook.id;
-                if let Err(error) = deliveries.deliver(webhook).await {
+                let id = endpoint.id;
+                if let Err(error) = deliveries.deliver(endpoint).await {
                     // The endpoint is due again at the end of its lease.
                     tracing::warn!(webhook = %id, cause = error.describe(), "cannot deliver to a webhook endpoint");
                 }
@@ -166,62 +167,62 @@ impl Deliveries {
     }
 
     /// Delivers pages to an endpoint of which this process has the lease.
-    async fn deliver(&self, mut webhook: Model) -> Result<(), Error> {
+    async fn deliver(&self, mut endpoint: Model) -> Result<(), Error> {
         for _ in 0..MAX_PAGES {
             if self.is_stopping.load(Ordering::Relaxed) {
                 break;
             }
-            match self.deliver_page(&webhook).await? {
-                Some(next) => webhook = next,
+            match self.deliver_page(&endpoint).await? {
+                Some(next) => endpoint = next,
                 None => return Ok(()),
             }
         }
-        self.update(&webhook, ActiveModel { lease_until: Set(None), ..unchanged() }).await?;
+        self.store_if_same_attempt(&endpoint, ActiveModel { lease_until: Set(None), ..no_columns() }).await?;
         Ok(())
     }
 
     /// Delivers one page. Returns the new row if there are more changes. In this case, the process keeps the lease.
-    async fn deliver_page(&self, webhook: &Model) -> Result<Option<Model>, Error> {
-        let page = match self.next_page(webhook).await {
+    async fn deliver_page(&self, endpoint: &Model) -> Result<Option<Model>, Error> {
+        let page = match self.next_page(endpoint).await {
             Err(error) if error.has(ErrorCode::CursorExpired) => {
-                let expired = ActiveModel { last_failure: Set(Some(Failure::CursorExpired)), ..unchanged() };
-                self.disable(webhook, expired, DisableReason::CursorExpired).await?;
+                let expired = ActiveModel { last_failure: Set(Some(Failure::CursorExpired)), ..no_columns() };
+                self.disable(endpoint, expired, DisableReason::CursorExpired).await?;
                 return Ok(None);
             }
             page => page?,
         };
         let Some(last) = page.changes.last() else {
-            return self.move_cursor(webhook, &page, unchanged()).await;
+            return self.move_cursor(endpoint, &page, no_columns()).await;
         };
         let begin = ActiveModel {
             sending_position: Set(Some(last.row.position)),
             sending_id: Set(Some(*last.row.id.as_uuid())),
             last_attempt_at: Set(Some(self.now())),
             lease_until: Set(Some(self.new_lease())),
-            ..unchanged()
+            ..no_columns()
         };
-        let begun = self.update(webhook, begin).await?;
-        let Some(webhook) = begun else { return Ok(None) };
+        let begun = self.store_if_same_attempt(endpoint, begin).await?;
+        let Some(endpoint) = begun else { return Ok(None) };
         // Since the claim, the operator may have been suspended.
-        if webhook.paused_at.is_some() {
-            self.update(&webhook, ActiveModel { lease_until: Set(None), ..unchanged() }).await?;
+        if endpoint.paused_at.is_some() {
+            self.store_if_same_attempt(&endpoint, ActiveModel { lease_until: Set(None), ..no_columns() }).await?;
             return Ok(None);
         }
-        let attempt = self.attempt(&webhook, &page.changes, last);
-        let result = self.settings.sender.send(&webhook.url, attempt, self.now()).await;
+        let attempt = self.attempt(&endpoint, &page.changes, last);
+        let result = self.settings.sender.send(&endpoint.url, attempt, self.now()).await;
         DeliveryOutcome::of(&result).counter().increment(1);
         let status = result.as_ref().ok().map(|response| response.status.as_u16().into());
-        let answered = ActiveModel { last_status: Set(status), ..unchanged() };
+        let answered = ActiveModel { last_status: Set(status), ..no_columns() };
         let failed = match result {
             Ok(Response { status, .. }) if status.is_success() => {
-                return self.move_cursor(&webhook, &page, answered).await;
+                return self.move_cursor(&endpoint, &page, answered).await;
             }
             Ok(Response { status, retry_after }) => {
                 Failed { failure: Failure::Status, is_gone: status == StatusCode::GONE, retry_after }
             }
             Err(failure) => Failed { failure, is_gone: false, retry_after: None },
         };
-        self.fail(&webhook, failed, answered).await?;
+        self.fail(&endpoint, failed, answered).await?;
         Ok(None)
     }
 

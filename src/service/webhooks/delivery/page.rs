@@ -9,9 +9,9 @@ use serde::Serialize;
 use serde_json::Value as Json;
 
 use super::Deliveries;
-use crate::database::pages::{HasPosition, Position};
 use crate::error::Error;
 use crate::service::feed::FeedRequest;
+use crate::service::feed_positions::FeedPosition;
 use crate::service::webhooks::endpoints::cursor;
 use crate::service::webhooks::sender::Attempt;
 use crate::service::webhooks::signature::sign;
@@ -21,7 +21,7 @@ pub(super) struct NextPage {
     /// The changes to send. Empty if no change has a type that the endpoint wants.
     pub(super) changes: Vec<RenderedChange>,
     /// The cursor after the page.
-    pub(super) end: Position,
+    pub(super) end: FeedPosition,
     pub(super) has_more: bool,
 }
 
@@ -58,16 +58,16 @@ const ID_BYTES: usize = 16;
 
 impl Deliveries {
     /// Reads the changes after the cursor of an endpoint. If an attempt was made before, reads the same changes again.
-    pub(super) async fn next_page(&self, webhook: &Model) -> Result<NextPage, Error> {
-        let cursor = cursor(webhook);
-        let sending = webhook.sending_position.zip(webhook.sending_id);
-        let sending_end = sending.map(|(number, id)| Position::by_number(number, id));
+    pub(super) async fn next_page(&self, endpoint: &Model) -> Result<NextPage, Error> {
+        let cursor = cursor(endpoint);
+        let sending = endpoint.sending_position.zip(endpoint.sending_id);
+        let sending_end = sending.map(|(number, id)| FeedPosition { number, id });
         // The changes of other types are left out here and not by the query, because a query for some types is a long
         // read, of which only one at a time runs for all deliveries.
-        let size = if webhook.types.is_some() { EXAMINED_CHANGES } else { PAGE_CHANGES };
-        let request = FeedRequest { size, after: Some(cursor.clone()), types: None };
-        let mut page = self.services.feed.read_of(webhook.operator_id, request).await?;
-        if let Some(types) = &webhook.types {
+        let size = if endpoint.types.is_some() { EXAMINED_CHANGES } else { PAGE_CHANGES };
+        let request = FeedRequest { size, after: Some(cursor), types: None };
+        let mut page = self.services.feed.read_page(endpoint.operator_id, request).await?;
+        if let Some(types) = &endpoint.types {
             page.changes.retain(|change| types.0.contains(&change.r#type));
         }
         let (found, mut bytes) = (page.changes.len(), ENVELOPE_BYTES);
@@ -75,39 +75,39 @@ impl Deliveries {
             bytes += change.json.to_string().len() + 1;
             bytes <= MAX_BODY_BYTES
         };
-        let is_sending = |row: &customer_change::Model| sending_end.as_ref().is_none_or(|end| row.position() <= *end);
+        let is_sending = |row: &customer_change::Model| sending_end.is_none_or(|end| FeedPosition::from(row) <= end);
         let rows = page.changes.into_iter().take(PAGE_CHANGES).take_while(is_sending);
-        let rendered = rows.map(|row| RenderedChange { json: self.settings.render.change(&row), row });
+        let rendered = rows.map(|row| RenderedChange { json: self.settings.renderer.change(&row), row });
         let changes: Vec<_> = rendered.take_while(fits).collect();
         if changes.len() == found {
             return Ok(NextPage { changes, end: page.end, has_more: page.has_more });
         }
-        let end = changes.last().map_or(cursor, |last| last.row.position());
+        let end = changes.last().map_or(cursor, |last| FeedPosition::from(&last.row));
         Ok(NextPage { changes, end, has_more: true })
     }
 
     /// Builds an attempt to deliver these changes, of which `last` is the last one. Each attempt for the same changes
     /// has the same id. The body is the same too, unless a customer was erased or the key secret was changed in the
     /// meantime.
-    pub(super) fn attempt(&self, webhook: &Model, changes: &[RenderedChange], last: &RenderedChange) -> Attempt {
-        let cursor = self.settings.render.cursor(webhook.operator_id, &last.row.position());
+    pub(super) fn attempt(&self, endpoint: &Model, changes: &[RenderedChange], last: &RenderedChange) -> Attempt {
+        let cursor = self.settings.renderer.cursor(endpoint.operator_id, FeedPosition::from(&last.row));
         let body = serde_json::to_vec(&Body {
             r#type: "customer.changes",
             timestamp: &last.json["occurredAt"],
             data: BodyData { changes: changes.iter().map(|change| &change.json).collect(), cursor },
         });
         let body = body.unwrap_or_default();
-        let (id, now) = (message_id(webhook, changes), self.now());
-        let secrets = self.services.webhooks.secrets(webhook, now);
+        let (id, now) = (message_id(endpoint, changes), self.now());
+        let secrets = self.services.webhooks.secrets(endpoint, now);
         let timestamp = now.timestamp();
         Attempt { signatures: sign(&secrets, &id, timestamp, &body), id, timestamp, body }
     }
 }
 
 /// Returns the id of the message with these changes. Depends only on the endpoint and the changes.
-fn message_id(webhook: &Model, changes: &[RenderedChange]) -> String {
+fn message_id(endpoint: &Model, changes: &[RenderedChange]) -> String {
     let mut hash = digest::Context::new(&digest::SHA256);
-    hash.update(webhook.id.as_uuid().as_bytes());
+    hash.update(endpoint.id.as_uuid().as_bytes());
     for change in changes {
         hash.update(change.row.id.as_uuid().as_bytes());
     }

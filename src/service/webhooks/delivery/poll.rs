@@ -11,7 +11,7 @@ use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, QuerySelect, QueryTrait};
 use tokio::time::Instant;
 
 use super::Deliveries;
-use super::claim::is_active;
+use super::queries::{is_active, undelivered_changes};
 use crate::database::subquery;
 use crate::service::feed;
 
@@ -69,7 +69,7 @@ impl Deliveries {
     pub(super) async fn set_gauges(&self) -> Result<(), DbErr> {
         let count =
             Query::select().expr(Column::Id.count()).from(Entity).and_where(Column::DisabledAt.is_not_null()).take();
-        let mut first = self.next_change(customer_change::Column::OccurredAt.into_expr());
+        let mut first = undelivered_changes(self.backend(), customer_change::Column::OccurredAt.into_expr());
         let first = first
             .order_by(customer_change::Column::Position, Order::Asc)
             .order_by(customer_change::Column::Id, Order::Asc)

@@ -42,14 +42,13 @@ impl Deliveries {
     /// Moves the cursor of an endpoint to the end of a page that was delivered or has no changes to deliver.
     pub(super) async fn move_cursor(
         &self,
-        webhook: &Model,
+        endpoint: &Model,
         page: &NextPage,
-        changes: ActiveModel,
+        columns: ActiveModel,
     ) -> Result<Option<Model>, Error> {
-        let (position, id) = page.end.number_and_id();
         let moved = ActiveModel {
-            delivered_position: Set(position),
-            delivered_id: Set(id),
+            delivered_position: Set(page.end.number),
+            delivered_id: Set(page.end.id),
             sending_position: Set(None),
             sending_id: Set(None),
             failed_attempts: Set(0),
@@ -57,79 +56,84 @@ impl Deliveries {
             last_failure: Set(None),
             next_attempt_at: Set(self.now()),
             lease_until: Set(page.has_more.then(|| self.new_lease())),
-            ..changes
+            ..columns
         };
-        Ok(self.update(webhook, moved).await?.filter(|_| page.has_more))
+        Ok(self.store_if_same_attempt(endpoint, moved).await?.filter(|_| page.has_more))
     }
 
-    /// Records a failed attempt: sets the time of the next attempt, or disables the endpoint. Also writes `changes` to
+    /// Records a failed attempt: sets the time of the next attempt, or disables the endpoint. Also writes `columns` to
     /// its row.
-    pub(super) async fn fail(&self, webhook: &Model, failed: Failed, changes: ActiveModel) -> Result<(), Error> {
+    pub(super) async fn fail(&self, endpoint: &Model, failed: Failed, columns: ActiveModel) -> Result<(), Error> {
         let Failed { failure, is_gone, retry_after } = failed;
         let now = self.now();
-        let failing_since = webhook.failing_since.unwrap_or(now);
-        let (end, failed_attempts) = (failing_since + MAX_FAILING, webhook.failed_attempts + 1);
-        let changes = ActiveModel {
+        let failing_since = endpoint.failing_since.unwrap_or(now);
+        let (end, failed_attempts) = (failing_since + MAX_FAILING, endpoint.failed_attempts + 1);
+        let columns = ActiveModel {
             failed_attempts: Set(failed_attempts),
             failing_since: Set(Some(failing_since)),
             last_failure: Set(Some(failure)),
             next_attempt_at: Set(Ord::min(now + backoff(failed_attempts, retry_after), end)),
             lease_until: Set(None),
-            ..changes
+            ..columns
         };
         if is_gone || now >= end {
             let reason = if is_gone { DisableReason::Gone } else { DisableReason::Failing };
-            self.disable(webhook, changes, reason).await
+            self.disable(endpoint, columns, reason).await
         } else {
-            self.update(webhook, changes).await.map(|_| ())
+            self.store_if_same_attempt(endpoint, columns).await.map(|_| ())
         }
     }
 
-    /// Disables an endpoint until a request enables it. Also writes `changes` to its row.
+    /// Disables an endpoint until a request enables it. Also writes `columns` to its row.
     pub(super) async fn disable(
         &self,
-        webhook: &Model,
-        changes: ActiveModel,
+        endpoint: &Model,
+        columns: ActiveModel,
         reason: DisableReason,
     ) -> Result<(), Error> {
-        let disabled = ActiveModel { disabled_at: Set(Some(self.now())), lease_until: Set(None), ..changes };
-        if self.update(webhook, disabled).await?.is_some() {
+        let disabled = ActiveModel { disabled_at: Set(Some(self.now())), lease_until: Set(None), ..columns };
+        if self.store_if_same_attempt(endpoint, disabled).await?.is_some() {
             // The URL may contain a secret, so it is not logged.
-            let (operator, name) = (webhook.operator_id, reason.name());
-            tracing::warn!(webhook = %webhook.id, %operator, reason = name, "webhook endpoint disabled");
+            let (operator, name) = (endpoint.operator_id, reason.name());
+            tracing::warn!(webhook = %endpoint.id, %operator, reason = name, "webhook endpoint disabled");
             reason.counter().increment(1);
         }
         Ok(())
     }
 
-    /// Changes the row of an endpoint, and returns the new row. Returns `None` if the endpoint was deleted, if another
-    /// process has the lease, or if something that the attempt depends on has changed after the process read `webhook`.
-    /// In the last case, the lease of this process ends. In the other cases, nothing is written.
-    pub(super) async fn update(&self, webhook: &Model, changes: ActiveModel) -> Result<Option<Model>, Error> {
-        let update = || async {
+    /// Writes `columns` to the row of an endpoint, and returns the new row. Returns `None` if the endpoint was deleted,
+    /// if another process has the lease, or if something that the attempt depends on has changed after the process read
+    /// `endpoint`. In the last case, the lease of this process ends. In the other cases, nothing is written.
+    pub(super) async fn store_if_same_attempt(
+        &self,
+        endpoint: &Model,
+        columns: ActiveModel,
+    ) -> Result<Option<Model>, Error> {
+        let store = || async {
             let transaction = self.database.begin_write().await?;
-            let current = Entity::find_by_id(webhook.id).lock(LockType::NoKeyUpdate).one(&transaction).await?;
+            let current = Entity::find_by_id(endpoint.id).lock(LockType::NoKeyUpdate).one(&transaction).await?;
             // If the lease has changed, another process has the endpoint.
-            let Some(current) = current.filter(|current| current.lease_until == webhook.lease_until) else {
+            let Some(current) = current.filter(|current| current.lease_until == endpoint.lease_until) else {
                 return Ok(None);
             };
-            let is_same = is_same_attempt(&current, webhook);
-            let changes = if is_same { changes.clone() } else { ActiveModel { lease_until: Set(None), ..unchanged() } };
-            let updated = ActiveModel { id: Unchanged(webhook.id), ..changes }.update(&transaction).await?;
+            let is_same = is_same_attempt(&current, endpoint);
+            let columns =
+                if is_same { columns.clone() } else { ActiveModel { lease_until: Set(None), ..no_columns() } };
+            let updated = ActiveModel { id: Unchanged(endpoint.id), ..columns }.update(&transaction).await?;
             transaction.commit().await?;
             Ok(Some(updated).filter(|_| is_same))
         };
-        with_retry("webhook.save_attempt", update).await
+        with_retry("webhook.save_attempt", store).await
     }
 }
 
-/// Returns an update of a row that changes no column.
-pub(super) fn unchanged() -> ActiveModel {
+/// Returns an update of a row that writes no column.
+pub(super) fn no_columns() -> ActiveModel {
     <ActiveModel as Default>::default()
 }
 
-/// True if two rows of an endpoint are equal in everything that must not change during an attempt. A new secret or the
-/// start of a suspension leaves the rows equal. The end of a suspension moves the `failing_since` of a failing
+/// Returns true if two rows of an endpoint are equal in everything that must not change during an attempt. A new secret
+/// or the start of a suspension leaves the rows equal. The end of a suspension moves the `failing_since` of a failing
 /// endpoint, so the rows then differ.
 fn is_same_attempt(one: &Model, other: &Model) -> bool {
     // Lists all columns: the result of an attempt must not be stored after a change of a column that this function

@@ -9,20 +9,19 @@
 //! stay, such as the vowel signs of Indic scripts. After a change of the folding or of the word rules, the stored words
 //! no longer match: a migration must delete all rows of `customer_word`, and `vivamo migrate` writes them again.
 //!
-//! The word column is compared byte by byte on both databases, so a prefix is a range of the index:
-//! `word >= 'ada' AND word < 'ada\u{10ffff}'`.
+//! The word column is compared byte by byte on both databases, so a prefix is a range of the index: `word >= 'ada' AND
+//! word < 'ada\u{10ffff}'`.
+
+mod fold;
 
 use std::ops::Range;
 
-use any_ascii::any_ascii_char;
-use icu_properties::CodePointMapData;
 use icu_properties::props::Script;
 use sea_orm::DeriveValueType;
-use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
 
-use super::phone::ascii_digit;
-use super::{EmailAddress, PersonName, PhoneNumber, Reason, is_invisible, masked_debug};
+use super::{EmailAddress, PersonName, PhoneNumber, Reason, masked_debug};
+use fold::{APOSTROPHE, fold, script};
 
 /// A folded word: letters, their marks, and digits; at most 50 characters. The word for the last four digits of a phone
 /// starts with `#`, for example `#2671`.
@@ -247,10 +246,6 @@ fn is_single_letter(word: &str) -> bool {
     chars.next().is_some_and(|char| char.is_alphabetic() && !is_unspaced(char)) && chars.next().is_none()
 }
 
-fn script(char: char) -> Script {
-    CodePointMapData::<Script>::new().get(char)
-}
-
 /// Returns true for characters of scripts in which names are written without spaces. The long vowel mark belongs to the
 /// character before it.
 fn is_unspaced(char: char) -> bool {
@@ -294,111 +289,10 @@ fn spellings(word: &str) -> Vec<String> {
     if plain == replaced { vec![plain] } else { vec![plain, replaced] }
 }
 
-/// The apostrophe of folded texts.
-const APOSTROPHE: char = '\'';
-
-/// Removes case, ligatures, width, invisible characters, and accents other than umlauts. Folding twice is the same as
-/// folding once.
-fn fold(text: &str) -> String {
-    // Most values are ASCII, and folding them as Unicode takes several times as long.
-    if text.is_ascii() {
-        return text.chars().map(|char| char.to_ascii_lowercase()).filter_map(usual_letter).collect();
-    }
-    fold_unicode(text)
-}
-
-fn fold_unicode(text: &str) -> String {
-    let mut folded = String::new();
-    let mut base = ' ';
-    // Some people type the acute accent `´` as an apostrophe. NFKD would split this character into a space and an
-    // accent.
-    for char in text.replace('´', "'").nfkd().filter(|char| !is_invisible(*char)) {
-        if is_combining_mark(char) {
-            if !is_accent(char) || is_umlaut(base, char) {
-                folded.push(char);
-            }
-            continue;
-        }
-        base = char;
-        if let Some(digit) = ascii_digit(char) {
-            folded.push(digit);
-            continue;
-        }
-        // The change to upper case comes first, because it maps variants such as the Greek final sigma to one letter.
-        for char in char.to_uppercase().flat_map(char::to_lowercase) {
-            if is_extended_latin(char) && char != 'ø' {
-                // NFKD does not decompose letters such as ł and đ.
-                folded.extend(any_ascii_char(char).chars().flat_map(char::to_lowercase));
-            } else {
-                folded.extend(usual_letter(char));
-            }
-        }
-    }
-    // NFC joins a letter and a remaining mark if Unicode has one character for both, for example `が`. A search for the
-    // letter without the mark (`か`) then does not find the letter with the mark.
-    folded.nfc().collect()
-}
-
-/// Returns true if a combining mark is an accent, which people often do not type. Returns false if the mark is a part
-/// of its letter.
-///
-/// Accents are the marks of Latin, Greek and Cyrillic, the optional vowel signs of Arabic, Hebrew and Syriac, hamza and
-/// madda on Arabic letters, and the dot of Devanagari. Other marks are parts of letters: vowel signs of Indic scripts,
-/// vowels and tones of Thai, Lao, Khmer and Burmese, voicing marks of kana.
-fn is_accent(mark: char) -> bool {
-    const NUKTA: char = '\u{93c}';
-    const VOICED: char = '\u{3099}';
-    const SEMI_VOICED: char = '\u{309a}';
-    match mark {
-        NUKTA => true,
-        VOICED | SEMI_VOICED => false,
-        _ => matches!(
-            script(mark),
-            Script::Inherited
-                | Script::Common
-                | Script::Latin
-                | Script::Greek
-                | Script::Cyrillic
-                | Script::Arabic
-                | Script::Hebrew
-                | Script::Syriac
-        ),
-    }
-}
-
-/// Returns true for the marks of `ä`, `ö`, `ü` and `å`. These letters also have a spelling without a mark.
-fn is_umlaut(base: char, mark: char) -> bool {
-    match mark {
-        '\u{308}' => matches!(base, 'a' | 'o' | 'u' | 'A' | 'O' | 'U'),
-        '\u{30a}' => matches!(base, 'a' | 'A'),
-        _ => false,
-    }
-}
-
-/// Returns the same letter for Arabic letters that people and keyboards use interchangeably, and the same character for
-/// all apostrophes. Returns `None` for the Arabic stretching character (tatweel).
-fn usual_letter(char: char) -> Option<char> {
-    Some(match char {
-        // Persian, Urdu and Kurdish keyboards have their own letters, which look like Arabic letters.
-        'ی' | 'ى' => 'ي',
-        'ک' => 'ك',
-        'ہ' | 'ھ' | 'ە' | 'ة' | 'ۃ' => 'ه',
-        'ٱ' => 'ا',
-        'ـ' => return None,
-        '`' | '‘' | '’' | '‛' | '′' | 'ʹ' | 'ʻ' | 'ʼ' | 'ʽ' | 'ʾ' | 'ʿ' | '׳' => APOSTROPHE,
-        _ => char,
-    })
-}
-
-/// Returns true for the characters of the Unicode blocks that have most of the Latin letters outside ASCII. Most of
-/// these characters are letters with a diacritic.
-fn is_extended_latin(char: char) -> bool {
-    matches!(char, '\u{c0}'..='\u{24f}' | '\u{1e00}'..='\u{1eff}')
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use unicode_normalization::UnicodeNormalization;
 
     use super::*;
 
@@ -586,14 +480,6 @@ mod tests {
     fn debug_output_hides_the_text() {
         assert_eq!(format!("{:?}", SearchQuery::parse("Ada").unwrap()), "SearchQuery(***)");
         assert_eq!(format!("{:?}", SearchWord::tokenize("Ada")), "[SearchWord(***)]");
-    }
-
-    #[test]
-    fn ascii_characters_are_folded_as_unicode_is() {
-        for char in '\0'..='\x7f' {
-            let text = format!("a{char}B");
-            assert_eq!(fold(&text), fold_unicode(&text), "{char:?}");
-        }
     }
 
     proptest! {

@@ -1,0 +1,77 @@
+//! The statements of an erasure.
+
+use entity::{customer, customer_change, customer_event, phone_lookup};
+use sea_orm::sea_query::{Expr, ExprTrait, Query, SimpleExpr};
+use sea_orm::{ColumnTrait, DbBackend, IdenStatic};
+
+use crate::database::{WriteStatement, delete_in_cte};
+use crate::service::customers::history::HISTORY_ORDER;
+use crate::service::feed_positions;
+
+/// Deletes the customer if it still has the revision that was read.
+pub(super) const DELETE_CUSTOMER: WriteStatement = WriteStatement {
+    name: "erase customers",
+    columns: || vec![customer::Column::Id.as_str(), customer::Column::Revision.as_str()],
+    build: |new, backend| {
+        use customer::Column::{Id, Revision};
+        let mut delete = delete_in_cte::<customer::Entity>(new, &[Id, Revision]);
+        delete.and_where_option(feed_positions::keeps_version_order(backend, "customer"));
+        Box::new(delete)
+    },
+    must_write_all: true,
+};
+
+/// Deletes cached results of carrier lookups.
+pub(super) const DELETE_LOOKUPS: WriteStatement = WriteStatement {
+    name: "erase lookups",
+    columns: || vec![phone_lookup::Column::Hash.as_str()],
+    build: |new, _| Box::new(delete_in_cte::<phone_lookup::Entity>(new, &[phone_lookup::Column::Hash])),
+    must_write_all: false,
+};
+
+/// Sets the values of history entries to null. The entries keep the names of the changed fields.
+pub(super) const REDACT_EVENTS: WriteStatement = WriteStatement {
+    name: "redact events",
+    columns: || vec!["of_customer", "first_version", "first_id", "last_version", "last_id"],
+    build: |new, backend| {
+        use customer_event::Column::{After, Before, CustomerId};
+        let without_values = |column: customer_event::Column| (column, without_values(backend, column.as_str()));
+        let mut update = Query::update();
+        update.table(customer_event::Entity).from(new.clone()).values([Before, After].map(without_values));
+        let listed =
+            |columns: &[&'static str]| Expr::tuple(columns.iter().map(|column| Expr::col((new.clone(), *column))));
+        let position = || Expr::tuple(HISTORY_ORDER.map(|column| column.into_expr()));
+        update.and_where(CustomerId.into_expr().eq(Expr::col((new.clone(), "of_customer"))));
+        update.and_where(position().gte(listed(&["first_version", "first_id"])));
+        update.and_where(position().lte(listed(&["last_version", "last_id"])));
+        Box::new(update)
+    },
+    must_write_all: false,
+};
+
+/// Removes the external ids from the feed rows of history entries.
+pub(super) const REDACT_FEED: WriteStatement = WriteStatement {
+    name: "redact feed",
+    columns: || vec!["of_customer", "first_id", "last_id"],
+    build: |new, _| {
+        use customer_change::Column::{CustomerId, ExternalCustomerId, Id};
+        let listed = |column: &'static str| Expr::col((new.clone(), column));
+        let mut update = Query::update();
+        update.table(customer_change::Entity).from(new.clone()).value(ExternalCustomerId, Expr::cust("NULL"));
+        update.and_where(CustomerId.into_expr().eq(listed("of_customer")));
+        update.and_where(Id.into_expr().between(listed("first_id"), listed("last_id")));
+        update.and_where(ExternalCustomerId.is_not_null());
+        Box::new(update)
+    },
+    must_write_all: false,
+};
+
+/// Returns an expression for the JSON object in `column` with the same names, each with the value null.
+fn without_values(backend: DbBackend, column: &str) -> SimpleExpr {
+    let object = if backend == DbBackend::Postgres {
+        format!(r#"SELECT COALESCE(jsonb_object_agg(name, NULL), '{{}}') FROM jsonb_object_keys("{column}") AS name"#)
+    } else {
+        format!(r#"SELECT json_group_object(key, NULL) FROM json_each("{column}")"#)
+    };
+    Expr::cust(format!("({object})"))
+}
