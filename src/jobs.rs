@@ -62,7 +62,7 @@ impl Jobs {
         let keep_changes = TimeDelta::days(settings.changes_days.into());
         let deliveries = match Sender::new(sender) {
             Ok(sender) => {
-                let render = Arc::new(ApiChangeRenderer { hash: services.hash.clone() });
+                let render = Arc::new(ApiChangeRenderer { hasher: services.hasher.clone() });
                 let settings = DeliverySettings { sender, render, clock: Arc::new(now) };
                 Some(Deliveries::new(database.clone(), services.clone(), settings))
             }

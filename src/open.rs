@@ -60,10 +60,10 @@ pub const NO_TABLES: &str = "the database file existed but had no tables, so a n
 /// Opens a database of the configured environment with all migrations applied, and builds the services on it.
 pub async fn open(settings: DatabaseSettings, services: ServiceSettings) -> Result<Opened, FatalError> {
     let is_migrating = settings.migrate;
-    let claimed = open_checked(settings, services.environment, &services.hash).await?;
+    let claimed = open_checked(settings, services.environment, &services.hasher).await?;
     let CheckedDatabase { database, deployment, migrated, had_no_tables } = claimed;
     let fingerprint = deployment.key_fingerprint.as_deref().unwrap_or_default();
-    let hash = services.hash.clone().with_fingerprint(fingerprint).ok_or(FatalError::OtherKeySecret)?;
+    let hasher = services.hasher.clone().with_fingerprint(fingerprint).ok_or(FatalError::OtherKeySecret)?;
     if feed_positions::stored_positions_are_ahead(&database).await.map_err(Error::from)? {
         if !is_migrating {
             return Err(FatalError::FeedAhead);
@@ -71,7 +71,7 @@ pub async fn open(settings: DatabaseSettings, services: ServiceSettings) -> Resu
         feed_positions::raise_base(&database).await.map_err(Error::from)?;
         tracing::info!("raised the positions in the change feed");
     }
-    let services = Services::new(&database, ServiceSettings { hash, ..services });
+    let services = Services::new(&database, ServiceSettings { hasher, ..services });
     let search_words = match deployment::has_all_words(&database).await? {
         true => SearchWords::Complete,
         false if is_migrating => {
@@ -95,7 +95,7 @@ struct CheckedDatabase {
 async fn open_checked(
     settings: DatabaseSettings,
     environment: Environment,
-    hash: &KeyedHasher,
+    hasher: &KeyedHasher,
 ) -> Result<CheckedDatabase, FatalError> {
     let had_file = database::sqlite_file(&settings.url).is_some_and(|file| file.exists());
     let missing_file = if settings.migrate { MissingFile::Create } else { MissingFile::Reject };
@@ -111,7 +111,7 @@ async fn open_checked(
         }
         false => return Err(FatalError::PendingMigrations(pending)),
     };
-    let deployment = deployment::claim(&database, environment, &hash.fingerprint()).await?;
+    let deployment = deployment::claim(&database, environment, &hasher.fingerprint()).await?;
     check_environment(deployment.environment, environment)?;
     Ok(CheckedDatabase { database, deployment, migrated, had_no_tables })
 }
@@ -134,16 +134,16 @@ async fn check_usable(
 /// Makes the database use the configured secret from now on. Returns false if the database already uses this secret.
 /// Fails if an older secret is configured too, and the database uses neither of the two secrets.
 pub async fn rotate_key_secret(settings: DatabaseSettings, services: ServiceSettings) -> Result<bool, FatalError> {
-    let ServiceSettings { environment, hash, .. } = services;
-    let CheckedDatabase { database, deployment, .. } = open_checked(settings, environment, &hash).await?;
+    let ServiceSettings { environment, hasher, .. } = services;
+    let CheckedDatabase { database, deployment, .. } = open_checked(settings, environment, &hasher).await?;
     let stored = deployment.key_fingerprint.as_deref().unwrap_or_default();
-    if hash.fingerprint() == stored {
+    if hasher.fingerprint() == stored {
         return Ok(false);
     }
-    if hash.has_older() && hash.clone().with_fingerprint(stored).is_none() {
+    if hasher.has_older() && hasher.clone().with_fingerprint(stored).is_none() {
         return Err(FatalError::OtherKeySecret);
     }
-    deployment::change_key(&database, hash.fingerprint()).await?;
+    deployment::change_key(&database, hasher.fingerprint()).await?;
     Ok(true)
 }
 

@@ -16,7 +16,7 @@ use crate::service::webhooks::delivery::Render;
 /// Renders changes and cursors for deliveries as the `changes` query does.
 pub struct ApiChangeRenderer {
     /// Signs cursors.
-    pub hash: KeyedHasher,
+    pub hasher: KeyedHasher,
 }
 
 impl Render for ApiChangeRenderer {
@@ -34,6 +34,6 @@ impl Render for ApiChangeRenderer {
     }
 
     fn cursor(&self, operator: OperatorId, position: &Position) -> String {
-        Cursors::of(self.hash.clone(), Some(operator), ListId::Changes).encode(position)
+        Cursors::of(self.hasher.clone(), Some(operator), ListId::Changes).encode(position)
     }
 }

@@ -64,7 +64,7 @@ fn patient_settings() -> SenderSettings {
 fn settings(sender: SenderSettings) -> DeliverySettings {
     DeliverySettings {
         sender: Sender::new(sender).unwrap(),
-        render: Arc::new(ApiChangeRenderer { hash: KeyedHasher::new(KEY_SECRET) }),
+        render: Arc::new(ApiChangeRenderer { hasher: KeyedHasher::new(KEY_SECRET) }),
         clock: Arc::new(now),
     }
 }
@@ -1036,7 +1036,7 @@ both!(each_change_of_a_delivery_is_rendered_once, Sandbox, async |app| {
     create(app, &operator, 0..5).await;
     app.wait_for_feed().await;
     let render =
-        Arc::new(CountingRender(ApiChangeRenderer { hash: KeyedHasher::new(KEY_SECRET) }, AtomicUsize::new(0)));
+        Arc::new(CountingRender(ApiChangeRenderer { hasher: KeyedHasher::new(KEY_SECRET) }, AtomicUsize::new(0)));
     let settings = DeliverySettings { render: render.clone(), ..settings(sender_settings()) };
     let deliveries = Deliveries::new(app.database.clone(), app.services.clone(), settings);
     assert_eq!(deliveries.deliver_due().await.unwrap(), 1);

@@ -67,7 +67,7 @@ use run_write::{Prepared, Replayable};
 pub struct Customers {
     database: Database,
     restrictions: Restrictions,
-    hash: KeyedHasher,
+    hasher: KeyedHasher,
     limits: RateLimits,
     /// Queries that find a customer of an operator. There is one query for each kind of [`CustomerRef`].
     own_queries: Vec<BatchedQuery<2>>,
@@ -91,11 +91,11 @@ pub struct CustomerView {
 }
 
 impl Customers {
-    pub fn new(database: Database, restrictions: Restrictions, hash: KeyedHasher, limits: RateLimits) -> Self {
+    pub fn new(database: Database, restrictions: Restrictions, hasher: KeyedHasher, limits: RateLimits) -> Self {
         Self {
             database,
             restrictions,
-            hash,
+            hasher,
             limits,
             own_queries: find::own_queries(),
             own_or_replay_queries: find::own_or_replay_queries(),

@@ -52,7 +52,7 @@ impl Customers {
     ) -> Result<Verified, Error> {
         caller.require_platform()?;
         let origin = &caller.authorize_write(request)?;
-        let idempotent = &IdempotentRequest::new(&self.hash, origin, &verification.idempotency_key, || {
+        let idempotent = &IdempotentRequest::new(&self.hasher, origin, &verification.idempotency_key, || {
             verification.canonical_json()
         });
         let prepare = |attempt| self.prepare_verification(attempt, origin, idempotent, &verification);

@@ -34,7 +34,7 @@ const MAX_OVERLAP_HOURS: i32 = 168;
 pub struct Webhooks {
     database: Database,
     environment: Environment,
-    hash: KeyedHasher,
+    hasher: KeyedHasher,
     addresses: AddressFilter,
     feed: Feed,
 }
@@ -82,11 +82,11 @@ impl Webhooks {
     pub fn new(
         database: Database,
         environment: Environment,
-        hash: KeyedHasher,
+        hasher: KeyedHasher,
         addresses: AddressFilter,
         feed: Feed,
     ) -> Self {
-        Self { database, environment, hash, addresses, feed }
+        Self { database, environment, hasher, addresses, feed }
     }
 
     /// Returns the endpoint, or `None` if the caller may not see it. An operator sees its own endpoints. The platform
@@ -266,11 +266,11 @@ impl Webhooks {
         let version = endpoint.secret_version;
         let has_previous = endpoint.previous_secret_until.is_some_and(|until| now < until);
         let versions = [version].into_iter().chain(has_previous.then_some(version - 1));
-        versions.flat_map(|version| SigningSecret::derive(&self.hash, *endpoint.id.as_uuid(), version)).collect()
+        versions.flat_map(|version| SigningSecret::derive(&self.hasher, *endpoint.id.as_uuid(), version)).collect()
     }
 
     fn with_secret(&self, row: Model) -> EndpointWithSecret {
-        let secrets = SigningSecret::derive(&self.hash, *row.id.as_uuid(), row.secret_version);
+        let secrets = SigningSecret::derive(&self.hasher, *row.id.as_uuid(), row.secret_version);
         let secret = secrets.current.to_text();
         EndpointWithSecret { row, secret }
     }
