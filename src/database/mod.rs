@@ -20,7 +20,9 @@ mod inspect;
 mod migrate;
 mod optimistic_write;
 pub mod pages;
+mod pool;
 mod retry;
+mod row_size;
 mod sql;
 mod transaction;
 mod url;
@@ -30,14 +32,14 @@ pub use batch::{
     update_from_cte,
 };
 pub use connect_error::explain_connect_error;
-pub use connection::{PoolSize, try_get_time};
 pub use dedicated_connection::backup;
 pub use error::{describe, error_code, is_unreachable};
 pub use inspect::{Inspection, Problem};
 pub use migrate::{migrate, migration_count};
 pub use optimistic_write::OptimisticWrite;
+pub use pool::PoolSize;
 pub use retry::{TransactionError, with_retry};
-pub use sql::{Sql, is_one_of, subquery};
+pub use sql::{Sql, is_one_of, subquery, try_get_time};
 pub use transaction::Transaction;
 pub use url::{check_url, sqlite_file};
 
@@ -51,8 +53,8 @@ use tokio::time::timeout;
 
 use crate::request::{self, Claim, SizeError, Tenant};
 use batch::BatchWriter;
-use connection::{Pool, PooledConnection};
 use error::{carried, carry};
+use pool::{Pool, PooledConnection};
 use retry::retry_on_conflict;
 use url::DatabaseOptions;
 

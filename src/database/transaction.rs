@@ -9,7 +9,8 @@ use tokio::time::timeout;
 
 use super::MAX_DATABASE_WAIT;
 use super::batch::WriteSet;
-use super::connection::{Connection, Pool, PooledConnection};
+use super::connection::Connection;
+use super::pool::{Pool, PooledConnection};
 use crate::request::tenant;
 
 /// A transaction that may write, on its own connection.
