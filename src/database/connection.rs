@@ -131,8 +131,9 @@ impl Connection {
         };
         let rows = self.run(query).await;
         if rows.as_ref().err().and_then(carried::<SizeError>).is_some() {
-            // The statement has not ended, and the database may still send many rows. The connection is closed, which
-            // ends the statement. Otherwise the next request with this connection would have to skip these rows.
+            // The statement has not ended, and the database may still send many rows. A busy connection is closed when
+            // it is dropped, which ends the statement. Otherwise the next request with this connection would have to
+            // skip these rows.
             self.state = State::Busy;
         }
         rows

@@ -47,8 +47,8 @@ impl managed::Manager for Manager {
 /// - **Return:** a connection returns to the pool when it is dropped, without a round trip. It is checked before its
 ///   next use: see [`Manager`].
 /// - **Error:** after a failed statement the connection is pinged before it is used again.
-/// - **Cancellation:** if a future is dropped in the middle of a statement, its connection is closed instead of being
-///   used again. Otherwise the next statement would first have to wait for the end of this one and read its rows.
+/// - **Cancellation:** if a future is dropped in the middle of a statement, its connection is closed immediately.
+///   Otherwise the next statement would first have to wait for the end of this one and read its rows.
 #[derive(Clone)]
 pub(super) struct Pool {
     connections: managed::Pool<Manager>,
@@ -65,17 +65,29 @@ pub struct PoolSize {
     pub idle: usize,
 }
 
-/// A connection that was taken out of the pool. The connection returns to the pool when this value is dropped.
+/// A connection that was taken out of the pool. The connection returns to the pool when this value is dropped, unless
+/// the connection is busy.
 pub(super) struct PooledConnection {
-    connection: Object<Manager>,
+    /// `None` only while this value is dropped.
+    connection: Option<Object<Manager>>,
     /// Declared after the connection, so that it is dropped after the connection has returned to the pool.
     _permit: Permit,
 }
 
 impl PooledConnection {
     /// Closes the connection.
-    pub(super) fn discard(self) {
-        drop(Object::take(self.connection));
+    pub(super) fn discard(mut self) {
+        drop(self.connection.take().map(Object::take));
+    }
+}
+
+impl Drop for PooledConnection {
+    /// Closes a busy connection. In the pool, the connection would stay open until its next use. Until then, a read
+    /// that was stopped would occupy PostgreSQL, and a stopped `BEGIN IMMEDIATE` could hold SQLite's write lock.
+    fn drop(&mut self) {
+        if let Some(busy) = self.connection.take_if(|connection| connection.is_busy()) {
+            drop(Object::take(busy));
+        }
     }
 }
 
@@ -83,13 +95,13 @@ impl Deref for PooledConnection {
     type Target = Connection;
 
     fn deref(&self) -> &Connection {
-        &self.connection
+        self.connection.as_ref().expect("the connection is set until the drop")
     }
 }
 
 impl DerefMut for PooledConnection {
     fn deref_mut(&mut self) -> &mut Connection {
-        &mut self.connection
+        self.connection.as_mut().expect("the connection is set until the drop")
     }
 }
 
@@ -130,7 +142,7 @@ impl Pool {
         let permit = self.queue.acquire_within(claim, self.max_wait()).await;
         let permit = permit.ok_or(DbErr::ConnectionAcquire(ConnAcquireErr::Timeout))?;
         match self.connections.get().await {
-            Ok(connection) => Ok(PooledConnection { connection, _permit: permit }),
+            Ok(connection) => Ok(PooledConnection { connection: Some(connection), _permit: permit }),
             Err(PoolError::Backend(error)) => Err(error),
             Err(PoolError::Closed) => Err(DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed)),
             Err(_) => Err(DbErr::ConnectionAcquire(ConnAcquireErr::Timeout)),
