@@ -101,7 +101,7 @@ impl Connection {
     ) -> Result<Self, DbErr> {
         // The SQLite file may be locked for a moment while another process opens or closes it. The future is boxed,
         // because the future of each statement contains it and would otherwise be several times as large.
-        let driver = Box::pin(retry_on_conflict(|| Driver::connect(options, timeouts))).await?;
+        let driver = Box::pin(retry_on_conflict(timeouts.wait, || Driver::connect(options, timeouts))).await?;
         // PostgreSQL needs a moment to cancel a statement, and the network needs a moment for its answer.
         let max_silence = timeouts.statement + Duration::from_secs(10);
         Ok(Self { driver, state: State::Ready, max_silence, observer })

@@ -62,15 +62,16 @@ use url::DatabaseOptions;
 /// [`Work::Statement`](request::Work::Statement), without its values.
 pub type StatementObserver = Arc<dyn Fn(&str) + Send + Sync>;
 
-/// The longest time for opening a connection, for the retries of [`with_retry`], for a rollback, and for closing the
-/// connections.
+/// The default of [`DatabaseTimeouts::wait`]. Also the longest time for the retries of [`with_retry`], for opening a
+/// connection outside the pools, for a rollback, and for closing the connections.
 const MAX_DATABASE_WAIT: Duration = Duration::from_secs(4);
 
 /// The time limits of the connections that serve requests. Only tests change the default values.
 #[derive(Clone, Copy, Debug)]
 pub struct DatabaseTimeouts {
-    /// The longest time that a request waits for a connection or for SQLite's write lock, or that an
-    /// [`OptimisticWrite`] retries after conflicts. After this time the request fails with `UNAVAILABLE`.
+    /// The longest time that a request waits for a connection, for the opening of a new one or for SQLite's write lock,
+    /// and the longest time for which a read or a write is retried after conflicts. After this time the request fails
+    /// with `UNAVAILABLE`.
     pub wait: Duration,
     /// `lock_timeout` of PostgreSQL.
     pub lock: Duration,
@@ -185,7 +186,7 @@ impl Database {
         Transaction::begin(&self.write_pool).await
     }
 
-    /// Returns the longest time that a write retries after conflicts.
+    /// Returns the longest time for which a write is retried after conflicts.
     fn max_wait(&self) -> Duration {
         self.write_pool.max_wait()
     }
@@ -295,7 +296,7 @@ impl ConnectionTrait for Reader {
         loop {
             let had_reservation = response.as_ref().is_some_and(|response| response.has_reservation());
             let query = || async { self.connection().await?.query_all(statement.clone(), response.as_deref()).await };
-            let rows = retry_on_conflict(query).await;
+            let rows = retry_on_conflict(self.pool.max_wait(), query).await;
             if !had_reservation && response.as_ref().is_some_and(|response| response.has_reservation()) {
                 // `LoadRounds::run` checks the size before each poll. The yield causes a new poll, so that the rest of
                 // a large response is built outside the worker threads.

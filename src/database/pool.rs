@@ -14,7 +14,7 @@ use sea_orm::{ConnAcquireErr, DbBackend, DbErr};
 
 use super::connection::Connection;
 use super::url::DatabaseOptions;
-use super::{DatabaseTimeouts, MAX_DATABASE_WAIT, StatementObserver};
+use super::{DatabaseTimeouts, StatementObserver};
 use crate::request::{Claim, FairQueue, Permit, Tenant};
 
 /// Opens connections for the pool and decides which of them can be used again.
@@ -115,7 +115,7 @@ impl Pool {
     ) -> Result<Self, DbErr> {
         let pool = managed::Pool::builder(Manager { options, timeouts, observer })
             .max_size(size)
-            .timeouts(Timeouts { wait: None, create: Some(MAX_DATABASE_WAIT), recycle: None })
+            .timeouts(Timeouts { wait: None, create: Some(timeouts.wait), recycle: None })
             .runtime(Runtime::Tokio1)
             // The connection that was used last is the most likely to have the statement prepared.
             .queue_mode(QueueMode::Lifo);

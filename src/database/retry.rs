@@ -82,12 +82,12 @@ where
 
 /// Runs an attempt that changes no rows, for example a single statement that only reads, or the opening of a
 /// connection, until the attempt ends without a conflict. Returns the last conflict if conflicts last longer than
-/// `MAX_DATABASE_WAIT`.
-pub(super) async fn retry_on_conflict<T, F>(attempt: impl FnMut() -> F) -> Result<T, DbErr>
+/// `max_wait`.
+pub(super) async fn retry_on_conflict<T, F>(max_wait: Duration, attempt: impl FnMut() -> F) -> Result<T, DbErr>
 where
     F: Future<Output = Result<T, DbErr>>,
 {
-    retry(MAX_DATABASE_WAIT, "read", attempt, |error| is_conflict(error).then_some(error)).await
+    retry(max_wait, "read", attempt, |error| is_conflict(error).then_some(error)).await
 }
 
 /// Retries with exponential backoff and full jitter. Limits the time and not the number of attempts, because the next
