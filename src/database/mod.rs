@@ -6,9 +6,9 @@
 //!   write are collected in a [`WriteSet`], and written in one last step. Changes of customers use an
 //!   [`OptimisticWrite`], except the removal of all customers of an operator and the completion of search words. On
 //!   PostgreSQL, an attempt without locks usually shares its statements with concurrent requests (see `batch/mod.rs`).
-//! - A [`Transaction`] begins and commits explicitly. Most code runs the transaction inside [`with_retry`], which
-//!   repeats the transaction after a conflict. All other writes use a [`Transaction`], for example writes of operators
-//!   and API keys.
+//! - A [`Transaction`] begins and commits explicitly. Most code runs the transaction inside [`Database::with_retry`],
+//!   which repeats the transaction after a conflict. All other writes use a [`Transaction`], for example writes of
+//!   operators and API keys.
 
 mod arrays;
 mod batch;
@@ -38,7 +38,7 @@ pub use inspect::{Inspection, Problem};
 pub use migrate::{migrate, migration_count};
 pub use optimistic_write::OptimisticWrite;
 pub use pool::PoolSize;
-pub use retry::{TransactionError, with_retry};
+pub use retry::TransactionError;
 pub use sql::{Sql, is_one_of, subquery, try_get_time};
 pub use transaction::Transaction;
 pub use url::{check_url, sqlite_file};
@@ -51,19 +51,20 @@ use sea_orm::prelude::async_trait::async_trait;
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, Statement};
 use tokio::time::timeout;
 
+use crate::error::Error;
 use crate::request::{self, Claim, SizeError, Tenant};
 use batch::BatchWriter;
 use error::{carried, carry};
 use pool::{Pool, PooledConnection};
-use retry::retry_on_conflict;
+use retry::{retry_on_conflict, with_retry};
 use url::DatabaseOptions;
 
 /// A function that is called with the text of each SQL statement that counts as
 /// [`Work::Statement`](request::Work::Statement), without its values.
 pub type StatementObserver = Arc<dyn Fn(&str) + Send + Sync>;
 
-/// The default of [`DatabaseTimeouts::wait`]. Also the longest time for the retries of [`with_retry`], for opening a
-/// connection outside the pools, for a rollback, and for closing the connections.
+/// The default of [`DatabaseTimeouts::wait`]. Also the longest time for opening a connection outside the pools, for a
+/// rollback, and for closing the connections.
 const MAX_DATABASE_WAIT: Duration = Duration::from_secs(4);
 
 /// The time limits of the connections that serve requests. Only tests change the default values.
@@ -178,6 +179,17 @@ impl Database {
     /// near the limit of this size a request would fail if and only if a customer of another operator has the email.
     pub fn uncounted_reader(&self) -> Reader {
         self.reader.for_reads(ReadKind::Uncounted)
+    }
+
+    /// Runs `attempt` until it ends without a conflict. Returns `UNAVAILABLE` if conflicts last longer than
+    /// [`DatabaseTimeouts::wait`].
+    ///
+    /// `operation` names the work in the log and in the metric, for example `key.create`.
+    pub async fn with_retry<T, F>(&self, operation: &'static str, attempt: impl FnMut() -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, TransactionError>>,
+    {
+        with_retry(self.max_wait(), operation, attempt).await
     }
 
     /// Begins a transaction that may write. The transaction rolls back if it is dropped without a commit.

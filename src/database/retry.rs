@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use rand::RngExt;
 use sea_orm::DbErr;
 
-use super::MAX_DATABASE_WAIT;
 use super::error::{describe, is_conflict, is_lock_timeout};
 use crate::error::{Error, ErrorCode, Violation};
 
@@ -47,19 +46,10 @@ impl From<TransactionError> for Error {
     }
 }
 
-/// Runs `attempt` until it ends without a conflict. Returns `UNAVAILABLE` if conflicts last longer than
-/// `MAX_DATABASE_WAIT`.
+/// Runs `attempt` until it ends without a conflict. Returns `UNAVAILABLE` if conflicts last longer than `max_wait`.
 ///
 /// `operation` names the work in the log and in the metric, for example `key.create`.
-pub async fn with_retry<T, F>(operation: &'static str, attempt: impl FnMut() -> F) -> Result<T, Error>
-where
-    F: Future<Output = Result<T, TransactionError>>,
-{
-    with_retry_for(MAX_DATABASE_WAIT, operation, attempt).await
-}
-
-/// Runs `attempt` like [`with_retry`]. Returns `UNAVAILABLE` if conflicts last longer than `max_wait`.
-pub(super) async fn with_retry_for<T, F>(
+pub(super) async fn with_retry<T, F>(
     max_wait: Duration,
     operation: &'static str,
     attempt: impl FnMut() -> F,

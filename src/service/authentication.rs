@@ -25,7 +25,7 @@ use tokio::sync::oneshot;
 
 use super::key_format::is_well_formed;
 use super::{Caller, now};
-use crate::database::{Database, is_one_of, with_retry};
+use crate::database::{Database, is_one_of};
 use crate::error::{Error, ErrorCode, Violation};
 use crate::keyed_hash::{KeyedHasher, PerSecret};
 
@@ -221,7 +221,7 @@ impl Authenticator {
             transaction.commit().await?;
             Ok(())
         };
-        if let Err(Error::Failed { cause, .. }) = with_retry("key.replace_hash", replace).await {
+        if let Err(Error::Failed { cause, .. }) = self.database.with_retry("key.replace_hash", replace).await {
             tracing::warn!(key = %key.id, cause, "cannot replace the hash of a key");
         }
     }
@@ -278,7 +278,7 @@ impl Authenticator {
             transaction.commit().await?;
             Ok(())
         };
-        with_retry("key.save_last_used", save).await
+        self.database.with_retry("key.save_last_used", save).await
     }
 }
 

@@ -24,7 +24,7 @@ use sea_orm::{ColumnTrait, EntityTrait, EnumIter, QueryFilter, Set};
 use super::expired_rows::delete_expired;
 use super::{Caller, now};
 use crate::config::UnknownLinePolicy;
-use crate::database::{Database, with_retry};
+use crate::database::Database;
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::keyed_hash::{KeyedHasher, PerSecret};
 use crate::request::{FairQueue, Tenant, run_as};
@@ -185,7 +185,7 @@ impl PhoneLookup {
             transaction.commit().await?;
             Ok(())
         };
-        with_retry("phone_lookup.store", store).await
+        self.database.with_retry("phone_lookup.store", store).await
     }
 }
 

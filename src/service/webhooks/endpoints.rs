@@ -17,7 +17,7 @@ use secrecy::SecretString;
 use super::addresses::AddressFilter;
 use super::signature::SigningSecret;
 use crate::database::pages::{self, HasPosition, ListPart, Page, PageRequest, Position};
-use crate::database::{Database, Transaction, TransactionError, with_retry};
+use crate::database::{Database, Transaction, TransactionError};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::keyed_hash::KeyedHasher;
 use crate::request::count_query;
@@ -159,7 +159,7 @@ impl Webhooks {
             transaction.commit().await?;
             Ok(row)
         };
-        let row = with_retry("webhook.create", create).await?;
+        let row = self.database.with_retry("webhook.create", create).await?;
         Ok(self.with_secret(row))
     }
 
@@ -209,7 +209,7 @@ impl Webhooks {
             transaction.commit().await?;
             Ok(row)
         };
-        with_retry("webhook.update", update).await
+        self.database.with_retry("webhook.update", update).await
     }
 
     /// Gives an endpoint a new secret. Deliveries are also signed with the previous secret for `overlap_hours`. Fails
@@ -240,7 +240,7 @@ impl Webhooks {
             transaction.commit().await?;
             Ok(row)
         };
-        let row = with_retry("webhook.rotate_secret", rotate).await?;
+        let row = self.database.with_retry("webhook.rotate_secret", rotate).await?;
         Ok(self.with_secret(row))
     }
 
@@ -255,7 +255,7 @@ impl Webhooks {
             transaction.commit().await?;
             Ok(())
         };
-        with_retry("webhook.delete", delete).await
+        self.database.with_retry("webhook.delete", delete).await
     }
 
     /// Returns the secrets that sign the deliveries to an endpoint at the time `now`: the current secret, and during

@@ -11,7 +11,7 @@ use sea_orm::{
 
 use super::Deliveries;
 use super::running::Running;
-use crate::database::{describe, is_one_of, with_retry};
+use crate::database::{describe, is_one_of};
 use crate::error::Error;
 use crate::service::feed;
 
@@ -62,7 +62,7 @@ impl Deliveries {
             });
             Ok(claimed.collect())
         };
-        with_retry("webhook.claim", claim).await
+        self.database.with_retry("webhook.claim", claim).await
     }
 
     /// Selects `expression` from the visible changes after the cursor of the endpoint in the outer query.
