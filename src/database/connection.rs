@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use tracing::{Dispatch, debug, dispatcher};
 
 use super::arrays::encode_for_postgres;
-use super::error::{carried, describe};
+use super::error::{describe, own_error};
 use super::retry::retry_on_conflict;
 use super::row_size::{postgres_row_size, sqlite_row_size};
 use super::url::{DatabaseOptions, failed_to_connect};
@@ -130,7 +130,7 @@ impl Connection {
             })
         };
         let rows = self.run(query).await;
-        if rows.as_ref().err().and_then(carried::<SizeError>).is_some() {
+        if rows.as_ref().err().and_then(own_error::<SizeError>).is_some() {
             // The statement has not ended, and the database may still send many rows. A busy connection is closed when
             // it is dropped, which ends the statement. Otherwise the next request with this connection would have to
             // skip these rows.

@@ -33,7 +33,7 @@ pub use batch::{
 };
 pub use connect_error::explain_connect_error;
 pub use dedicated_connection::backup;
-pub use error::{describe, error_code, is_unreachable};
+pub use error::{describe, error_code, is_unreachable, outdated_read};
 pub use inspect::{Inspection, Problem};
 pub use migrate::{migrate, migration_count};
 pub use optimistic_write::OptimisticWrite;
@@ -54,7 +54,7 @@ use tokio::time::timeout;
 use crate::error::Error;
 use crate::request::{self, Claim, SizeError, Tenant};
 use batch::BatchWriter;
-use error::{carried, carry};
+use error::{OutdatedServer, own_error, wrap_own_error};
 use pool::{Pool, PooledConnection};
 use retry::{retry_on_conflict, with_retry};
 use url::DatabaseOptions;
@@ -205,11 +205,7 @@ impl Database {
 
     fn check_may_write(&self) -> Result<(), DbErr> {
         let is_refused = self.refuses_writes.load(Ordering::Relaxed);
-        if is_refused {
-            Err(DbErr::Migration("this server is older than the database allows".to_owned()))
-        } else {
-            Ok(())
-        }
+        if is_refused { Err(wrap_own_error(OutdatedServer)) } else { Ok(()) }
     }
 
     /// Returns the number of connections.
@@ -314,11 +310,11 @@ impl ConnectionTrait for Reader {
                 // a large response is built outside the worker threads.
                 tokio::task::yield_now().await;
             }
-            match (&response, rows.as_ref().err().and_then(carried)) {
+            match (&response, rows.as_ref().err().and_then(own_error)) {
                 // The connection has been returned to the pool here, so the response does not hold a connection while
                 // it waits.
                 (Some(response), Some(SizeError::MustWait)) => {
-                    response.wait_for_memory().await.map_err(carry)?;
+                    response.wait_for_memory().await.map_err(wrap_own_error)?;
                 }
                 _ => return rows,
             }

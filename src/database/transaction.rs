@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use super::MAX_DATABASE_WAIT;
 use super::batch::WriteSet;
 use super::connection::Connection;
+use super::error::outdated_read;
 use super::pool::{Pool, PooledConnection};
 use crate::request::tenant;
 
@@ -61,7 +62,7 @@ impl Transaction {
         for (statement, must_affect) in set.into_sqlite_statements() {
             let affected = self.execute_raw(statement).await?.rows_affected();
             if affected < must_affect as u64 {
-                return Err(DbErr::RecordNotUpdated);
+                return Err(outdated_read());
             }
         }
         Ok(())
