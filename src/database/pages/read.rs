@@ -17,22 +17,23 @@ pub async fn pages<T>(
     read: impl Fn(&QueryResult) -> Result<T, DbErr>,
     position: impl Fn(usize, &T) -> Position,
 ) -> Result<Vec<Page<T>>, DbErr> {
-    let (mut requests, mut branches) = (Vec::new(), Vec::new());
+    let (mut requests, mut groups) = (Vec::new(), Vec::new());
     let scans = pages.iter().flat_map(|page| &page.parts).filter_map(|part| part.scan.as_ref());
     let kind = if scans.map(Scan::max_work).sum::<u64>() > MAX_SHORT_SCAN { ReadKind::Long } else { ReadKind::Short };
     for ListPage { parts, request } in pages {
-        let mut read_parts = Vec::with_capacity(parts.len());
-        for (number, part) in parts.into_iter().enumerate() {
+        let (mut read_parts, mut group) = (Vec::with_capacity(parts.len()), Vec::with_capacity(parts.len()));
+        for part in parts {
             let scan_work = part.scan.as_ref().map(|scan| {
                 record_sort(scan, 1 + scan.milestones().len());
                 ScanWork::new(scan)
             });
             read_parts.push((part.order, scan_work));
-            branches.extend(part.branches(&request, number > 0));
+            part.add_branches(&request, &mut group);
         }
+        groups.push(group);
         requests.push((request, read_parts));
     }
-    let mut rows_by_branch = rows_by_branch(&reader.for_reads(kind), &branches).await?.into_iter();
+    let mut rows_by_branch = rows_by_branch(&reader.for_reads(kind), groups).await?.into_iter();
     let mut next_branch = || read_all(&rows_by_branch.next().unwrap_or_default(), &read);
     let page = |(index, (request, read_parts)): (usize, (PageRequest, Vec<_>))| {
         let position = |row: &T| position(index, row);
