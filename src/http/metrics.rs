@@ -9,7 +9,7 @@ use metrics::{Counter, Unit, describe_counter, describe_gauge, describe_histogra
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use sea_orm::Iterable;
 
-use super::{Probes, graphql};
+use super::{Probes, endpoint};
 use crate::database::{Database, PoolSize};
 use crate::service::limits::{DisclosureKind, Limit};
 use crate::service::phone_lookup::LookupOutcome;
@@ -73,7 +73,7 @@ pub fn metrics_router(database: Database, probes: &Arc<Probes>) -> Router {
         "vivamo_database_waiting",
         "Statements and transactions that wait for a connection to the database."
     );
-    graphql::register_counters();
+    endpoint::register_counters();
     register(Limit::counter);
     register(DisclosureKind::counter);
     register(LookupOutcome::counter);

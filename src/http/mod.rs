@@ -2,7 +2,7 @@
 //!
 //! | path | module |
 //! | --- | --- |
-//! | `/graphql` | `graphql` |
+//! | `/graphql` | `endpoint` |
 //! | `/`, `/graphiql`, `/graphiql/…` | `graphiql`, if it is switched on |
 //! | `/healthz`, `/readyz`, also at the address of the metrics | `health` |
 //! | `/metrics`, at a separate address | `metrics` |
@@ -11,8 +11,8 @@
 //! to read a response. `self_wake` keeps a connection on the thread that runs it.
 
 mod connections;
+mod endpoint;
 mod graphiql;
-mod graphql;
 mod health;
 mod metrics;
 mod response_timeout;
@@ -46,7 +46,7 @@ struct Shared {
     schema: Schema,
     trusted_proxies: Vec<IpNet>,
     timeouts: HttpTimeouts,
-    in_flight: graphql::InFlight,
+    in_flight: endpoint::InFlight,
     running: RunningRequests,
 }
 
@@ -56,9 +56,9 @@ pub async fn router(settings: HttpSettings, services: Arc<Services>, schema: Sch
     let graphiql = graphiql.unwrap_or(services.environment == Environment::Sandbox);
     let (in_flight, running) = Default::default();
     let state = Arc::new(Shared { services, schema, trusted_proxies, timeouts, in_flight, running });
-    let graphql = any(graphql::handle);
-    let graphql = if cors_origins.is_empty() { graphql } else { graphql.layer(cors(cors_origins)) };
-    let mut router = Router::new().route("/graphql", graphql);
+    let endpoint = any(endpoint::handle);
+    let endpoint = if cors_origins.is_empty() { endpoint } else { endpoint.layer(cors(cors_origins)) };
+    let mut router = Router::new().route("/graphql", endpoint);
     if graphiql {
         router = router.merge(graphiql::routes(introspection().await));
     }
@@ -76,6 +76,6 @@ fn cors(origins: Vec<HeaderValue>) -> CorsLayer {
         // Tracing libraries add their own headers, such as `baggage`. It is safe to allow all headers, because the API
         // uses no cookies.
         .allow_headers(AllowHeaders::mirror_request())
-        .expose_headers([graphql::REQUEST_ID, header::RETRY_AFTER])
+        .expose_headers([endpoint::REQUEST_ID, header::RETRY_AFTER])
         .max_age(Duration::from_secs(3600))
 }
