@@ -54,8 +54,14 @@ struct Shared {
 pub async fn router(settings: HttpSettings, services: Arc<Services>, schema: Schema, probes: &Arc<Probes>) -> Router {
     let HttpSettings { graphiql, trusted_proxies, cors_origins, timeouts, .. } = settings;
     let graphiql = graphiql.unwrap_or(services.environment == Environment::Sandbox);
-    let (in_flight, running) = Default::default();
-    let state = Arc::new(Shared { services, schema, trusted_proxies, timeouts, in_flight, running });
+    let state = Arc::new(Shared {
+        services,
+        schema,
+        trusted_proxies,
+        timeouts,
+        in_flight: endpoint::InFlight::default(),
+        running: RunningRequests::default(),
+    });
     let endpoint = any(endpoint::handle);
     let endpoint = if cors_origins.is_empty() { endpoint } else { endpoint.layer(cors(cors_origins)) };
     let mut router = Router::new().route("/graphql", endpoint);

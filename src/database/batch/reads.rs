@@ -38,8 +38,12 @@ impl<const N: usize> BatchedQuery<N> {
     /// the SQL table `request`, which has one row for each request of the batch. Constants in `select`, for example its
     /// limit, become part of the cached SQL.
     pub fn new(select: impl Fn([SimpleExpr; N]) -> SelectStatement + Send + Sync + 'static) -> Self {
-        let (sql_for_one, sql_for_batch, batcher) = Default::default();
-        Self { select: Box::new(select), sql_for_one, sql_for_batch, batcher }
+        Self {
+            select: Box::new(select),
+            sql_for_one: OnceLock::new(),
+            sql_for_batch: OnceLock::new(),
+            batcher: Batcher::default(),
+        }
     }
 
     /// Returns the query with these values, to run it inside a transaction.
