@@ -9,6 +9,17 @@
 //! - A [`Transaction`] begins and commits explicitly. Most code runs the transaction inside [`Database::with_retry`],
 //!   which repeats the transaction after a conflict. All other writes use a [`Transaction`], for example writes of
 //!   operators and API keys.
+//!
+//! | file | what it does |
+//! | --- | --- |
+//! | `url.rs`, `connect_error.rs` | parse the URL of the database; explain why the database cannot be opened |
+//! | `connection.rs`, `pool.rs`, `row_size.rs` | open connections, run statements on them, and share them between requests |
+//! | `transaction.rs`, `optimistic_write.rs`, `retry.rs` | the two ways to write, and retries after conflicts |
+//! | `batch/` | statements that concurrent requests share, and the rows that a request writes |
+//! | `pages/` | pages and counts of lists |
+//! | `error.rs` | classifies and describes errors |
+//! | `sql.rs`, `arrays.rs` | SQL and values that SeaORM cannot build, encode or read well |
+//! | `dedicated_connection.rs`, `inspect.rs`, `migrate.rs` | connections outside the pools: backups, inspections, migrations |
 
 mod arrays;
 mod batch;

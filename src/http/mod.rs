@@ -1,14 +1,14 @@
 //! The HTTP server.
 //!
-//! | path | module |
+//! | file | what it does |
 //! | --- | --- |
-//! | `/graphql` | `endpoint` |
-//! | `/`, `/graphiql`, `/graphiql/…` | `graphiql`, if it is switched on |
-//! | `/healthz`, `/readyz`, also at the address of the metrics | `health` |
-//! | `/metrics`, at a separate address | `metrics` |
-//!
-//! `connections` accepts the connections of both addresses. `response_timeout` limits the time that a client may take
-//! to read a response. `self_wake` keeps a connection on the thread that runs it.
+//! | `connections.rs` | accepts the connections of both addresses |
+//! | `response_timeout.rs` | limits the time that a client may take to read a response |
+//! | `self_wake.rs` | keeps a connection on the thread that runs it |
+//! | `endpoint/` | `/graphql` |
+//! | `graphiql.rs` | `/`, `/graphiql` and `/graphiql/…`, if GraphiQL is switched on |
+//! | `health.rs` | `/healthz` and `/readyz`, also at the address of the metrics |
+//! | `metrics.rs` | `/metrics`, at a separate address |
 
 mod connections;
 mod endpoint;
