@@ -14,6 +14,7 @@
 //! | --- | --- |
 //! | `url.rs`, `connect_error.rs` | parse the URL of the database; explain why the database cannot be opened |
 //! | `connection.rs`, `pool.rs`, `row_size.rs` | open connections, run statements on them, and share them between requests |
+//! | `reader.rs` | runs statements that only read |
 //! | `transaction.rs`, `optimistic_write.rs`, `retry.rs` | the two ways to write, and retries after conflicts |
 //! | `batch/` | statements that concurrent requests share, and the rows that a request writes |
 //! | `pages/` | pages and counts of lists |
@@ -32,6 +33,7 @@ mod migrate;
 mod optimistic_write;
 pub mod pages;
 mod pool;
+mod reader;
 mod retry;
 mod row_size;
 mod sql;
@@ -49,6 +51,7 @@ pub use inspect::{Inspection, Problem};
 pub use migrate::{migrate, migration_count};
 pub use optimistic_write::OptimisticWrite;
 pub use pool::PoolSize;
+pub use reader::Reader;
 pub use retry::TransactionError;
 pub use sql::{Sql, is_one_of, subquery, try_get_time};
 pub use transaction::Transaction;
@@ -58,20 +61,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use sea_orm::prelude::async_trait::async_trait;
-use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, Statement};
+use sea_orm::{ConnectionTrait, DbBackend, DbErr, Statement};
 use tokio::time::timeout;
 
 use crate::error::Error;
-use crate::request::{self, Claim, SizeError, Tenant};
+use crate::request::Tenant;
 use batch::BatchWriter;
-use error::{OutdatedServer, own_error, wrap_own_error};
-use pool::{Pool, PooledConnection};
-use retry::{retry_on_conflict, with_retry};
+use error::{OutdatedServer, wrap_own_error};
+use pool::Pool;
+use reader::ReadKind;
+use retry::with_retry;
 use url::DatabaseOptions;
 
 /// A function that is called with the text of each SQL statement that counts as
-/// [`Work::Statement`](request::Work::Statement), without its values.
+/// [`Work::Statement`](crate::request::Work::Statement), without its values.
 pub type StatementObserver = Arc<dyn Fn(&str) + Send + Sync>;
 
 /// The default of [`DatabaseTimeouts::wait`]. Also the longest time for opening a connection outside the pools, for a
@@ -116,31 +119,6 @@ pub struct Database {
     refuses_writes: Arc<AtomicBool>,
 }
 
-/// Runs statements that write nothing, each on any free connection and without an explicit transaction.
-///
-/// PostgreSQL may reject such a statement with a serialization failure if its default isolation level is
-/// `serializable`. The statement is then retried.
-#[derive(Clone)]
-pub struct Reader {
-    pool: Pool,
-    kind: ReadKind,
-}
-
-/// A kind of read statement. The kind determines the tenant that the connection is taken for, whether the statement
-/// counts as a long read, and whether its rows count for the size of the response.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum ReadKind {
-    /// A statement of the current request.
-    Short,
-    /// A statement of the current request that may use a processor of the database for a long time.
-    Long,
-    /// A short statement of the current request whose rows do not count for the size of the response: see
-    /// [`Database::uncounted_reader`].
-    Uncounted,
-    /// A short read of a batch: of several requests, which may have several tenants.
-    Batched,
-}
-
 impl Database {
     /// The maximum number of connections in the PostgreSQL pool of one process, for reads and writes.
     /// [`Database::inspect`] opens one more.
@@ -176,7 +154,7 @@ impl Database {
         };
         let batch_writer = Arc::new(BatchWriter::new(write_pool.clone()));
         let refuses_writes = Arc::default();
-        let reader = Reader { pool: read_pool, kind: ReadKind::Short };
+        let reader = Reader::new(read_pool);
         Ok(Self { options: Arc::new(options), reader, write_pool, batch_writer, refuses_writes })
     }
 
@@ -273,62 +251,5 @@ impl Database {
             self.write_pool.close().await;
         };
         timeout(MAX_DATABASE_WAIT, close_pools).await.ok();
-    }
-}
-
-impl Reader {
-    /// Returns a reader for statements of this kind.
-    fn for_reads(&self, kind: ReadKind) -> Self {
-        Self { pool: self.pool.clone(), kind }
-    }
-
-    async fn connection(&self) -> Result<PooledConnection, DbErr> {
-        let tenant = if self.kind == ReadKind::Batched { Tenant::BatchedReads } else { request::tenant() };
-        self.pool.get(Claim { tenant, is_long_read: self.kind == ReadKind::Long }).await
-    }
-}
-
-#[async_trait]
-impl ConnectionTrait for Reader {
-    fn get_database_backend(&self) -> DbBackend {
-        self.pool.backend()
-    }
-
-    async fn execute_raw(&self, _: Statement) -> Result<ExecResult, DbErr> {
-        Err(DbErr::Custom("a reader does not write: use a transaction".to_owned()))
-    }
-
-    async fn execute_unprepared(&self, _: &str) -> Result<ExecResult, DbErr> {
-        Err(DbErr::Custom("a reader does not write: use a transaction".to_owned()))
-    }
-
-    async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        Ok(self.query_all_raw(statement).await?.into_iter().next())
-    }
-
-    async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        let response = match self.kind {
-            ReadKind::Short | ReadKind::Long => request::response(),
-            // A batched read is short and belongs to several responses, so its bytes count for none of them.
-            ReadKind::Uncounted | ReadKind::Batched => None,
-        };
-        loop {
-            let had_reservation = response.as_ref().is_some_and(|response| response.has_reservation());
-            let query = || async { self.connection().await?.query_all(statement.clone(), response.as_deref()).await };
-            let rows = retry_on_conflict(self.pool.max_wait(), query).await;
-            if !had_reservation && response.as_ref().is_some_and(|response| response.has_reservation()) {
-                // `LoadRounds::run` checks the size before each poll. The yield causes a new poll, so that the rest of
-                // a large response is built outside the worker threads.
-                tokio::task::yield_now().await;
-            }
-            match (&response, rows.as_ref().err().and_then(own_error)) {
-                // The connection has been returned to the pool here, so the response does not hold a connection while
-                // it waits.
-                (Some(response), Some(SizeError::MustWait)) => {
-                    response.wait_for_memory().await.map_err(wrap_own_error)?;
-                }
-                _ => return rows,
-            }
-        }
     }
 }
