@@ -177,7 +177,7 @@ async fn admit(
     }
     let Some(media_type) = accepted else {
         let message = "The response is application/graphql-response+json or application/json. Accept one of them.";
-        return Err((StatusCode::NOT_ACCEPTABLE, message).into());
+        return Err(HttpError::bad_request(StatusCode::NOT_ACCEPTABLE, message));
     };
     let shows_cost = parts.headers.get(COST_HEADER).is_some_and(|value| value == "1");
     let slot = state.in_flight.enter(&caller, state.timeouts.slot).await?;
@@ -223,7 +223,7 @@ fn execute(
 }
 
 fn method_not_allowed(allowed: &'static str, message: &str) -> HttpError {
-    HttpError::with_header(StatusCode::METHOD_NOT_ALLOWED, message, header::ALLOW, allowed)
+    HttpError::bad_request(StatusCode::METHOD_NOT_ALLOWED, message).with_header(header::ALLOW, allowed)
 }
 
 /// Runs database work, and counts its statements. If the work takes longer than the timeout of a request, the caller
