@@ -114,7 +114,7 @@ impl Connection {
         statement: Statement,
         response: Option<&ResponseSize>,
     ) -> Result<Vec<QueryResult>, DbErr> {
-        self.record(&statement.sql);
+        self.count_statement(&statement.sql);
         let is_cached = is_cached(&statement.sql);
         let (sql, values) = (AssertSqlSafe(statement.sql), statement.values.unwrap_or(Values(Vec::new())));
         let query = async |driver: &mut Driver| {
@@ -140,7 +140,7 @@ impl Connection {
     }
 
     pub(super) async fn execute(&mut self, statement: Statement) -> Result<ExecResult, DbErr> {
-        self.record(&statement.sql);
+        self.count_statement(&statement.sql);
         let is_cached = is_cached(&statement.sql);
         let (sql, values) = (AssertSqlSafe(statement.sql), statement.values.unwrap_or(Values(Vec::new())));
         let execute = async |driver: &mut Driver| {
@@ -159,7 +159,7 @@ impl Connection {
     }
 
     pub(super) async fn execute_unprepared(&mut self, sql: &str) -> Result<ExecResult, DbErr> {
-        self.record(sql);
+        self.count_statement(sql);
         self.execute_uncounted(sql).await
     }
 
@@ -202,7 +202,7 @@ impl Connection {
     }
 
     /// Counts a statement and passes its text to the observer.
-    fn record(&self, sql: &str) {
+    fn count_statement(&self, sql: &str) {
         count_work(Work::Statement, 1);
         if let Some(observer) = &self.observer {
             observer(sql);

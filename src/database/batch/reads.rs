@@ -27,8 +27,8 @@ type Select<const N: usize> = dyn Fn([SimpleExpr; N]) -> SelectStatement + Send 
 
 type Rows = Result<Vec<QueryResult>, DbErr>;
 
-/// Records the rows as work of the current request. Counts only the rows of this request, not all rows of its batch.
-fn recorded(rows: Rows) -> Rows {
+/// Counts the rows as work of the current request: only the rows of this request, not all rows of its batch.
+fn counted(rows: Rows) -> Rows {
     count_query(rows.as_ref().map_or(0, Vec::len));
     rows
 }
@@ -55,7 +55,7 @@ impl<const N: usize> BatchedQuery<N> {
     pub async fn run(&self, reader: &Reader, values: [Value; N]) -> Rows {
         debug_assert!(values.iter().all(fits_in_array), "a value has a type that `add_for` does not encode");
         if reader.get_database_backend() != DbBackend::Postgres {
-            return recorded(self.run_one(reader, values).await);
+            return counted(self.run_one(reader, values).await);
         }
         let run_batch = async |requests: Vec<[Value; N]>| {
             let count = requests.len();
@@ -72,7 +72,7 @@ impl<const N: usize> BatchedQuery<N> {
             Some(rows) => rows,
             None => self.run_one(reader, values).await,
         };
-        recorded(rows)
+        counted(rows)
     }
 
     async fn run_one(&self, reader: &Reader, values: [Value; N]) -> Rows {

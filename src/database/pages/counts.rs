@@ -8,7 +8,7 @@ use sea_orm::{ConnectionTrait, DbErr};
 
 use super::branches::{Branch, ROW, limit, rows_by_branch};
 use super::list::ListPart;
-use super::scan::{MAX_SCAN, record_sort};
+use super::scan::{MAX_SCAN, count_sort_work};
 use crate::database::{ReadKind, Reader};
 use crate::request::{Work, count_work};
 
@@ -92,7 +92,7 @@ impl CountedPart {
             counts_all: filters.is_empty() || !scan.is_bounded(),
             counts_matching: !filters.is_empty(),
         };
-        record_sort(&scan, if counted.counts_all && counted.counts_matching { 2 } else { 1 });
+        count_sort_work(&scan, if counted.counts_all && counted.counts_matching { 2 } else { 1 });
         if counted.counts_all {
             group.push(Branch::count(query.clone(), None, limit(bound + 1)));
         }
@@ -105,7 +105,7 @@ impl CountedPart {
         counted
     }
 
-    /// Returns the count of the part, and records its work. `counts` returns the counts of the branches of this part.
+    /// Returns the count of the part, and counts the work. `counts` returns the counts of the branches of this part.
     fn count(&self, counts: &mut impl Iterator<Item = u64>) -> Count {
         let mut next_count = || counts.next().unwrap_or_default();
         let rows = if self.counts_all { next_count() } else { self.max_rows };
