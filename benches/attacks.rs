@@ -24,8 +24,8 @@ async fn main() {
     let url = format!("sqlite://{}", folder.path().join("vivamo.db").display());
     database::migrate(&url).await.unwrap();
     let database = Database::connect(&url, None).await.unwrap();
-    let hash = KeyedHasher::new("the secret of the benchmark");
-    let services = Services::new(&database, ServiceSettings::new(Environment::Sandbox, hash));
+    let hasher = KeyedHasher::new("the secret of the benchmark");
+    let services = Services::new(&database, ServiceSettings::new(Environment::Sandbox, hasher));
     let mut slowest = Duration::ZERO;
     println!("{:>9}  longest of {ROUNDS} rejections of", "ms");
     for (attack, query) in support::attacks::attacks() {

@@ -68,7 +68,7 @@ impl Jobs {
         let keep_changes = TimeDelta::days(settings.changes_days.into());
         let deliveries = match Sender::new(sender) {
             Ok(sender) => {
-                let renderer = Arc::new(ApiChangeRenderer { hash: services.hash.clone() });
+                let renderer = Arc::new(ApiChangeRenderer { hasher: services.hasher.clone() });
                 let settings = DeliverySettings { sender, renderer, clock: Arc::new(now) };
                 Some(Deliveries::new(database.clone(), services.clone(), settings))
             }

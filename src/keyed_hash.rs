@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use ring::hmac;
 
-/// The secret, ready for hashing, and a second secret during a change.
+/// Makes keyed hashes with the secret. Knows a second secret while the secret is being changed.
 #[derive(Clone)]
 pub struct KeyedHasher {
     secret: Arc<hmac::Key>,
@@ -38,14 +38,14 @@ impl OtherSecret {
 
 /// A value for each accepted secret, for example the hashes of an API key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Accepted<T> {
+pub struct PerSecret<T> {
     /// The value for the secret that makes new hashes.
     pub current: T,
     /// The value for the other secret. `None` unless the secret is being changed.
     pub other: Option<T>,
 }
 
-impl<T> Accepted<T> {
+impl<T> PerSecret<T> {
     /// Returns the values, with the current one first.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         std::iter::once(&self.current).chain(&self.other)
@@ -58,17 +58,17 @@ impl<T> Accepted<T> {
         self.iter().any(|accepted| accepted == value)
     }
 
-    pub fn map<U>(self, convert: impl Fn(T) -> U) -> Accepted<U> {
-        Accepted { current: convert(self.current), other: self.other.map(convert) }
+    pub fn map<U>(self, convert: impl Fn(T) -> U) -> PerSecret<U> {
+        PerSecret { current: convert(self.current), other: self.other.map(convert) }
     }
 
     /// Pairs the values for the same secret. Both arguments must come from the same [`KeyedHasher`].
-    pub fn zip<U>(self, with: Accepted<U>) -> Accepted<(T, U)> {
-        Accepted { current: (self.current, with.current), other: self.other.zip(with.other) }
+    pub fn zip<U>(self, with: PerSecret<U>) -> PerSecret<(T, U)> {
+        PerSecret { current: (self.current, with.current), other: self.other.zip(with.other) }
     }
 }
 
-impl<T> IntoIterator for Accepted<T> {
+impl<T> IntoIterator for PerSecret<T> {
     type Item = T;
     type IntoIter = std::iter::Chain<std::iter::Once<T>, std::option::IntoIter<T>>;
 
@@ -95,9 +95,9 @@ impl KeyedHasher {
 
     /// Returns the hash of the parts under each accepted secret. The current hash is the result of
     /// [`digest`](Self::digest).
-    pub fn accepted_digests(&self, purpose: &str, parts: &[&[u8]]) -> Accepted<Vec<u8>> {
+    pub fn accepted_digests(&self, purpose: &str, parts: &[&[u8]]) -> PerSecret<Vec<u8>> {
         let other = self.other.as_ref().map(OtherSecret::key);
-        Accepted { current: &self.secret, other }.map(|secret| digest(secret, purpose, parts))
+        PerSecret { current: &self.secret, other }.map(|secret| digest(secret, purpose, parts))
     }
 
     /// Returns true if hashes of an older secret are accepted. Stored hashes of the older secret must be replaced by

@@ -68,12 +68,12 @@ pub const NO_TABLES: &str = "the database file existed but had no tables, so a n
 /// Opens a database of the configured environment with all migrations applied, and builds the services on it.
 pub async fn open(settings: DatabaseSettings, services: ServiceSettings) -> Result<Opened, FatalError> {
     let pending = settings.pending_migrations;
-    let checked = open_checked(settings, services.environment, &services.hash).await?;
+    let checked = open_checked(settings, services.environment, &services.hasher).await?;
     let CheckedDatabase { database, deployment, migrated, had_no_tables } = checked;
     let fingerprint = deployment.key_fingerprint.as_deref().unwrap_or_default();
-    let hash = services.hash.clone().with_fingerprint(fingerprint).ok_or(FatalError::OtherKeySecret)?;
+    let hasher = services.hasher.clone().with_fingerprint(fingerprint).ok_or(FatalError::OtherKeySecret)?;
     continue_feed_positions(&database, pending).await?;
-    let services = Services::new(&database, ServiceSettings { hash, ..services });
+    let services = Services::new(&database, ServiceSettings { hasher, ..services });
     let search_words = complete_search_words(&database, &services, pending).await?;
     Ok(Opened { database, services, migrated, had_no_tables, search_words })
 }
@@ -120,7 +120,7 @@ struct CheckedDatabase {
 async fn open_checked(
     settings: DatabaseSettings,
     environment: Environment,
-    hash: &KeyedHasher,
+    hasher: &KeyedHasher,
 ) -> Result<CheckedDatabase, FatalError> {
     let had_file = database::sqlite_file(&settings.url).is_some_and(|file| file.exists());
     let missing_file = match settings.pending_migrations {
@@ -138,7 +138,7 @@ async fn open_checked(
         }
         PendingMigrations::Reject => return Err(FatalError::PendingMigrations(inspection.pending)),
     };
-    let deployment = deployment::claim(&database, environment, &hash.fingerprint()).await?;
+    let deployment = deployment::claim(&database, environment, &hasher.fingerprint()).await?;
     check_environment(deployment.environment, environment)?;
     Ok(CheckedDatabase { database, deployment, migrated, had_no_tables })
 }
@@ -161,16 +161,16 @@ async fn check_usable(
 /// Makes the database use the configured secret from now on. Returns false if the database already uses this secret.
 /// Fails if an older secret is configured too, and the database uses neither of the two secrets.
 pub async fn rotate_key_secret(settings: DatabaseSettings, services: ServiceSettings) -> Result<bool, FatalError> {
-    let ServiceSettings { environment, hash, .. } = services;
-    let CheckedDatabase { database, deployment, .. } = open_checked(settings, environment, &hash).await?;
+    let ServiceSettings { environment, hasher, .. } = services;
+    let CheckedDatabase { database, deployment, .. } = open_checked(settings, environment, &hasher).await?;
     let stored = deployment.key_fingerprint.as_deref().unwrap_or_default();
-    if hash.fingerprint() == stored {
+    if hasher.fingerprint() == stored {
         return Ok(false);
     }
-    if hash.has_older() && hash.clone().with_fingerprint(stored).is_none() {
+    if hasher.has_older() && hasher.clone().with_fingerprint(stored).is_none() {
         return Err(FatalError::OtherKeySecret);
     }
-    deployment::change_key(&database, hash.fingerprint()).await?;
+    deployment::change_key(&database, hasher.fingerprint()).await?;
     Ok(true)
 }
 

@@ -229,12 +229,12 @@ fn database_settings(settings: &Settings, default_wait: u32) -> DatabaseSettings
 }
 
 fn service_settings(settings: &Settings) -> ServiceSettings {
-    let hash = KeyedHasher::new(settings.key_secret());
-    let hash = match settings.old_key_secret() {
-        Some(old) => hash.with_old(old),
-        None => hash,
+    let hasher = KeyedHasher::new(settings.key_secret());
+    let hasher = match settings.old_key_secret() {
+        Some(old) => hasher.with_old(old),
+        None => hasher,
     };
-    ServiceSettings::new(settings.environment, hash)
+    ServiceSettings::new(settings.environment, hasher)
 }
 
 fn operator_id(text: &str) -> Result<OperatorId, &'static str> {

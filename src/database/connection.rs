@@ -1,38 +1,26 @@
-//! Connections, and the pool that keeps the connections open.
-//!
-//! Requests do not use sqlx's own pool. That pool spawns a task and pings the server each time a connection is
-//! returned, and no option turns this off. The pool of this module pings a connection only before reuse, and only if
-//! the last statement failed or the connection was idle for 30 seconds. With a single client, the pool of this module
-//! saves up to a quarter of the cost of a request (`docs/benchmarks.md`).
+//! A connection to PostgreSQL or SQLite.
 
 use std::io::ErrorKind;
-use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
-use deadpool::Runtime;
-use deadpool::managed::{self, Metrics, Object, PoolError, QueueMode, RecycleError, RecycleResult, Timeouts};
 use futures_util::{Stream, TryStreamExt};
 use sea_orm::sea_query::Values;
-use sea_orm::sqlx::postgres::PgRow;
-use sea_orm::sqlx::sqlite::SqliteRow;
-use sea_orm::sqlx::{
-    self, AssertSqlSafe, ConnectOptions, Connection as _, Decode, Executor, PgConnection, Row, Sqlite,
-    SqliteConnection, TypeInfo, ValueRef,
-};
-use sea_orm::{ConnAcquireErr, DbBackend, DbErr, ExecResult, QueryResult, RuntimeErr, Statement};
+use sea_orm::sqlx::{self, AssertSqlSafe, ConnectOptions, Connection as _, Executor, PgConnection, SqliteConnection};
+use sea_orm::{DbBackend, DbErr, ExecResult, QueryResult, RuntimeErr, Statement};
 use sea_query_sqlx::SqlxValues;
 use tokio::time::timeout;
 use tracing::{Dispatch, debug, dispatcher};
 
 use super::arrays::encode_for_postgres;
-use super::error::{carried, describe};
+use super::error::{describe, own_error};
 use super::retry::retry_on_conflict;
+use super::row_size::{postgres_row_size, sqlite_row_size};
 use super::url::{DatabaseOptions, failed_to_connect};
-use super::{DatabaseTimeouts, MAX_DATABASE_WAIT, StatementObserver};
-use crate::request::{Claim, FairQueue, Permit, ResponseSize, SizeError, Tenant, Work, count_work};
+use super::{DatabaseTimeouts, StatementObserver};
+use crate::request::{ResponseSize, SizeError, Work, count_work};
 
+/// The connection of the database driver.
 enum Driver {
     Postgres(PgConnection),
     Sqlite(SqliteConnection),
@@ -40,38 +28,10 @@ enum Driver {
 
 impl Driver {
     async fn connect(options: &DatabaseOptions, timeouts: &DatabaseTimeouts) -> Result<Self, DbErr> {
-        /// - `statement_timeout`: a slow statement fails instead of holding its connection.
-        /// - `lock_timeout`: a statement fails if it waits too long for the lock of another transaction. Its request
-        ///   gives the connection back, pauses and starts again. The timeout is shorter than `deadlock_timeout` (1 s),
-        ///   so it also ends deadlocks.
-        /// - `idle_in_transaction_session_timeout`: if this service dies inside a transaction, PostgreSQL ends the
-        ///   session and releases the locks of the transaction.
-        /// - `plan_cache_mode`: cached prepared statements are planned once per connection. Each statement is written
-        ///   so that one index is good for all values, so a generic plan is as good as a custom plan.
-        /// - `enable_seqscan`: if this setting is on, a plan that was made while a table was empty scans the whole
-        ///   table after the table has grown. This happened with the table of idempotency keys, which is emptied
-        ///   regularly: a create took 2.7 times as long.
-        /// - `jit`: compiling a plan takes longer than executing it. Up to version 17, PostgreSQL would compile plans
-        ///   that contain a scan, because `enable_seqscan = off` makes scans look expensive.
-        /// - `enable_memoize`: the joins of a page look up each key once, so a cache of lookups only costs time.
-        ///
-        /// These settings are sent as statements and not as startup parameters, because poolers such as pgbouncer may
-        /// reject startup parameters.
-        fn session(timeouts: &DatabaseTimeouts) -> String {
-            let DatabaseTimeouts { statement, lock, idle_in_transaction, .. } = timeouts;
-            format!(
-                "SET statement_timeout = {}; SET lock_timeout = {}; SET idle_in_transaction_session_timeout = {}; \
-                 SET plan_cache_mode = 'force_generic_plan'; SET enable_seqscan = off; SET jit = off; \
-                 SET enable_memoize = off",
-                statement.as_millis(),
-                lock.as_millis(),
-                idle_in_transaction.as_millis()
-            )
-        }
         Ok(match options {
             DatabaseOptions::Postgres(options) => {
                 let mut connection = options.connect().await.map_err(failed_to_connect)?;
-                connection.execute(AssertSqlSafe(session(timeouts))).await.map_err(failed_to_connect)?;
+                connection.execute(AssertSqlSafe(session_settings(timeouts))).await.map_err(failed_to_connect)?;
                 Self::Postgres(connection)
             }
             DatabaseOptions::Sqlite(options) => {
@@ -80,6 +40,37 @@ impl Driver {
             }
         })
     }
+}
+
+/// Returns the statements that set up a new connection to PostgreSQL.
+///
+/// - `statement_timeout`: a slow statement fails instead of holding its connection.
+/// - `lock_timeout`: a statement fails if it waits too long for the lock of another transaction. Its request gives the
+///   connection back, pauses and starts again. The timeout is shorter than `deadlock_timeout` (1 s), so it also ends
+///   deadlocks.
+/// - `idle_in_transaction_session_timeout`: if this service dies inside a transaction, PostgreSQL ends the session and
+///   releases the locks of the transaction.
+/// - `plan_cache_mode`: cached prepared statements are planned once per connection. Each statement is written so that
+///   one index is good for all values, so a generic plan is as good as a custom plan.
+/// - `enable_seqscan`: if this setting is on, a plan that was made while a table was empty scans the whole table after
+///   the table has grown. This happened with the table of idempotency keys, which is emptied regularly: a create took
+///   2.7 times as long.
+/// - `jit`: compiling a plan takes longer than executing it. Up to version 17, PostgreSQL would compile plans that
+///   contain a scan, because `enable_seqscan = off` makes scans look expensive.
+/// - `enable_memoize`: the joins of a page look up each key once, so a cache of lookups only costs time.
+///
+/// These settings are sent as statements and not as startup parameters, because poolers such as pgbouncer may reject
+/// startup parameters.
+fn session_settings(timeouts: &DatabaseTimeouts) -> String {
+    let DatabaseTimeouts { statement, lock, idle_in_transaction, .. } = timeouts;
+    format!(
+        "SET statement_timeout = {}; SET lock_timeout = {}; SET idle_in_transaction_session_timeout = {}; \
+         SET plan_cache_mode = 'force_generic_plan'; SET enable_seqscan = off; SET jit = off; \
+         SET enable_memoize = off",
+        statement.as_millis(),
+        lock.as_millis(),
+        idle_in_transaction.as_millis()
+    )
 }
 
 /// A connection to either database, and its [`State`].
@@ -102,6 +93,20 @@ enum State {
 }
 
 impl Connection {
+    /// Opens a connection.
+    pub(super) async fn open(
+        options: &DatabaseOptions,
+        timeouts: &DatabaseTimeouts,
+        observer: Option<StatementObserver>,
+    ) -> Result<Self, DbErr> {
+        // The SQLite file may be locked for a moment while another process opens or closes it. The future is boxed,
+        // because the future of each statement contains it and would otherwise be several times as large.
+        let driver = Box::pin(retry_on_conflict(timeouts.wait, || Driver::connect(options, timeouts))).await?;
+        // PostgreSQL needs a moment to cancel a statement, and the network needs a moment for its answer.
+        let max_silence = timeouts.statement + Duration::from_secs(10);
+        Ok(Self { driver, state: State::Ready, max_silence, observer })
+    }
+
     /// Runs a query. Fails with a [`SizeError`] if the rows make `response` too large, or so large that the response
     /// must first wait for memory.
     pub(super) async fn query_all(
@@ -109,14 +114,14 @@ impl Connection {
         statement: Statement,
         response: Option<&ResponseSize>,
     ) -> Result<Vec<QueryResult>, DbErr> {
-        self.record(&statement.sql);
+        self.count_statement(&statement.sql);
         let is_cached = is_cached(&statement.sql);
         let (sql, values) = (AssertSqlSafe(statement.sql), statement.values.unwrap_or(Values(Vec::new())));
         let query = async |driver: &mut Driver| {
             Ok(match driver {
                 Driver::Postgres(connection) => {
                     let query = sqlx::query_with(sql, encode_for_postgres(values)?).persistent(is_cached);
-                    collect(outside_spans(|| query.fetch(connection)), pg_row_size, response).await?
+                    collect(outside_spans(|| query.fetch(connection)), postgres_row_size, response).await?
                 }
                 Driver::Sqlite(connection) => {
                     let query = sqlx::query_with(sql, SqlxValues(values)).persistent(is_cached);
@@ -125,16 +130,17 @@ impl Connection {
             })
         };
         let rows = self.run(query).await;
-        if rows.as_ref().err().and_then(carried::<SizeError>).is_some() {
-            // The statement has not ended, and the database may still send many rows. The connection is closed, which
-            // ends the statement. Otherwise the next request with this connection would have to skip these rows.
+        if rows.as_ref().err().and_then(own_error::<SizeError>).is_some() {
+            // The statement has not ended, and the database may still send many rows. A busy connection is closed when
+            // it is dropped, which ends the statement. Otherwise the next request with this connection would have to
+            // skip these rows.
             self.state = State::Busy;
         }
         rows
     }
 
     pub(super) async fn execute(&mut self, statement: Statement) -> Result<ExecResult, DbErr> {
-        self.record(&statement.sql);
+        self.count_statement(&statement.sql);
         let is_cached = is_cached(&statement.sql);
         let (sql, values) = (AssertSqlSafe(statement.sql), statement.values.unwrap_or(Values(Vec::new())));
         let execute = async |driver: &mut Driver| {
@@ -153,7 +159,7 @@ impl Connection {
     }
 
     pub(super) async fn execute_unprepared(&mut self, sql: &str) -> Result<ExecResult, DbErr> {
-        self.record(sql);
+        self.count_statement(sql);
         self.execute_uncounted(sql).await
     }
 
@@ -196,7 +202,7 @@ impl Connection {
     }
 
     /// Counts a statement and passes its text to the observer.
-    fn record(&self, sql: &str) {
+    fn count_statement(&self, sql: &str) {
         count_work(Work::Statement, 1);
         if let Some(observer) = &self.observer {
             observer(sql);
@@ -208,6 +214,17 @@ impl Connection {
         self.state == State::Busy
     }
 
+    /// Returns true if the connection can be used again after it was idle for this time. Pings the connection only if
+    /// the last statement failed, or if the connection was idle for long.
+    pub(super) async fn is_usable(&mut self, idle: Duration) -> bool {
+        const MAX_IDLE_WITHOUT_PING: Duration = Duration::from_secs(30);
+        match self.state {
+            State::Busy => false,
+            State::Ready if idle < MAX_IDLE_WITHOUT_PING => true,
+            State::Ready | State::Doubtful => self.is_alive().await,
+        }
+    }
+
     async fn is_alive(&mut self) -> bool {
         let ping = self.run(async |driver| match driver {
             Driver::Postgres(connection) => connection.ping().await,
@@ -216,7 +233,7 @@ impl Connection {
         matches!(timeout(Duration::from_secs(1), ping).await, Ok(Ok(())))
     }
 
-    async fn close(self) {
+    pub(super) async fn close(self) {
         let closed = match self.driver {
             Driver::Postgres(connection) => connection.close().await,
             Driver::Sqlite(connection) => connection.close().await,
@@ -269,189 +286,4 @@ async fn collect<R: Into<QueryResult>>(
         size.keep();
     }
     Ok(results)
-}
-
-/// Reads a time that is null in most rows. `QueryResult::try_get_by_index` formats an error for each null, which takes
-/// several times as long.
-pub fn try_get_time(row: &QueryResult, column: usize) -> Result<Option<DateTime<Utc>>, DbErr> {
-    let time = match (row.try_as_pg_row(), row.try_as_sqlite_row()) {
-        (Some(row), _) => row.try_get(column),
-        (None, Some(row)) => row.try_get(column),
-        (None, None) => return row.try_get_by_index(column),
-    };
-    time.map_err(|error| DbErr::Query(RuntimeErr::SqlxError(Arc::new(error))))
-}
-
-/// Returns the number of bytes of the values of a row.
-fn pg_row_size(row: &PgRow) -> usize {
-    let value = |column| row.try_get_raw(column).ok()?.as_bytes().ok();
-    let columns = 0..row.len();
-    // The values are in memory one after the other. The first and the last value that are not null therefore give the
-    // size of the row without a lookup for each column.
-    match (columns.clone().find_map(value), columns.rev().find_map(value)) {
-        (Some(first), Some(last)) => last.as_ptr_range().end.addr().abs_diff(first.as_ptr().addr()),
-        _ => 0,
-    }
-}
-
-/// Returns the number of bytes of the texts and blobs of a row. Other values are short, and reading their bytes would
-/// convert them.
-fn sqlite_row_size(row: &SqliteRow) -> usize {
-    let size_of = |column| {
-        let value = row.try_get_raw(column).ok()?;
-        let is_bytes = matches!(value.type_info().name(), "TEXT" | "BLOB");
-        is_bytes.then(|| <&[u8] as Decode<Sqlite>>::decode(value).map_or(0, <[u8]>::len))
-    };
-    (0..row.len()).filter_map(size_of).sum()
-}
-
-/// Opens connections for the pool and decides which of them can be used again.
-pub(super) struct Manager {
-    options: DatabaseOptions,
-    timeouts: DatabaseTimeouts,
-    observer: Option<StatementObserver>,
-}
-
-impl managed::Manager for Manager {
-    type Type = Connection;
-    type Error = DbErr;
-
-    async fn create(&self) -> Result<Connection, DbErr> {
-        // The SQLite file may be locked for a moment while another process opens or closes it. The future is boxed,
-        // because the future of each statement contains it and would otherwise be several times as large.
-        let driver = Box::pin(retry_on_conflict(|| Driver::connect(&self.options, &self.timeouts))).await?;
-        // PostgreSQL needs a moment to cancel a statement, and the network needs a moment for its answer.
-        let max_silence = self.timeouts.statement + Duration::from_secs(10);
-        Ok(Connection { driver, state: State::Ready, max_silence, observer: self.observer.clone() })
-    }
-
-    async fn recycle(&self, connection: &mut Connection, metrics: &Metrics) -> RecycleResult<DbErr> {
-        const MAX_AGE: Duration = Duration::from_secs(30 * 60);
-        const MAX_IDLE_WITHOUT_PING: Duration = Duration::from_secs(30);
-        let is_usable = match connection.state {
-            State::Busy => false,
-            _ if metrics.age() > MAX_AGE => false,
-            State::Ready if metrics.last_used() < MAX_IDLE_WITHOUT_PING => true,
-            State::Ready | State::Doubtful => connection.is_alive().await,
-        };
-        if is_usable { Ok(()) } else { Err(RecycleError::message("the connection cannot be used again")) }
-    }
-}
-
-/// A pool with a maximum number of connections. Clones share the connections.
-///
-/// - **Acquire:** [`get`](Self::get) returns an idle connection, opens a new one, or waits up to
-///   [`DatabaseTimeouts::wait`] until a connection is returned. Tenants share the connections equally: see
-///   [`FairQueue`].
-/// - **Return:** a connection returns to the pool when it is dropped, without a round trip. It is checked before its
-///   next use: see [`Manager`].
-/// - **Error:** after a failed statement the connection is pinged before it is used again.
-/// - **Cancellation:** if a future is dropped in the middle of a statement, its connection is closed instead of being
-///   used again. Otherwise the next statement would first have to wait for the end of this one and read its rows.
-#[derive(Clone)]
-pub(super) struct Pool {
-    connections: managed::Pool<Manager>,
-    /// Has one permit for each connection. Requests therefore wait only in this queue, and not in the queue of
-    /// `connections`, which is not fair.
-    queue: FairQueue,
-}
-
-/// The number of connections of a pool.
-#[derive(Clone, Copy)]
-pub struct PoolSize {
-    /// All open connections, including the idle ones.
-    pub open: usize,
-    pub idle: usize,
-}
-
-/// A connection that was taken out of the pool. The connection returns to the pool when this value is dropped.
-pub(super) struct PooledConnection {
-    connection: Object<Manager>,
-    /// Declared after the connection, so that it is dropped after the connection has returned to the pool.
-    _permit: Permit,
-}
-
-impl PooledConnection {
-    /// Closes the connection.
-    pub(super) fn discard(self) {
-        drop(Object::take(self.connection));
-    }
-}
-
-impl Deref for PooledConnection {
-    type Target = Connection;
-
-    fn deref(&self) -> &Connection {
-        &self.connection
-    }
-}
-
-impl DerefMut for PooledConnection {
-    fn deref_mut(&mut self) -> &mut Connection {
-        &mut self.connection
-    }
-}
-
-impl Pool {
-    /// Creates a pool and opens its first connection, so that a wrong address fails here.
-    pub(super) async fn open(
-        options: DatabaseOptions,
-        size: usize,
-        timeouts: DatabaseTimeouts,
-        observer: Option<StatementObserver>,
-    ) -> Result<Self, DbErr> {
-        let pool = managed::Pool::builder(Manager { options, timeouts, observer })
-            .max_size(size)
-            .timeouts(Timeouts { wait: None, create: Some(MAX_DATABASE_WAIT), recycle: None })
-            .runtime(Runtime::Tokio1)
-            // The connection that was used last is the most likely to have the statement prepared.
-            .queue_mode(QueueMode::Lifo);
-        let connections = pool.build().map_err(|error| DbErr::Custom(error.to_string()))?;
-        let pool = Self { connections, queue: FairQueue::new(size) };
-        drop(pool.get(Tenant::Service).await?);
-        Ok(pool)
-    }
-
-    pub(super) fn backend(&self) -> DbBackend {
-        match self.connections.manager().options {
-            DatabaseOptions::Postgres(_) => DbBackend::Postgres,
-            DatabaseOptions::Sqlite(_) => DbBackend::Sqlite,
-        }
-    }
-
-    /// Returns the longest time that [`get`](Self::get) waits for a connection.
-    pub(super) fn max_wait(&self) -> Duration {
-        self.connections.manager().timeouts.wait
-    }
-
-    /// Takes a connection out of the pool.
-    pub(super) async fn get(&self, claim: impl Into<Claim>) -> Result<PooledConnection, DbErr> {
-        let permit = self.queue.acquire_within(claim, self.max_wait()).await;
-        let permit = permit.ok_or(DbErr::ConnectionAcquire(ConnAcquireErr::Timeout))?;
-        match self.connections.get().await {
-            Ok(connection) => Ok(PooledConnection { connection, _permit: permit }),
-            Err(PoolError::Backend(error)) => Err(error),
-            Err(PoolError::Closed) => Err(DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed)),
-            Err(_) => Err(DbErr::ConnectionAcquire(ConnAcquireErr::Timeout)),
-        }
-    }
-
-    pub(super) fn size(&self) -> PoolSize {
-        let status = self.connections.status();
-        PoolSize { open: status.size, idle: status.available }
-    }
-
-    /// Returns the number of requests that wait for a connection.
-    pub(super) fn waiting(&self) -> usize {
-        self.queue.waiting()
-    }
-
-    /// Closes the idle connections. Connections in use are closed when they are returned.
-    pub(super) async fn close(&self) {
-        let idle = self.connections.retain(|_, _| false).removed;
-        self.connections.close();
-        for connection in idle {
-            connection.close().await;
-        }
-    }
 }

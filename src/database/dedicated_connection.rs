@@ -19,7 +19,7 @@ pub async fn backup(url: &str, copy: &str) -> Result<(), DbErr> {
 
 /// Opens a new connection. The connection is a [`DatabaseConnection`], because SeaORM's migrator needs this type.
 pub(super) async fn connect(options: DatabaseOptions) -> Result<DatabaseConnection, DbErr> {
-    retry_on_conflict(|| async {
+    retry_on_conflict(MAX_DATABASE_WAIT, || async {
         match &options {
             DatabaseOptions::Postgres(options) => {
                 // The lock of migrations belongs to the connection, so the pool must not replace the connection.

@@ -25,10 +25,10 @@ use sqlstates::{
 
 impl From<DbErr> for Error {
     fn from(error: DbErr) -> Self {
-        if let Some(error) = carried::<SizeError>(&error) {
+        if let Some(error) = own_error::<SizeError>(&error) {
             return error.into();
         }
-        let is_logged = carried::<SharedFailure>(&error).is_some();
+        let is_logged = own_error::<SharedFailure>(&error).is_some();
         Self::Failed { code: error_code(&error), cause: describe(&error), is_logged }
     }
 }
@@ -38,13 +38,27 @@ pub fn error_code(error: &DbErr) -> ErrorCode {
     if is_outage(error) { ErrorCode::Unavailable } else { ErrorCode::Internal }
 }
 
+/// Returns the error of an attempt whose rows have changed after they were read. It is a conflict, so the attempt runs
+/// again.
+pub fn outdated_read() -> DbErr {
+    // SeaORM returns the same error if an update finds no row.
+    DbErr::RecordNotUpdated
+}
+
+/// The error of a write that this server must not make, because it is too old for the database: see
+/// [`Database::check_version`](super::Database::check_version).
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("this server is older than the database allows")]
+pub(super) struct OutdatedServer;
+
 /// Wraps an error of this service in an error of SeaORM.
-pub(super) fn carry(error: impl std::error::Error + Send + Sync + 'static) -> DbErr {
+pub(super) fn wrap_own_error(error: impl std::error::Error + Send + Sync + 'static) -> DbErr {
     DbErr::Query(RuntimeErr::SqlxError(Arc::new(sqlx::Error::Decode(error.into()))))
 }
 
-/// Returns the error that was wrapped with [`carry`], or with `sqlx::Error::Decode` while a query was running.
-pub(super) fn carried<E: std::error::Error + Copy + 'static>(error: &DbErr) -> Option<E> {
+/// Returns the error of this service that was wrapped with [`wrap_own_error`], or with `sqlx::Error::Decode` while a
+/// query was running.
+pub(super) fn own_error<E: std::error::Error + Copy + 'static>(error: &DbErr) -> Option<E> {
     let sqlx::Error::Decode(error) = sqlx_error(error)? else { return None };
     error.downcast_ref().copied()
 }
@@ -136,13 +150,16 @@ pub(super) fn is_statement_error(error: &DbErr) -> bool {
 /// Returns true if the database is at fault and not the statement, so that the same request may succeed later.
 fn is_outage(error: &DbErr) -> bool {
     use sqlx::Error::{Io, Protocol, Tls, WorkerCrashed};
-    if let Some(SharedFailure { is_outage }) = carried(error) {
+    if let Some(SharedFailure { is_outage }) = own_error(error) {
         return is_outage;
     }
+    // A newer server, or this one after an upgrade, can write.
+    if own_error::<OutdatedServer>(error).is_some() {
+        return true;
+    }
     // There is no connection: the database server is gone, has too many connections, or refuses the role. Members of a
-    // batch also get `ConnectionAcquire` if their leader was cancelled. `Migration` means that this service refuses to
-    // write (`Database::check_version`).
-    if matches!(error, DbErr::ConnectionAcquire(_) | DbErr::Conn(_) | DbErr::Migration(_)) || is_read_only(error) {
+    // batch also get `ConnectionAcquire` if their leader was cancelled.
+    if matches!(error, DbErr::ConnectionAcquire(_) | DbErr::Conn(_)) || is_read_only(error) {
         return true;
     }
     match reported(error) {
@@ -187,7 +204,7 @@ struct SharedFailure {
 pub(super) fn log_shared_failure(error: &DbErr, requests: usize) -> DbErr {
     let shared = SharedFailure { is_outage: is_outage(error) };
     tracing::error!(requests, cause = describe(error), "batched statement failed");
-    carry(shared)
+    wrap_own_error(shared)
 }
 
 /// Removes names and values from a message of the database. The database puts both in double quotes or after a colon.
@@ -198,8 +215,11 @@ fn redact(message: &str) -> String {
 
 /// Describes the error for the log, without values of rows and names of tables.
 pub fn describe(error: &DbErr) -> String {
-    if let Some(shared) = carried::<SharedFailure>(error) {
+    if let Some(shared) = own_error::<SharedFailure>(error) {
         return shared.to_string();
+    }
+    if let Some(outdated) = own_error::<OutdatedServer>(error) {
+        return outdated.to_string();
     }
     match (reported(error), error, sqlx_error(error)) {
         // The messages of class 22 (data exceptions) quote the value.

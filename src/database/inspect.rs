@@ -52,7 +52,7 @@ impl Database {
     /// Changes nothing.
     pub async fn inspect(&self) -> Result<Inspection, DbErr> {
         let connection = connect((*self.options).clone().existing()).await?;
-        let inspection = retry_on_conflict(|| inspect(&connection, &self.options)).await;
+        let inspection = retry_on_conflict(self.max_wait(), || inspect(&connection, &self.options)).await;
         connection.close().await?;
         inspection
     }

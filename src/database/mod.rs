@@ -6,9 +6,21 @@
 //!   write are collected in a [`WriteSet`], and written in one last step. Changes of customers use an
 //!   [`OptimisticWrite`], except the removal of all customers of an operator and the completion of search words. On
 //!   PostgreSQL, an attempt without locks usually shares its statements with concurrent requests (see `batch/mod.rs`).
-//! - A [`Transaction`] begins and commits explicitly. Most code runs the transaction inside [`with_retry`], which
-//!   repeats the transaction after a conflict. All other writes use a [`Transaction`], for example writes of operators
-//!   and API keys.
+//! - A [`Transaction`] begins and commits explicitly. Most code runs the transaction inside [`Database::with_retry`],
+//!   which repeats the transaction after a conflict. All other writes use a [`Transaction`], for example writes of
+//!   operators and API keys.
+//!
+//! | file | what it does |
+//! | --- | --- |
+//! | `url.rs`, `connect_error.rs` | parse the URL of the database; explain why the database cannot be opened |
+//! | `connection.rs`, `pool.rs`, `row_size.rs` | open connections, run statements on them, and share them between requests |
+//! | `reader.rs` | runs statements that only read |
+//! | `transaction.rs`, `optimistic_write.rs`, `retry.rs` | the two ways to write, and retries after conflicts |
+//! | `batch/` | statements that concurrent requests share, and the rows that a request writes |
+//! | `pages/` | pages and counts of lists |
+//! | `error.rs` | classifies and describes errors |
+//! | `sql.rs`, `arrays.rs` | SQL and values that SeaORM cannot build, encode or read well |
+//! | `dedicated_connection.rs`, `inspect.rs`, `migrate.rs` | connections outside the pools: backups, inspections, migrations |
 
 mod arrays;
 mod batch;
@@ -20,7 +32,10 @@ mod inspect;
 mod migrate;
 mod optimistic_write;
 pub mod pages;
+mod pool;
+mod reader;
 mod retry;
+mod row_size;
 mod sql;
 mod transaction;
 mod url;
@@ -30,14 +45,15 @@ pub use batch::{
     update_from_cte,
 };
 pub use connect_error::explain_connect_error;
-pub use connection::{PoolSize, try_get_time};
 pub use dedicated_connection::backup;
-pub use error::{describe, error_code, is_unreachable};
+pub use error::{describe, error_code, is_unreachable, outdated_read};
 pub use inspect::{Inspection, Problem};
 pub use migrate::{migrate, migration_count};
 pub use optimistic_write::OptimisticWrite;
-pub use retry::{TransactionError, with_retry};
-pub use sql::{Sql, is_one_of, subquery};
+pub use pool::PoolSize;
+pub use reader::Reader;
+pub use retry::TransactionError;
+pub use sql::{Sql, is_one_of, subquery, try_get_time};
 pub use transaction::Transaction;
 pub use url::{check_url, sqlite_file};
 
@@ -45,30 +61,32 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use sea_orm::prelude::async_trait::async_trait;
-use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, Statement};
+use sea_orm::{ConnectionTrait, DbBackend, DbErr, Statement};
 use tokio::time::timeout;
 
-use crate::request::{self, Claim, SizeError, Tenant};
+use crate::error::Error;
+use crate::request::Tenant;
 use batch::BatchWriter;
-use connection::{Pool, PooledConnection};
-use error::{carried, carry};
-use retry::retry_on_conflict;
+use error::{OutdatedServer, wrap_own_error};
+use pool::Pool;
+use reader::ReadKind;
+use retry::with_retry;
 use url::DatabaseOptions;
 
 /// A function that is called with the text of each SQL statement that counts as
-/// [`Work::Statement`](request::Work::Statement), without its values.
+/// [`Work::Statement`](crate::request::Work::Statement), without its values.
 pub type StatementObserver = Arc<dyn Fn(&str) + Send + Sync>;
 
-/// The longest time for opening a connection, for the retries of [`with_retry`], for a rollback, and for closing the
-/// connections.
+/// The default of [`DatabaseTimeouts::wait`]. Also the longest time for opening a connection outside the pools, for a
+/// rollback, and for closing the connections.
 const MAX_DATABASE_WAIT: Duration = Duration::from_secs(4);
 
 /// The time limits of the connections that serve requests. Only tests change the default values.
 #[derive(Clone, Copy, Debug)]
 pub struct DatabaseTimeouts {
-    /// The longest time that a request waits for a connection or for SQLite's write lock, or that an
-    /// [`OptimisticWrite`] retries after conflicts. After this time the request fails with `UNAVAILABLE`.
+    /// The longest time that a request waits for a connection, for the opening of a new one or for SQLite's write lock,
+    /// and the longest time for which a read or a write is retried after conflicts. After this time the request fails
+    /// with `UNAVAILABLE`.
     pub wait: Duration,
     /// `lock_timeout` of PostgreSQL.
     pub lock: Duration,
@@ -99,31 +117,6 @@ pub struct Database {
     batch_writer: Arc<BatchWriter>,
     /// True if this server is too old to write: see [`Database::check_version`].
     refuses_writes: Arc<AtomicBool>,
-}
-
-/// Runs statements that write nothing, each on any free connection and without an explicit transaction.
-///
-/// PostgreSQL may reject such a statement with a serialization failure if its default isolation level is
-/// `serializable`. The statement is then retried.
-#[derive(Clone)]
-pub struct Reader {
-    pool: Pool,
-    kind: ReadKind,
-}
-
-/// A kind of read statement. The kind determines the tenant that the connection is taken for, whether the statement
-/// counts as a long read, and whether its rows count for the size of the response.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum ReadKind {
-    /// A statement of the current request.
-    Short,
-    /// A statement of the current request that may use a processor of the database for a long time.
-    Long,
-    /// A short statement of the current request whose rows do not count for the size of the response: see
-    /// [`Database::uncounted_reader`].
-    Uncounted,
-    /// A short read of a batch: of several requests, which may have several tenants.
-    Batched,
 }
 
 impl Database {
@@ -161,7 +154,7 @@ impl Database {
         };
         let batch_writer = Arc::new(BatchWriter::new(write_pool.clone()));
         let refuses_writes = Arc::default();
-        let reader = Reader { pool: read_pool, kind: ReadKind::Short };
+        let reader = Reader::new(read_pool);
         Ok(Self { options: Arc::new(options), reader, write_pool, batch_writer, refuses_writes })
     }
 
@@ -177,24 +170,31 @@ impl Database {
         self.reader.for_reads(ReadKind::Uncounted)
     }
 
+    /// Runs `attempt` until it ends without a conflict. Returns `UNAVAILABLE` if conflicts last longer than
+    /// [`DatabaseTimeouts::wait`].
+    ///
+    /// `operation` names the work in the log and in the metric, for example `key.create`.
+    pub async fn with_retry<T, F>(&self, operation: &'static str, attempt: impl FnMut() -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, TransactionError>>,
+    {
+        with_retry(self.max_wait(), operation, attempt).await
+    }
+
     /// Begins a transaction that may write. The transaction rolls back if it is dropped without a commit.
     pub async fn begin_write(&self) -> Result<Transaction, DbErr> {
         self.check_may_write()?;
         Transaction::begin(&self.write_pool).await
     }
 
-    /// Returns the longest time that a write retries after conflicts.
+    /// Returns the longest time for which a write is retried after conflicts.
     fn max_wait(&self) -> Duration {
         self.write_pool.max_wait()
     }
 
     fn check_may_write(&self) -> Result<(), DbErr> {
         let is_refused = self.refuses_writes.load(Ordering::Relaxed);
-        if is_refused {
-            Err(DbErr::Migration("this server is older than the database allows".to_owned()))
-        } else {
-            Ok(())
-        }
+        if is_refused { Err(wrap_own_error(OutdatedServer)) } else { Ok(()) }
     }
 
     /// Returns the number of connections.
@@ -251,62 +251,5 @@ impl Database {
             self.write_pool.close().await;
         };
         timeout(MAX_DATABASE_WAIT, close_pools).await.ok();
-    }
-}
-
-impl Reader {
-    /// Returns a reader for statements of this kind.
-    fn for_reads(&self, kind: ReadKind) -> Self {
-        Self { pool: self.pool.clone(), kind }
-    }
-
-    async fn connection(&self) -> Result<PooledConnection, DbErr> {
-        let tenant = if self.kind == ReadKind::Batched { Tenant::BatchedReads } else { request::tenant() };
-        self.pool.get(Claim { tenant, is_long_read: self.kind == ReadKind::Long }).await
-    }
-}
-
-#[async_trait]
-impl ConnectionTrait for Reader {
-    fn get_database_backend(&self) -> DbBackend {
-        self.pool.backend()
-    }
-
-    async fn execute_raw(&self, _: Statement) -> Result<ExecResult, DbErr> {
-        Err(DbErr::Custom("a reader does not write: use a transaction".to_owned()))
-    }
-
-    async fn execute_unprepared(&self, _: &str) -> Result<ExecResult, DbErr> {
-        Err(DbErr::Custom("a reader does not write: use a transaction".to_owned()))
-    }
-
-    async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
-        Ok(self.query_all_raw(statement).await?.into_iter().next())
-    }
-
-    async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
-        let response = match self.kind {
-            ReadKind::Short | ReadKind::Long => request::response(),
-            // A batched read is short and belongs to several responses, so its bytes count for none of them.
-            ReadKind::Uncounted | ReadKind::Batched => None,
-        };
-        loop {
-            let had_reservation = response.as_ref().is_some_and(|response| response.has_reservation());
-            let query = || async { self.connection().await?.query_all(statement.clone(), response.as_deref()).await };
-            let rows = retry_on_conflict(query).await;
-            if !had_reservation && response.as_ref().is_some_and(|response| response.has_reservation()) {
-                // `LoadRounds::run` checks the size before each poll. The yield causes a new poll, so that the rest of
-                // a large response is built outside the worker threads.
-                tokio::task::yield_now().await;
-            }
-            match (&response, rows.as_ref().err().and_then(carried)) {
-                // The connection has been returned to the pool here, so the response does not hold a connection while
-                // it waits.
-                (Some(response), Some(SizeError::MustWait)) => {
-                    response.wait_for_memory().await.map_err(carry)?;
-                }
-                _ => return rows,
-            }
-        }
     }
 }

@@ -11,7 +11,7 @@ use std::mem;
 use sea_orm::prelude::async_trait::async_trait;
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, Statement};
 
-use super::retry::with_retry_for;
+use super::retry::with_retry;
 use super::{Database, Transaction, TransactionError, WriteSet};
 use crate::error::Error;
 use crate::request::{Work, count_work};
@@ -32,9 +32,8 @@ pub struct OptimisticWrite {
 }
 
 impl OptimisticWrite {
-    /// Runs `attempt` until it ends without a conflict, as [`with_retry`](super::with_retry) does, for up to
-    /// [`DatabaseTimeouts::wait`](super::DatabaseTimeouts::wait). `operation` names the work in the log and in the
-    /// metric, for example `customer.create`.
+    /// Runs `attempt` until it ends without a conflict, as [`Database::with_retry`] does. `operation` names the work in
+    /// the log and in the metric, for example `customer.create`.
     pub async fn run<T, F>(
         database: &Database,
         operation: &'static str,
@@ -45,7 +44,7 @@ impl OptimisticWrite {
     {
         let attempt = &attempt;
         let mut is_retry = false;
-        with_retry_for(database.max_wait(), operation, || {
+        with_retry(database.max_wait(), operation, || {
             let must_lock = mem::replace(&mut is_retry, true);
             async move {
                 let transaction = if must_lock { Some(Box::new(database.begin_write().await?)) } else { None };

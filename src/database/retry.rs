@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use rand::RngExt;
 use sea_orm::DbErr;
 
-use super::MAX_DATABASE_WAIT;
 use super::error::{describe, is_conflict, is_lock_timeout};
 use crate::error::{Error, ErrorCode, Violation};
 
@@ -47,19 +46,10 @@ impl From<TransactionError> for Error {
     }
 }
 
-/// Runs `attempt` until it ends without a conflict. Returns `UNAVAILABLE` if conflicts last longer than
-/// `MAX_DATABASE_WAIT`.
+/// Runs `attempt` until it ends without a conflict. Returns `UNAVAILABLE` if conflicts last longer than `max_wait`.
 ///
 /// `operation` names the work in the log and in the metric, for example `key.create`.
-pub async fn with_retry<T, F>(operation: &'static str, attempt: impl FnMut() -> F) -> Result<T, Error>
-where
-    F: Future<Output = Result<T, TransactionError>>,
-{
-    with_retry_for(MAX_DATABASE_WAIT, operation, attempt).await
-}
-
-/// Runs `attempt` like [`with_retry`]. Returns `UNAVAILABLE` if conflicts last longer than `max_wait`.
-pub(super) async fn with_retry_for<T, F>(
+pub(super) async fn with_retry<T, F>(
     max_wait: Duration,
     operation: &'static str,
     attempt: impl FnMut() -> F,
@@ -82,12 +72,12 @@ where
 
 /// Runs an attempt that changes no rows, for example a single statement that only reads, or the opening of a
 /// connection, until the attempt ends without a conflict. Returns the last conflict if conflicts last longer than
-/// `MAX_DATABASE_WAIT`.
-pub(super) async fn retry_on_conflict<T, F>(attempt: impl FnMut() -> F) -> Result<T, DbErr>
+/// `max_wait`.
+pub(super) async fn retry_on_conflict<T, F>(max_wait: Duration, attempt: impl FnMut() -> F) -> Result<T, DbErr>
 where
     F: Future<Output = Result<T, DbErr>>,
 {
-    retry(MAX_DATABASE_WAIT, "read", attempt, |error| is_conflict(error).then_some(error)).await
+    retry(max_wait, "read", attempt, |error| is_conflict(error).then_some(error)).await
 }
 
 /// Retries with exponential backoff and full jitter. Limits the time and not the number of attempts, because the next

@@ -1,13 +1,17 @@
-//! SQL that the query builder does not build, or builds only in a long form.
+//! SQL that the query builder does not build, or builds only in a long form, and a column that SeaORM reads only
+//! slowly.
 
 use std::fmt::{Arguments, Write};
+use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
 use sea_orm::sea_query::extension::postgres::PgFunc;
 use sea_orm::sea_query::{
     Expr, ExprTrait, PostgresQueryBuilder, QueryStatementBuilder, SelectStatement, SimpleExpr, SqlWriterValues,
     SqliteQueryBuilder, Value, ValueType,
 };
-use sea_orm::{ColumnTrait, ConnectionTrait, DbBackend, Statement};
+use sea_orm::sqlx::Row;
+use sea_orm::{ColumnTrait, ConnectionTrait, DbBackend, DbErr, QueryResult, RuntimeErr, Statement};
 
 /// Builds a [`Statement`] from text and built statements. Numbers the placeholders on PostgreSQL, and collects the
 /// values.
@@ -69,6 +73,17 @@ pub fn with_literals(backend: DbBackend, query: &SelectStatement) -> String {
     } else {
         query.to_string(SqliteQueryBuilder)
     }
+}
+
+/// Reads a time that is null in most rows. `QueryResult::try_get_by_index` formats an error for each null, which takes
+/// several times as long.
+pub fn try_get_time(row: &QueryResult, column: usize) -> Result<Option<DateTime<Utc>>, DbErr> {
+    let time = match (row.try_as_pg_row(), row.try_as_sqlite_row()) {
+        (Some(row), _) => row.try_get(column),
+        (None, Some(row)) => row.try_get(column),
+        (None, None) => return row.try_get_by_index(column),
+    };
+    time.map_err(|error| DbErr::Query(RuntimeErr::SqlxError(Arc::new(error))))
 }
 
 impl From<Sql> for Statement {

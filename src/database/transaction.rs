@@ -9,7 +9,9 @@ use tokio::time::timeout;
 
 use super::MAX_DATABASE_WAIT;
 use super::batch::WriteSet;
-use super::connection::{Connection, Pool, PooledConnection};
+use super::connection::Connection;
+use super::error::outdated_read;
+use super::pool::{Pool, PooledConnection};
 use crate::request::tenant;
 
 /// A transaction that may write, on its own connection.
@@ -60,7 +62,7 @@ impl Transaction {
         for (statement, must_affect) in set.into_sqlite_statements() {
             let affected = self.execute_raw(statement).await?.rows_affected();
             if affected < must_affect as u64 {
-                return Err(DbErr::RecordNotUpdated);
+                return Err(outdated_read());
             }
         }
         Ok(())
@@ -87,12 +89,9 @@ async fn end(mut connection: PooledConnection, command: &str) -> Result<(), DbEr
 
 impl Drop for Transaction {
     fn drop(&mut self) {
-        match self.connection.get_mut().take() {
-            Some(connection) if connection.is_busy() => connection.discard(),
-            Some(connection) => {
-                tokio::spawn(timeout(MAX_DATABASE_WAIT, end(connection, "ROLLBACK")));
-            }
-            None => {}
+        // A busy connection is not taken. It is closed when it is dropped with this value.
+        if let Some(connection) = self.connection.get_mut().take_if(|connection| !connection.is_busy()) {
+            tokio::spawn(timeout(MAX_DATABASE_WAIT, end(connection, "ROLLBACK")));
         }
     }
 }
@@ -117,5 +116,37 @@ impl ConnectionTrait for Transaction {
 
     async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
         self.run(async |connection| connection.query_all(statement, None).await).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::poll;
+    use sea_orm::sqlx::{ConnectOptions, Executor};
+    use tempfile::TempDir;
+
+    use crate::database::Database;
+    use crate::database::url::DatabaseOptions;
+
+    #[tokio::test]
+    async fn a_stopped_begin_does_not_keep_the_write_lock() {
+        let folder = TempDir::new().unwrap();
+        let url = format!("sqlite://{}", folder.path().join("test.db").display());
+        let database = Database::connect(&url, None).await.unwrap();
+        let open = async || match DatabaseOptions::parse(&url).unwrap() {
+            DatabaseOptions::Sqlite(options) => options.connect().await.unwrap(),
+            DatabaseOptions::Postgres(_) => panic!("{url} is a URL of SQLite"),
+        };
+        let (mut holder, mut other) = (open().await, open().await);
+        holder.execute("BEGIN IMMEDIATE").await.unwrap();
+        let open_before = database.connections().open;
+        {
+            let mut begin = Box::pin(database.begin_write());
+            assert!(poll!(&mut begin).is_pending());
+        }
+        assert_eq!(database.connections().open, open_before - 1);
+        holder.execute("ROLLBACK").await.unwrap();
+        // Waits until the stopped `BEGIN` has ended.
+        other.execute("BEGIN IMMEDIATE").await.unwrap();
     }
 }

@@ -27,20 +27,15 @@ impl DatabaseOptions {
     /// Parses `postgres://…` or `sqlite://…`. With the returned options, a connection creates the SQLite file if it
     /// does not exist.
     pub(super) fn parse(url: &str) -> Result<Self, DbErr> {
-        Ok(match Self::parse_address(url)? {
-            Self::Postgres(options) => Self::Postgres(options),
-            Self::Sqlite(options) => Self::Sqlite(options.create_if_missing(true).journal_mode(SqliteJournalMode::Wal)),
-        })
+        let address = Self::parse_address(url)?;
+        Ok(address.map_sqlite(|options| options.create_if_missing(true).journal_mode(SqliteJournalMode::Wal)))
     }
 
     /// Parses a URL like [`parse`](Self::parse). The returned options open a SQLite file for reading only, and do not
     /// create the file. For PostgreSQL, they are the same as those of `parse`.
     pub(super) fn parse_read_only(url: &str) -> Result<Self, DbErr> {
-        Ok(match Self::parse_address(url)? {
-            Self::Postgres(options) => Self::Postgres(options),
-            // Without a journal mode, because setting the mode can write to the file.
-            Self::Sqlite(options) => Self::Sqlite(options.create_if_missing(false).read_only(true)),
-        })
+        // Without a journal mode, because setting the mode can write to the file.
+        Ok(Self::parse_address(url)?.map_sqlite(|options| options.create_if_missing(false).read_only(true)))
     }
 
     /// Parses a URL. The returned options have the settings of every connection.
@@ -62,9 +57,14 @@ impl DatabaseOptions {
 
     /// Returns options that do not create a SQLite file. Has no effect for PostgreSQL.
     pub(super) fn existing(self) -> Self {
+        self.map_sqlite(|options| options.create_if_missing(false))
+    }
+
+    /// Changes the options of SQLite. Has no effect for PostgreSQL.
+    fn map_sqlite(self, change: impl FnOnce(SqliteConnectOptions) -> SqliteConnectOptions) -> Self {
         match self {
             Self::Postgres(options) => Self::Postgres(options),
-            Self::Sqlite(options) => Self::Sqlite(options.create_if_missing(false)),
+            Self::Sqlite(options) => Self::Sqlite(change(options)),
         }
     }
 }

@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use super::context::{caller, services};
 use crate::database::pages::{Position, SortKey, SortOrder};
-use crate::keyed_hash::{Accepted, KeyedHasher};
+use crate::keyed_hash::{KeyedHasher, PerSecret};
 use crate::service::audit::AdminEventFilter;
 use crate::service::customers::{CustomerFilter, CustomerList, CustomerOrder, HistoryList};
 use crate::service::feed_positions::FeedPosition;
@@ -34,7 +34,7 @@ const MAX_LENGTH: usize = 4 * (ID_BYTES + 1 + 4 * ExternalCustomerId::MAX_CHARAC
 
 /// Encodes and decodes the cursors of one list for one caller.
 pub struct Cursors {
-    hash: KeyedHasher,
+    hasher: KeyedHasher,
     /// The calling operator. `None` for the platform.
     caller: Option<OperatorId>,
     list: ListId,
@@ -128,12 +128,12 @@ impl ListId {
 
 impl Cursors {
     pub fn new<T>(context: &ContextBase<'_, T>, list: ListId) -> Arc<Self> {
-        Arc::new(Self::of(services(context).hash.clone(), caller(context).operator(), list))
+        Arc::new(Self::of(services(context).hasher.clone(), caller(context).operator(), list))
     }
 
     /// The cursors of a list for this operator, or for the platform.
-    pub fn of(hash: KeyedHasher, caller: Option<OperatorId>, list: ListId) -> Self {
-        Self { hash, caller, list }
+    pub fn of(hasher: KeyedHasher, caller: Option<OperatorId>, list: ListId) -> Self {
+        Self { hasher, caller, list }
     }
 
     /// Returns the cursor of a position.
@@ -200,17 +200,17 @@ impl Cursors {
 
     /// Returns the accepted masks of the number of a position. A number is a position in the change feed of the whole
     /// platform. If an operator could read the numbers, it could compute how many changes other operators make.
-    fn masks(&self, id: &[u8]) -> Accepted<i64> {
-        let masks = self.hash.accepted_digests("number in a cursor", &[self.caller_part().as_bytes(), id]);
+    fn masks(&self, id: &[u8]) -> PerSecret<i64> {
+        let masks = self.hasher.accepted_digests("number in a cursor", &[self.caller_part().as_bytes(), id]);
         // The default of 0 is never used, because a digest has 32 bytes.
         masks.map(|mask| mask.first_chunk().copied().map_or(0, i64::from_be_bytes))
     }
 
     /// Returns the accepted signatures of a position. New cursors get the current signature.
-    fn signatures(&self, position: &[u8]) -> Accepted<Vec<u8>> {
+    fn signatures(&self, position: &[u8]) -> PerSecret<Vec<u8>> {
         let list = [self.list.signed_parts(), vec![self.caller_part()]].concat();
         let parts: Vec<&[u8]> = list.iter().map(|part| part.as_bytes()).chain([position]).collect();
-        self.hash.accepted_digests(PURPOSE, &parts).map(|mut signature| {
+        self.hasher.accepted_digests(PURPOSE, &parts).map(|mut signature| {
             signature.truncate(SIGNATURE_BYTES);
             signature
         })
@@ -229,20 +229,20 @@ mod tests {
 
     const ID: &str = "01h455vb4pex5vsknk084sn02q";
 
-    fn cursors(hash: &KeyedHasher, list: ListId) -> Cursors {
-        Cursors { hash: hash.clone(), caller: None, list }
+    fn cursors(hasher: &KeyedHasher, list: ListId) -> Cursors {
+        Cursors { hasher: hasher.clone(), caller: None, list }
     }
 
     #[test]
     fn a_cursor_is_valid_only_in_its_own_list() {
-        let hash = KeyedHasher::new("one");
+        let hasher = KeyedHasher::new("one");
         for sort_key in
             [SortKey::None, SortKey::First, SortKey::Time(now()), SortKey::Number(7), SortKey::Text("名前".to_owned())]
         {
             let position = Position { sort_key, id: Uuid::now_v7() };
-            let cursor = cursors(&hash, ListId::Operators).encode(&position);
-            assert!(cursors(&hash, ListId::Operators).decode(&cursor) == Some(position));
-            assert!(cursors(&hash, ListId::OperatorsOfCustomer(CustomerId::new())).decode(&cursor).is_none());
+            let cursor = cursors(&hasher, ListId::Operators).encode(&position);
+            assert!(cursors(&hasher, ListId::Operators).decode(&cursor) == Some(position));
+            assert!(cursors(&hasher, ListId::OperatorsOfCustomer(CustomerId::new())).decode(&cursor).is_none());
             assert!(cursors(&KeyedHasher::new("two"), ListId::Operators).decode(&cursor).is_none());
         }
     }
@@ -252,9 +252,9 @@ mod tests {
         let old = KeyedHasher::new("old");
         let both = KeyedHasher::new("new").with_old("old");
         let position = Position { sort_key: SortKey::Number(7), id: Uuid::now_v7() };
-        let encode = |hash: &KeyedHasher| cursors(hash, ListId::Changes).encode(&position);
-        let decodes = |hash: &KeyedHasher, cursor: &str| {
-            cursors(hash, ListId::Changes).decode(cursor).as_ref() == Some(&position)
+        let encode = |hasher: &KeyedHasher| cursors(hasher, ListId::Changes).encode(&position);
+        let decodes = |hasher: &KeyedHasher, cursor: &str| {
+            cursors(hasher, ListId::Changes).decode(cursor).as_ref() == Some(&position)
         };
         assert!(decodes(&both, &encode(&old)) && decodes(&both, &encode(&both)));
         assert!(!decodes(&old, &encode(&both)) && encode(&both) == encode(&KeyedHasher::new("new")));
@@ -383,8 +383,8 @@ mod tests {
 
     #[test]
     fn a_damaged_cursor_is_rejected() {
-        let hash = KeyedHasher::new("one");
-        let list = cursors(&hash, ListId::Operators);
+        let hasher = KeyedHasher::new("one");
+        let list = cursors(&hasher, ListId::Operators);
         let cursor = list.encode(&Position { sort_key: SortKey::Time(now()), id: Uuid::now_v7() });
         for position in 0..cursor.len() {
             let mut damaged = cursor.clone().into_bytes();
@@ -397,8 +397,8 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_is_rejected_without_a_panic(text in "\\PC{0,80}|[A-Za-z0-9_-]{0,80}") {
-            let hash = KeyedHasher::new("one");
-            prop_assert!(cursors(&hash, ListId::Operators).decode(&text).is_none());
+            let hasher = KeyedHasher::new("one");
+            prop_assert!(cursors(&hasher, ListId::Operators).decode(&text).is_none());
         }
     }
 }

@@ -58,7 +58,7 @@ impl ErrorExtensions {
     }
 }
 
-/// Wraps an error as the source of async-graphql's error, where [`render`] finds it.
+/// Wraps an error as the source of async-graphql's error, where [`render_errors`] finds it.
 impl From<Error> for async_graphql::Error {
     fn from(error: Error) -> Self {
         Self { source: Some(Arc::new(error)), ..Self::new("") }
@@ -66,13 +66,13 @@ impl From<Error> for async_graphql::Error {
 }
 
 /// A response with errors that are ready for the client, and the codes of these errors for the log.
-pub struct Rendered {
+pub struct RenderedResponse {
     pub response: Response,
     pub codes: Vec<ErrorCode>,
 }
 
 /// Renders the errors of a response: one entry per violation. Causes of internal errors are logged and not shown.
-pub fn render(mut response: Response, request_id: RequestId) -> Rendered {
+pub fn render_errors(mut response: Response, request_id: RequestId) -> RenderedResponse {
     let mut codes = Vec::new();
     let errors = std::mem::take(&mut response.errors);
     for error in errors.into_iter().take(MAX_ERRORS) {
@@ -84,7 +84,7 @@ pub fn render(mut response: Response, request_id: RequestId) -> Rendered {
     }
     response.errors.truncate(MAX_ERRORS);
     codes.truncate(MAX_ERRORS);
-    Rendered { response, codes }
+    RenderedResponse { response, codes }
 }
 
 fn violations(error: &ServerError, request_id: RequestId) -> Vec<Violation> {

@@ -22,7 +22,7 @@ mod time;
 mod webhook_body;
 
 pub use document::Operation;
-pub use errors::{ErrorExtensions, Rendered, render};
+pub use errors::{ErrorExtensions, RenderedResponse, render_errors};
 pub use json_writer::{count_values, write_value};
 pub use schema::{CheckedRequest, Schema, introspection, sdl};
 pub use webhook_body::ApiChangeRenderer;

@@ -16,7 +16,7 @@ use crate::service::webhooks::delivery::ChangeRenderer;
 /// Renders changes and cursors for deliveries as the `changes` query does.
 pub struct ApiChangeRenderer {
     /// Signs cursors.
-    pub hash: KeyedHasher,
+    pub hasher: KeyedHasher,
 }
 
 impl ChangeRenderer for ApiChangeRenderer {
@@ -34,6 +34,6 @@ impl ChangeRenderer for ApiChangeRenderer {
     }
 
     fn cursor(&self, operator: OperatorId, position: FeedPosition) -> String {
-        Cursors::of(self.hash.clone(), Some(operator), ListId::Changes).encode(&position.into())
+        Cursors::of(self.hasher.clone(), Some(operator), ListId::Changes).encode(&position.into())
     }
 }

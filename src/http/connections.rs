@@ -1,5 +1,7 @@
 //! Accepts the connections of a server, limits their number, and closes slow connections.
 
+use std::io;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,7 +15,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use metrics::Gauge;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tower::Service;
@@ -48,44 +50,12 @@ pub async fn serve(
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(timeouts.idle).max_buf_size(MAX_HEAD_BYTES);
     let connections = GracefulShutdown::new();
-    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let address = listener.local_addr().map(|address| address.to_string()).ok();
+    let mut acceptor = Acceptor::new(listener);
     let mut stop = pin!(stop);
-    let (mut accept_warning, mut limit_warning) = <(Warning, Warning)>::default();
     loop {
-        let accept = async {
-            let permit = loop {
-                if let Ok(permit) = permits.clone().try_acquire_owned() {
-                    break permit;
-                }
-                if limit_warning.is_due() {
-                    tracing::warn!(
-                        address,
-                        connections = MAX_CONNECTIONS,
-                        "the limit of connections is reached: further connections wait until one is closed"
-                    );
-                }
-                if let Ok(Ok(permit)) = timeout(WARNING_INTERVAL, permits.clone().acquire_owned()).await {
-                    break permit;
-                }
-            };
-            (permit, listener.accept().await)
-        };
-        let (permit, accepted) = tokio::select! {
+        let (permit, stream, peer) = tokio::select! {
             () = &mut stop => break,
-            accepted = accept => accepted,
-        };
-        let (stream, peer) = match accepted {
-            Ok(accepted) => accepted,
-            Err(cause) => {
-                // Most likely the process is out of file descriptors: another connection has to end first.
-                if accept_warning.is_due() {
-                    tracing::warn!(%cause, "cannot accept a connection: if too many files are open, raise the limit of open files");
-                }
-                #[expect(clippy::disallowed_methods, reason = "there is no event for a free file descriptor")]
-                sleep(Duration::from_millis(100)).await;
-                continue;
-            }
+            accepted = acceptor.accept() => accepted,
         };
         // A response is written in one piece, so Nagle's algorithm would only delay its last packet.
         let _ = stream.set_nodelay(true);
@@ -103,9 +73,72 @@ pub async fn serve(
             drop(counted);
         });
     }
-    drop(listener);
+    drop(acceptor);
     if timeout(DRAIN_TIMEOUT, connections.shutdown()).await.is_err() {
         tracing::warn!(seconds = DRAIN_TIMEOUT.as_secs(), "stopped before all requests were finished");
+    }
+}
+
+/// Accepts connections while fewer than [`MAX_CONNECTIONS`] are open.
+struct Acceptor {
+    listener: TcpListener,
+    /// The address of the listener, for the log.
+    address: Option<String>,
+    /// Has a permit for each further connection that may be open.
+    permits: Arc<Semaphore>,
+    limit_warning: Warning,
+    accept_warning: Warning,
+}
+
+impl Acceptor {
+    fn new(listener: TcpListener) -> Self {
+        Self {
+            address: listener.local_addr().map(|address| address.to_string()).ok(),
+            listener,
+            permits: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            limit_warning: Warning::default(),
+            accept_warning: Warning::default(),
+        }
+    }
+
+    /// Accepts a connection as soon as there may be one more. Returns the connection with its permit and the address of
+    /// the peer.
+    async fn accept(&mut self) -> (OwnedSemaphorePermit, TcpStream, SocketAddr) {
+        loop {
+            let permit = self.permit().await;
+            match self.listener.accept().await {
+                Ok((stream, peer)) => return (permit, stream, peer),
+                Err(cause) => self.pause_after_failure(&cause).await,
+            }
+        }
+    }
+
+    /// Waits until there may be one more connection.
+    async fn permit(&mut self) -> OwnedSemaphorePermit {
+        loop {
+            if let Ok(permit) = self.permits.clone().try_acquire_owned() {
+                return permit;
+            }
+            if self.limit_warning.is_due() {
+                tracing::warn!(
+                    address = self.address,
+                    connections = MAX_CONNECTIONS,
+                    "the limit of connections is reached: further connections wait until one is closed"
+                );
+            }
+            if let Ok(Ok(permit)) = timeout(WARNING_INTERVAL, self.permits.clone().acquire_owned()).await {
+                return permit;
+            }
+        }
+    }
+
+    /// Pauses for a moment. Most likely the process is out of file descriptors: another connection has to end first.
+    async fn pause_after_failure(&mut self, cause: &io::Error) {
+        if self.accept_warning.is_due() {
+            tracing::warn!(%cause, "cannot accept a connection: if too many files are open, raise the limit of open files");
+        }
+        #[expect(clippy::disallowed_methods, reason = "there is no event for a free file descriptor")]
+        sleep(Duration::from_millis(100)).await;
     }
 }
 

@@ -29,8 +29,7 @@ pub struct Probes {
 
 impl Probes {
     pub fn new(database: Database) -> Arc<Self> {
-        let (last_check, is_stopping) = Default::default();
-        Arc::new(Self { database, last_check, is_stopping })
+        Arc::new(Self { database, last_check: Mutex::new(None), is_stopping: AtomicBool::new(false) })
     }
 
     /// Lets `/readyz` report that the process stops. The address of the metrics is served until the process ends, so a

@@ -6,10 +6,10 @@ use std::time::Duration;
 use axum::Router;
 use axum::routing::get;
 use metrics::{Counter, Unit, describe_counter, describe_gauge, describe_histogram, gauge};
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use sea_orm::Iterable;
 
-use super::{Probes, graphql};
+use super::{Probes, endpoint};
 use crate::database::{Database, PoolSize};
 use crate::service::limits::{DisclosureKind, Limit};
 use crate::service::phone_lookup::LookupOutcome;
@@ -22,12 +22,46 @@ const DURATION_BUCKETS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 
 /// Starts to record metrics, and returns the router that serves the metrics and the probes. Panics if it is called
 /// twice in a process.
 pub fn metrics_router(database: Database, probes: &Arc<Probes>) -> Router {
-    const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+    let recorder = install_recorder();
+    describe_metrics();
+    register_counters();
+    tokio::spawn(run_upkeep(recorder.clone()));
+    let handler = get(async move || {
+        record_connections(&database);
+        ([("content-type", "text/plain; version=0.0.4")], recorder.render())
+    });
+    Router::new().route("/metrics", handler).merge(probes.routes())
+}
+
+/// Makes all metrics of the process go to the returned recorder.
+fn install_recorder() -> PrometheusHandle {
     let duration = Matcher::Full("vivamo_request_duration_seconds".to_owned());
-    let recorder = PrometheusBuilder::new()
+    PrometheusBuilder::new()
         .set_buckets_for_metric(duration, &DURATION_BUCKETS)
         .and_then(PrometheusBuilder::install_recorder)
-        .expect("one recorder in a process");
+        .expect("one recorder in a process")
+}
+
+/// Sums the new durations up from time to time, so that they do not take more and more memory. Never returns.
+async fn run_upkeep(recorder: PrometheusHandle) {
+    const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+    let mut interval = tokio::time::interval(UPKEEP_INTERVAL);
+    loop {
+        interval.tick().await;
+        recorder.run_upkeep();
+    }
+}
+
+/// Records the numbers of connections to the database.
+fn record_connections(database: &Database) {
+    let PoolSize { open, idle } = database.connections();
+    gauge!("vivamo_database_connections", "state" => "idle").set(idle as f64);
+    gauge!("vivamo_database_connections", "state" => "busy").set((open - idle) as f64);
+    gauge!("vivamo_database_waiting").set(database.waiting() as f64);
+}
+
+/// Sets the help texts of the metrics.
+fn describe_metrics() {
     describe_counter!(
         "vivamo_requests_total",
         "GraphQL requests, by kind of operation and first error code. If there is no error, the code is `OK`."
@@ -73,28 +107,16 @@ pub fn metrics_router(database: Database, probes: &Arc<Probes>) -> Router {
         "vivamo_database_waiting",
         "Statements and transactions that wait for a connection to the database."
     );
-    graphql::register_counters();
+}
+
+/// Registers all counters that have a label.
+fn register_counters() {
+    endpoint::register_counters();
     register(Limit::counter);
     register(DisclosureKind::counter);
     register(LookupOutcome::counter);
     register(DeliveryOutcome::counter);
     register(DisableReason::counter);
-    let upkept = recorder.clone();
-    tokio::spawn(async move {
-        let mut interval = tokio::time::interval(UPKEEP_INTERVAL);
-        loop {
-            interval.tick().await;
-            upkept.run_upkeep();
-        }
-    });
-    let handler = get(async move || {
-        let PoolSize { open, idle } = database.connections();
-        gauge!("vivamo_database_connections", "state" => "idle").set(idle as f64);
-        gauge!("vivamo_database_connections", "state" => "busy").set((open - idle) as f64);
-        gauge!("vivamo_database_waiting").set(database.waiting() as f64);
-        ([("content-type", "text/plain; version=0.0.4")], recorder.render())
-    });
-    Router::new().route("/metrics", handler).merge(probes.routes())
 }
 
 /// Registers a counter for each value of its label, so that its series start with the value 0. The `increase` function

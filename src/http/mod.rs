@@ -1,18 +1,18 @@
 //! The HTTP server.
 //!
-//! | path | module |
+//! | file | what it does |
 //! | --- | --- |
-//! | `/graphql` | `graphql` |
-//! | `/`, `/graphiql`, `/graphiql/…` | `graphiql`, if it is switched on |
-//! | `/healthz`, `/readyz`, also at the address of the metrics | `health` |
-//! | `/metrics`, at a separate address | `metrics` |
-//!
-//! `connections` accepts the connections of both addresses. `response_timeout` limits the time that a client may take
-//! to read a response. `self_wake` keeps a connection on the thread that runs it.
+//! | `connections.rs` | accepts the connections of both addresses |
+//! | `response_timeout.rs` | limits the time that a client may take to read a response |
+//! | `self_wake.rs` | keeps a connection on the thread that runs it |
+//! | `endpoint/` | `/graphql` |
+//! | `graphiql.rs` | `/`, `/graphiql` and `/graphiql/…`, if GraphiQL is switched on |
+//! | `health.rs` | `/healthz` and `/readyz`, also at the address of the metrics |
+//! | `metrics.rs` | `/metrics`, at a separate address |
 
 mod connections;
+mod endpoint;
 mod graphiql;
-mod graphql;
 mod health;
 mod metrics;
 mod response_timeout;
@@ -46,7 +46,7 @@ struct Shared {
     schema: Schema,
     trusted_proxies: Vec<IpNet>,
     timeouts: HttpTimeouts,
-    in_flight: graphql::InFlight,
+    in_flight: endpoint::InFlight,
     running: RunningRequests,
 }
 
@@ -54,11 +54,17 @@ struct Shared {
 pub async fn router(settings: HttpSettings, services: Arc<Services>, schema: Schema, probes: &Arc<Probes>) -> Router {
     let HttpSettings { graphiql, trusted_proxies, cors_origins, timeouts, .. } = settings;
     let graphiql = graphiql.unwrap_or(services.environment == Environment::Sandbox);
-    let (in_flight, running) = Default::default();
-    let state = Arc::new(Shared { services, schema, trusted_proxies, timeouts, in_flight, running });
-    let graphql = any(graphql::handle);
-    let graphql = if cors_origins.is_empty() { graphql } else { graphql.layer(cors(cors_origins)) };
-    let mut router = Router::new().route("/graphql", graphql);
+    let state = Arc::new(Shared {
+        services,
+        schema,
+        trusted_proxies,
+        timeouts,
+        in_flight: endpoint::InFlight::default(),
+        running: RunningRequests::default(),
+    });
+    let endpoint = any(endpoint::handle);
+    let endpoint = if cors_origins.is_empty() { endpoint } else { endpoint.layer(cors(cors_origins)) };
+    let mut router = Router::new().route("/graphql", endpoint);
     if graphiql {
         router = router.merge(graphiql::routes(introspection().await));
     }
@@ -76,6 +82,6 @@ fn cors(origins: Vec<HeaderValue>) -> CorsLayer {
         // Tracing libraries add their own headers, such as `baggage`. It is safe to allow all headers, because the API
         // uses no cookies.
         .allow_headers(AllowHeaders::mirror_request())
-        .expose_headers([graphql::REQUEST_ID, header::RETRY_AFTER])
+        .expose_headers([endpoint::REQUEST_ID, header::RETRY_AFTER])
         .max_age(Duration::from_secs(3600))
 }

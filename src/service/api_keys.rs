@@ -16,7 +16,7 @@ use secrecy::SecretString;
 
 use super::audit::{self, Subject};
 use super::{Authenticator, Caller, Origin, RequestInfo, check_year, key_format, now};
-use crate::database::{Database, Transaction, TransactionError, is_one_of, with_retry};
+use crate::database::{Database, Transaction, TransactionError, is_one_of};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::request::count_query;
 
@@ -84,7 +84,7 @@ impl ApiKeys {
             transaction.commit().await?;
             Ok(created)
         };
-        with_retry("key.create", create).await
+        self.database.with_retry("key.create", create).await
     }
 
     /// Returns all keys, oldest first, including revoked and expired ones. Platform only.
@@ -130,7 +130,7 @@ impl ApiKeys {
             self.authenticator.remove_cached(&key.hash);
             Ok(key)
         };
-        with_retry("key.revoke", revoke).await
+        self.database.with_retry("key.revoke", revoke).await
     }
 
     /// Revokes all keys of an operator permanently. Returns the rows of the keys that were not revoked before, oldest
@@ -159,7 +159,7 @@ impl ApiKeys {
             self.authenticator.clear_cache();
             Ok(keys)
         };
-        with_retry("key.revoke_all", revoke_all).await
+        self.database.with_retry("key.revoke_all", revoke_all).await
     }
 
     /// Inserts a new key within a transaction.

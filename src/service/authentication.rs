@@ -25,16 +25,16 @@ use tokio::sync::oneshot;
 
 use super::key_format::is_well_formed;
 use super::{Caller, now};
-use crate::database::{Database, is_one_of, with_retry};
+use crate::database::{Database, is_one_of};
 use crate::error::{Error, ErrorCode, Violation};
-use crate::keyed_hash::{Accepted, KeyedHasher};
+use crate::keyed_hash::{KeyedHasher, PerSecret};
 
 /// Finds the caller of a request by its API key. Clones share their state.
 #[derive(Clone)]
 pub struct Authenticator {
     database: Database,
     environment: Environment,
-    hash: KeyedHasher,
+    hasher: KeyedHasher,
     /// The hash of the platform key. `None` if platform access is disabled.
     platform_hash: Option<Vec<u8>>,
     /// Recently used keys that were valid at their last lookup, by hash.
@@ -58,7 +58,7 @@ struct CachedKey {
 type FoundKey = (Model, operator::Model);
 
 /// The accepted hashes of a key, and the channel to its request.
-type WaitingKey = (Accepted<Vec<u8>>, oneshot::Sender<Result<Option<FoundKey>, DbErr>>);
+type WaitingKey = (PerSecret<Vec<u8>>, oneshot::Sender<Result<Option<FoundKey>, DbErr>>);
 
 /// Keys of one suspect client that wait for a lookup (see `authenticate`). These lookups are not a
 /// [`BatchedQuery`](crate::database::BatchedQuery), because its leader does not pause, all clients share its batches,
@@ -115,14 +115,14 @@ impl Authenticator {
     pub fn new(
         database: Database,
         environment: Environment,
-        hash: KeyedHasher,
+        hasher: KeyedHasher,
         platform_key: Option<&SecretString>,
     ) -> Self {
-        let platform_hash = platform_key.map(|key| hash.digest(PURPOSE, &[key.expose_secret().as_bytes()]));
+        let platform_hash = platform_key.map(|key| hasher.digest(PURPOSE, &[key.expose_secret().as_bytes()]));
         let cache = Cache::builder().max_capacity(MAX_CACHED_KEYS).time_to_live(CACHE_TTL).build();
         let seen = Cache::builder().max_capacity(MAX_CACHED_KEYS).build();
         let delayed = Cache::builder().max_capacity(MAX_SUSPECTS).time_to_idle(Duration::from_secs(60)).build();
-        Self { database, environment, hash, platform_hash, cache, seen, delayed, last_used: Arc::default() }
+        Self { database, environment, hasher, platform_hash, cache, seen, delayed, last_used: Arc::default() }
     }
 
     /// Returns the caller for a key that is cached and valid, or for the platform key. Returns `None` for any other
@@ -154,7 +154,7 @@ impl Authenticator {
             let is_of_other = Environment::iter().any(|other| is_well_formed(key, other));
             return Err(if is_of_other { unauthenticated(OTHER_ENVIRONMENT) } else { unknown() }.into());
         }
-        let hashes = self.hash.accepted_digests(PURPOSE, &[key.as_bytes()]);
+        let hashes = self.hasher.accepted_digests(PURPOSE, &[key.as_bytes()]);
         let hash = hashes.current.clone();
         let found = match suspect.filter(|_| !self.seen.contains_key(&hash)) {
             Some(network) => self.find_delayed(network, hashes).await?,
@@ -166,7 +166,7 @@ impl Authenticator {
             self.seen.invalidate(&hash);
         })?;
         self.record_use(&caller);
-        if row.hash != hash && self.hash.has_older() {
+        if row.hash != hash && self.hasher.has_older() {
             self.replace_hash(&row, &hash).await;
         }
         self.cache.insert(hash.clone(), CachedKey { caller, expires_at: row.expires_at });
@@ -181,7 +181,7 @@ impl Authenticator {
 
     /// Finds a key together with other keys from the same network. The request that locks `leader` pauses, and then
     /// looks up the keys of all requests that are waiting at that time.
-    async fn find_delayed(&self, network: IpAddr, hashes: Accepted<Vec<u8>>) -> Result<Option<FoundKey>, DbErr> {
+    async fn find_delayed(&self, network: IpAddr, hashes: PerSecret<Vec<u8>>) -> Result<Option<FoundKey>, DbErr> {
         let lookups = self.delayed.get_with(network, Arc::default);
         let (sender, mut found) = oneshot::channel();
         lookups.waiting.lock().push((hashes, sender));
@@ -221,14 +221,14 @@ impl Authenticator {
             transaction.commit().await?;
             Ok(())
         };
-        if let Err(Error::Failed { cause, .. }) = with_retry("key.replace_hash", replace).await {
+        if let Err(Error::Failed { cause, .. }) = self.database.with_retry("key.replace_hash", replace).await {
             tracing::warn!(key = %key.id, cause, "cannot replace the hash of a key");
         }
     }
 
     /// Returns the hash under which a key is stored.
     pub(super) fn digest(&self, key: &str) -> Vec<u8> {
-        self.hash.digest(PURPOSE, &[key.as_bytes()])
+        self.hasher.digest(PURPOSE, &[key.as_bytes()])
     }
 
     /// Removes the key with this hash from the cache. Called after the key was revoked.
@@ -278,7 +278,7 @@ impl Authenticator {
             transaction.commit().await?;
             Ok(())
         };
-        with_retry("key.save_last_used", save).await
+        self.database.with_retry("key.save_last_used", save).await
     }
 }
 

@@ -7,7 +7,7 @@
 use entity::deployment::{ActiveModel, Column, Entity, Environment, Model, ONLY_ROW_ID};
 use sea_orm::{ActiveModelTrait, EntityTrait, QuerySelect, Set, Unchanged};
 
-use crate::database::{Database, with_retry};
+use crate::database::Database;
 use crate::error::Error;
 
 /// Returns the environment that has claimed the database, or `None` if the database is new.
@@ -48,7 +48,7 @@ pub async fn claim(database: &Database, environment: Environment, key_fingerprin
         transaction.commit().await?;
         Ok(row)
     };
-    with_retry("deployment.claim", claim).await
+    database.with_retry("deployment.claim", claim).await
 }
 
 /// Returns true if the search words of all customers were written by the rules of this version or of a newer version.
@@ -77,5 +77,5 @@ async fn update(database: &Database, changes: ActiveModel) -> Result<(), Error> 
         transaction.commit().await?;
         Ok(())
     };
-    with_retry("deployment.update", update).await
+    database.with_retry("deployment.update", update).await
 }

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 
 use super::now;
-use crate::database::{Database, with_retry};
+use crate::database::Database;
 use crate::error::Error;
 
 /// Deletes the rows of `E` whose time in `expires_at` has passed, and returns their number. Deletes them in batches,
@@ -28,7 +28,7 @@ pub(super) async fn delete_expired<E: EntityTrait>(
     };
     let mut deleted = 0;
     loop {
-        let (batch, is_last) = with_retry(name, delete).await?;
+        let (batch, is_last) = database.with_retry(name, delete).await?;
         deleted += batch;
         if is_last {
             return Ok(deleted);

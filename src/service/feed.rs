@@ -24,7 +24,7 @@ use super::{Caller, now};
 use crate::database::pages::{
     self, BRANCH_ROWS, HasPosition, JoinedTable, ListPage, ListPart, Page, PageRequest, SCAN, Scan,
 };
-use crate::database::{BatchedQuery, Database, TransactionError, subquery, with_retry};
+use crate::database::{BatchedQuery, Database, TransactionError, subquery};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 
 /// Reads the change feed, and deletes old changes.
@@ -208,7 +208,7 @@ impl Feed {
         let (mut deleted, mut failures) = (0, Vec::new());
         while deleted < MAX_SWEPT && failures.len() < MAX_FAILURES {
             let Some(reader_id) = reader_ids.pop_front() else { break };
-            match with_retry("feed.sweep", || self.sweep_batch(reader_id, time)).await {
+            match self.database.with_retry("feed.sweep", || self.sweep_batch(reader_id, time)).await {
                 Ok(Some(rows)) => {
                     deleted += rows;
                     // The readers take turns, so that a reader with many old changes does not use up the whole run.

@@ -31,7 +31,7 @@ use super::expired_rows::delete_expired;
 use super::{Origin, now};
 use crate::database::{Database, TransactionError, WriteSet, WriteStatement, insert_from_cte, row_values};
 use crate::error::{Error, ErrorCode, InputField, Violation};
-use crate::keyed_hash::{Accepted, KeyedHasher};
+use crate::keyed_hash::{KeyedHasher, PerSecret};
 
 /// The time for which a result is stored.
 const LIFETIME: TimeDelta = TimeDelta::hours(24);
@@ -63,21 +63,21 @@ pub struct IdempotentRequest {
     /// The hashes of the key and of the input. `None` if the request has no key. While the secret is being changed,
     /// there are two secrets, and the result is stored under both. Two requests with the same key therefore conflict,
     /// even if their servers hash with different secrets.
-    hashes: Option<Accepted<(Vec<u8>, Vec<u8>)>>,
+    hashes: Option<PerSecret<(Vec<u8>, Vec<u8>)>>,
 }
 
 impl IdempotentRequest {
     /// Hashes the key and the input. `input` returns the canonical form of the request: two requests have the same form
     /// if and only if they call the same mutation with the same values. `input` is not called if there is no key.
     pub fn new(
-        hash: &KeyedHasher,
+        hasher: &KeyedHasher,
         origin: &Origin,
         key: &Option<IdempotencyKey>,
         input: impl FnOnce() -> String,
     ) -> Self {
         let hashes = key.as_ref().map(|key| {
-            let key_hashes = hash.accepted_digests("idempotency key", &[key.as_str().as_bytes()]);
-            let input_hashes = hash.accepted_digests("idempotency input", &[input().as_bytes()]);
+            let key_hashes = hasher.accepted_digests("idempotency key", &[key.as_str().as_bytes()]);
+            let input_hashes = hasher.accepted_digests("idempotency input", &[input().as_bytes()]);
             key_hashes.zip(input_hashes)
         });
         Self { owner: origin.owner(), hashes }
@@ -88,7 +88,7 @@ impl IdempotentRequest {
         &self,
         connection: &impl ConnectionTrait,
     ) -> Result<Option<R>, TransactionError> {
-        for (key_hash, _) in self.hashes.iter().flat_map(Accepted::iter) {
+        for (key_hash, _) in self.hashes.iter().flat_map(PerSecret::iter) {
             let [key_hash, now] = [Value::from(key_hash.clone()), now().into()].map(SimpleExpr::from);
             let query = IdempotencyKeyLookup { operator: self.owner.into(), key_hash, now }.query();
             if let Some(row) = connection.query_one(&query).await? {
@@ -119,7 +119,7 @@ impl IdempotentRequest {
     /// for another input.
     pub fn stored_result<R: DeserializeOwned>(&self, row: &QueryResult) -> Result<Option<R>, TransactionError> {
         let Some(input_hash) = row.try_get::<Option<Vec<u8>>>("", Column::InputHash.as_str())? else { return Ok(None) };
-        if !self.hashes.iter().flat_map(Accepted::iter).any(|(_, own)| *own == input_hash) {
+        if !self.hashes.iter().flat_map(PerSecret::iter).any(|(_, own)| *own == input_hash) {
             return Err(Violation::of(ErrorCode::IdempotencyKeyReused, InputField::IdempotencyKey).into());
         }
         let result: Option<Json> = row.try_get("", Column::Result.as_str())?;

@@ -57,7 +57,7 @@ use webhooks::addresses::AddressFilter;
 pub struct Services {
     pub environment: Environment,
     /// Hashes with the secret that the database uses.
-    pub hash: KeyedHasher,
+    pub hasher: KeyedHasher,
     pub customers: Customers,
     pub feed: Feed,
     pub operators: Operators,
@@ -73,7 +73,7 @@ pub struct ServiceSettings {
     pub environment: Environment,
     /// Hashes API keys, idempotency keys and phone numbers, derives the secrets of webhook endpoints, and signs
     /// cursors.
-    pub hash: KeyedHasher,
+    pub hasher: KeyedHasher,
     /// The key of [`Caller::Platform`]. `None` disables platform access through the API.
     pub platform_key: Option<SecretString>,
     pub disposable_domains: DisposableDomains,
@@ -85,11 +85,11 @@ pub struct ServiceSettings {
 
 impl ServiceSettings {
     /// Settings without a platform key, a carrier and limits.
-    pub fn new(environment: Environment, hash: KeyedHasher) -> Self {
+    pub fn new(environment: Environment, hasher: KeyedHasher) -> Self {
         let disposable_domains = DisposableDomains::new(Vec::new(), Vec::new());
         Self {
             environment,
-            hash,
+            hasher,
             platform_key: None,
             disposable_domains,
             carrier: None,
@@ -101,26 +101,33 @@ impl ServiceSettings {
 
 impl Services {
     pub fn new(database: &Database, settings: ServiceSettings) -> Arc<Self> {
-        let ServiceSettings { environment, hash, platform_key, disposable_domains, carrier, limits, webhook_addresses } =
-            settings;
+        let ServiceSettings {
+            environment,
+            hasher,
+            platform_key,
+            disposable_domains,
+            carrier,
+            limits,
+            webhook_addresses,
+        } = settings;
         let limits = RateLimits::new(limits);
         let carrier = carrier.filter(|_| environment == Environment::Production);
-        let phone_lookup = carrier.map(|carrier| PhoneLookup::new(carrier, database.clone(), hash.clone()));
+        let phone_lookup = carrier.map(|carrier| PhoneLookup::new(carrier, database.clone(), hasher.clone()));
         let restrictions = Restrictions { environment, disposable_domains, phone_lookup };
-        let authenticator = Authenticator::new(database.clone(), environment, hash.clone(), platform_key.as_ref());
+        let authenticator = Authenticator::new(database.clone(), environment, hasher.clone(), platform_key.as_ref());
         let api_keys = ApiKeys::new(database.clone(), environment, authenticator.clone());
         let feed = Feed::new(database.clone());
         Arc::new(Self {
             environment,
-            webhooks: Webhooks::new(database.clone(), environment, hash.clone(), webhook_addresses, feed.clone()),
-            customers: Customers::new(database.clone(), restrictions, hash.clone(), limits.clone()),
+            webhooks: Webhooks::new(database.clone(), environment, hasher.clone(), webhook_addresses, feed.clone()),
+            customers: Customers::new(database.clone(), restrictions, hasher.clone(), limits.clone()),
             feed,
             operators: Operators::new(database.clone(), api_keys.clone(), authenticator.clone()),
             authenticator,
             api_keys,
             audit_log: AuditLog::new(database.clone()),
             limits,
-            hash,
+            hasher,
         })
     }
 }

@@ -21,7 +21,7 @@ use super::authentication::CACHE_TTL;
 use super::webhooks::endpoints;
 use super::{ApiKeys, Authenticator, Caller, Origin, RequestInfo, now};
 use crate::database::pages::{self, HasPosition, ListPart, Page, PageRequest, Position};
-use crate::database::{Database, Transaction, TransactionError, is_one_of, with_retry};
+use crate::database::{Database, Transaction, TransactionError, is_one_of};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::request::{Work, count_work};
 
@@ -119,7 +119,7 @@ impl Operators {
         caller.require_platform()?;
         let origin = &caller.authorize_write(request)?;
         let create = || async { self.insert(self.database.begin_write().await?, origin, &name).await };
-        with_retry("operator.create", create).await
+        self.database.with_retry("operator.create", create).await
     }
 
     /// Creates an operator as [`create`](Self::create) does, but only in a database without operators. Returns `None`
@@ -139,7 +139,7 @@ impl Operators {
             }
             self.insert(transaction, origin, &name).await.map(Some)
         };
-        with_retry("operator.create_first", create_first).await
+        self.database.with_retry("operator.create_first", create_first).await
     }
 
     /// Changes an operator and returns its row. Platform only. Within a second, all servers reject the keys of a
@@ -189,7 +189,7 @@ impl Operators {
             self.authenticator.clear_cache();
             Ok(changed)
         };
-        with_retry("operator.update", update).await
+        self.database.with_retry("operator.update", update).await
     }
 
     async fn insert(

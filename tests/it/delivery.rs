@@ -65,7 +65,7 @@ fn patient_settings() -> SenderSettings {
 fn settings(sender: SenderSettings) -> DeliverySettings {
     DeliverySettings {
         sender: Sender::new(sender).unwrap(),
-        renderer: Arc::new(ApiChangeRenderer { hash: KeyedHasher::new(KEY_SECRET) }),
+        renderer: Arc::new(ApiChangeRenderer { hasher: KeyedHasher::new(KEY_SECRET) }),
         clock: Arc::new(now),
     }
 }
@@ -1037,7 +1037,7 @@ both!(each_change_of_a_delivery_is_rendered_once, Sandbox, async |app| {
     create(app, &operator, 0..5).await;
     app.wait_for_feed().await;
     let renderer =
-        Arc::new(CountingRenderer(ApiChangeRenderer { hash: KeyedHasher::new(KEY_SECRET) }, AtomicUsize::new(0)));
+        Arc::new(CountingRenderer(ApiChangeRenderer { hasher: KeyedHasher::new(KEY_SECRET) }, AtomicUsize::new(0)));
     let settings = DeliverySettings { renderer: renderer.clone(), ..settings(sender_settings()) };
     let deliveries = Deliveries::new(app.database.clone(), app.services.clone(), settings);
     assert_eq!(deliveries.deliver_due().await.unwrap(), 1);

@@ -137,8 +137,8 @@ both!(idempotency_keys_are_looked_up_before_customers, Sandbox, async |app| {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn conflicting_writes_need_one_connection_each_while_the_secret_is_changed() {
-    let hash = KeyedHasher::new(KEY_SECRET).with_old("an older secret");
-    let settings = ServiceSettings::new(Environment::Sandbox, hash);
+    let hasher = KeyedHasher::new(KEY_SECRET).with_old("an older secret");
+    let settings = ServiceSettings::new(Environment::Sandbox, hasher);
     // Several updates share a statement. When it reaches `lock_timeout`, each update takes a connection of its own. The
     // timeout is long enough for all of these connections to wait at the same time.
     let long = Timeouts::long();

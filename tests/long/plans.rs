@@ -307,7 +307,7 @@ async fn deliver(database: &Database, services: &Arc<Services>, receiver: &Recei
     let loopback = AddressFilter::new(vec!["127.0.0.0/8".parse().unwrap()]);
     let settings = DeliverySettings {
         sender: Sender::new(SenderSettings::new(Environment::Sandbox, loopback)).unwrap(),
-        renderer: Arc::new(ApiChangeRenderer { hash: KeyedHasher::new("any") }),
+        renderer: Arc::new(ApiChangeRenderer { hasher: KeyedHasher::new("any") }),
         clock: Arc::new(now),
     };
     let deliveries = Deliveries::new(database.clone(), services.clone(), settings);

@@ -40,9 +40,9 @@ impl Servers {
     pub async fn start_on(test_database: TestDatabase, url: String, count: usize) -> Self {
         database::migrate(&test_database.url).await.unwrap();
         let database = Database::connect(&test_database.url, None).await.unwrap();
-        let hash = KeyedHasher::new(KEY_SECRET);
-        deployment::claim(&database, Environment::Sandbox, &hash.fingerprint()).await.unwrap();
-        let services = Services::new(&database, ServiceSettings::new(Environment::Sandbox, hash));
+        let hasher = KeyedHasher::new(KEY_SECRET);
+        deployment::claim(&database, Environment::Sandbox, &hasher.fingerprint()).await.unwrap();
+        let services = Services::new(&database, ServiceSettings::new(Environment::Sandbox, hasher));
         let folder = TempDir::new().unwrap();
         let (http, requests) = (http_client(), AtomicUsize::new(0));
         let mut servers =

@@ -106,13 +106,13 @@
 
 mod keyed_locks;
 mod reads;
+mod statements;
 mod write_set;
 mod writes;
 
 pub use reads::BatchedQuery;
-pub use write_set::{
-    WriteSet, WriteStatement, delete_in_cte, insert_from_cte, insert_from_select, row_values, update_from_cte,
-};
+pub use statements::{delete_in_cte, insert_from_cte, insert_from_select, update_from_cte};
+pub use write_set::{WriteSet, WriteStatement, row_values};
 pub(super) use writes::BatchWriter;
 
 use std::collections::HashMap;

@@ -27,8 +27,8 @@ type Select<const N: usize> = dyn Fn([SimpleExpr; N]) -> SelectStatement + Send 
 
 type Rows = Result<Vec<QueryResult>, DbErr>;
 
-/// Records the rows as work of the current request. Counts only the rows of this request, not all rows of its batch.
-fn recorded(rows: Rows) -> Rows {
+/// Counts the rows as work of the current request: only the rows of this request, not all rows of its batch.
+fn counted(rows: Rows) -> Rows {
     count_query(rows.as_ref().map_or(0, Vec::len));
     rows
 }
@@ -38,8 +38,12 @@ impl<const N: usize> BatchedQuery<N> {
     /// the SQL table `request`, which has one row for each request of the batch. Constants in `select`, for example its
     /// limit, become part of the cached SQL.
     pub fn new(select: impl Fn([SimpleExpr; N]) -> SelectStatement + Send + Sync + 'static) -> Self {
-        let (sql_for_one, sql_for_batch, batcher) = Default::default();
-        Self { select: Box::new(select), sql_for_one, sql_for_batch, batcher }
+        Self {
+            select: Box::new(select),
+            sql_for_one: OnceLock::new(),
+            sql_for_batch: OnceLock::new(),
+            batcher: Batcher::default(),
+        }
     }
 
     /// Returns the query with these values, to run it inside a transaction.
@@ -51,7 +55,7 @@ impl<const N: usize> BatchedQuery<N> {
     pub async fn run(&self, reader: &Reader, values: [Value; N]) -> Rows {
         debug_assert!(values.iter().all(fits_in_array), "a value has a type that `add_for` does not encode");
         if reader.get_database_backend() != DbBackend::Postgres {
-            return recorded(self.run_one(reader, values).await);
+            return counted(self.run_one(reader, values).await);
         }
         let run_batch = async |requests: Vec<[Value; N]>| {
             let count = requests.len();
@@ -68,7 +72,7 @@ impl<const N: usize> BatchedQuery<N> {
             Some(rows) => rows,
             None => self.run_one(reader, values).await,
         };
-        recorded(rows)
+        counted(rows)
     }
 
     async fn run_one(&self, reader: &Reader, values: [Value; N]) -> Rows {

@@ -8,11 +8,10 @@ use std::sync::LazyLock;
 
 use entity::value::{CustomerId, OperatorId};
 use parking_lot::Mutex;
-use sea_orm::sea_query::{
-    Alias, DeleteStatement, Expr, ExprTrait, InsertStatement, Query, SelectStatement, UpdateStatement, Value, Values,
-};
-use sea_orm::{ColumnTrait, DbBackend, EntityTrait, IdenStatic, Iterable, ModelTrait, Statement, StatementBuilder};
+use sea_orm::sea_query::{Alias, Value, Values};
+use sea_orm::{DbBackend, EntityTrait, IdenStatic, Iterable, ModelTrait, Statement, StatementBuilder};
 
+use super::statements::insert_from_cte;
 use crate::database::arrays::{fits_in_array, into_arrays};
 
 /// The rows that one request writes: all of them, or none. A batch merges the write sets of several requests into one.
@@ -60,14 +59,14 @@ impl WriteStatement {
         Self {
             name: E::default().table_name(),
             columns: || E::Column::iter().map(|column| column.as_str()).collect(),
-            build: |new, _| Box::new(insert_from_cte::<E>(new)),
+            build: |cte, _| Box::new(insert_from_cte::<E>(cte)),
             must_write_all: false,
         }
     }
 
-    /// Builds the SQL of the statement itself, for rows in the common table expression `new`.
-    fn dml(&self, new: &str, backend: DbBackend) -> Statement {
-        (self.build)(&Alias::new(new), backend).build(&backend)
+    /// Builds the SQL of the statement itself, for rows in the common table expression `cte`.
+    fn dml(&self, cte: &str, backend: DbBackend) -> Statement {
+        (self.build)(&Alias::new(cte), backend).build(&backend)
     }
 
     /// Builds the SQL that writes `row_count` rows on SQLite.
@@ -193,7 +192,7 @@ impl WriteSet {
         let mut result = "1".to_owned();
         let mut next_placeholder = 1;
         for (index, Write { statement, rows }) in self.writes.iter().enumerate() {
-            let new = format!("new_{index}");
+            let cte = format!("new_{index}");
             let columns = quoted((statement.columns)());
             let first = next_placeholder;
             let mut placeholders = || {
@@ -208,10 +207,10 @@ impl WriteSet {
                 (format!("SELECT * FROM unnest({})", placeholders()), format!("cardinality(${first})"))
             };
             let columns = columns.join(", ");
-            let dml = statement.dml(&new, DbBackend::Postgres);
+            let dml = statement.dml(&cte, DbBackend::Postgres);
             let with = if index == 0 { "WITH" } else { "," };
             let returning = if statement.must_write_all { " RETURNING 1" } else { "" };
-            let _ = write!(sql, "{with} {new} ({columns}) AS ({source}), write_{index} AS ({dml}{returning})");
+            let _ = write!(sql, "{with} {cte} ({columns}) AS ({source}), write_{index} AS ({dml}{returning})");
             if statement.must_write_all {
                 let _ = write!(result, " / ((SELECT COUNT(*) FROM write_{index}) = {row_count})::int");
             }
@@ -230,48 +229,6 @@ const MAX_LISTED_ROWS: usize = 2;
 /// Returns the values of a row, in the order of the entity's columns.
 pub fn row_values<M: ModelTrait>(row: &M) -> Vec<Value> {
     <M::Entity as EntityTrait>::Column::iter().map(|column| row.get(column)).collect()
-}
-
-/// Builds `INSERT INTO … SELECT …` with all columns of the entity, in their order.
-///
-/// If an `ON CONFLICT` clause follows, `rows` needs a `WHERE` clause. Without the `WHERE` clause, SQLite would read the
-/// `ON` as part of a join.
-pub fn insert_from_select<E: EntityTrait>(rows: SelectStatement) -> InsertStatement {
-    let mut insert = Query::insert();
-    insert.into_table(E::default().table_ref()).columns(E::Column::iter());
-    let result = insert.select_from(rows).map(|_| ());
-    debug_assert_eq!(result, Ok(()), "rows must have as many columns as the entity");
-    insert
-}
-
-/// Builds an `INSERT` of the rows of `new`, which must have all columns of the entity. An `ON CONFLICT` clause may
-/// follow.
-pub fn insert_from_cte<E: EntityTrait>(new: &Alias) -> InsertStatement {
-    let columns = E::Column::iter().map(Expr::col);
-    insert_from_select::<E>(Query::select().exprs(columns).from(new.clone()).and_where(Expr::cust("TRUE")).take())
-}
-
-/// Builds an `UPDATE` that sets `columns` to the values in the row of `new` with the same `keys`.
-pub fn update_from_cte<E: EntityTrait>(
-    new: &Alias,
-    keys: &[E::Column],
-    columns: impl IntoIterator<Item = E::Column>,
-) -> UpdateStatement {
-    let new_value = |column: E::Column| Expr::col((new.clone(), column));
-    let mut update = Query::update();
-    update.table(E::default().table_ref()).from(new.clone());
-    update.values(columns.into_iter().map(|column| (column, new_value(column))));
-    for key in keys {
-        update.and_where(key.into_expr().eq(new_value(*key)));
-    }
-    update
-}
-
-/// Builds a `DELETE` of the rows whose `keys` have the values of a row of `new`.
-pub fn delete_in_cte<E: EntityTrait>(new: &Alias, keys: &[E::Column]) -> DeleteStatement {
-    let listed = Query::select().columns(keys.iter().copied()).from(new.clone()).take();
-    let is_listed = Expr::tuple(keys.iter().map(|key| key.into_expr())).in_subquery(listed);
-    Query::delete().from_table(E::default().table_ref()).and_where(is_listed).take()
 }
 
 /// Everything that the text of a statement depends on.
@@ -311,7 +268,7 @@ fn quoted(columns: Vec<&'static str>) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use entity::customer_word;
-    use sea_orm::sea_query::ExprTrait;
+    use sea_orm::sea_query::{Expr, ExprTrait, Query};
     use uuid::Uuid;
 
     use super::*;
@@ -319,15 +276,15 @@ mod tests {
     const RENAME: WriteStatement = WriteStatement {
         name: "rename",
         columns: || vec!["id", "name", "revision"],
-        build: |new, _| {
+        build: |cte, _| {
             let column = |name: &'static str| Expr::col(Alias::new(name));
-            let of_new = |name: &'static str| Expr::col((new.clone(), Alias::new(name)));
+            let of_cte = |name: &'static str| Expr::col((cte.clone(), Alias::new(name)));
             let update = Query::update()
                 .table(Alias::new("customer"))
-                .values(["name", "revision"].map(|name| (Alias::new(name), of_new(name))))
-                .from(new.clone())
-                .and_where(column("id").eq(of_new("id")))
-                .and_where(column("revision").eq(of_new("revision").sub(1)))
+                .values(["name", "revision"].map(|name| (Alias::new(name), of_cte(name))))
+                .from(cte.clone())
+                .and_where(column("id").eq(of_cte("id")))
+                .and_where(column("revision").eq(of_cte("revision").sub(1)))
                 .take();
             Box::new(update)
         },

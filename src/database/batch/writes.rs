@@ -6,8 +6,8 @@ use sea_orm::{ConnAcquireErr, DbErr};
 use super::Batcher;
 use super::keyed_locks::KeyedLocks;
 use super::write_set::{BatchKey, WriteSet};
-use crate::database::connection::Pool;
 use crate::database::error::{is_statement_error, log_shared_failure};
+use crate::database::pool::Pool;
 use crate::request::tenant;
 
 /// Writes each [`WriteSet`] to PostgreSQL, completely or not at all, together with the rows of concurrent requests.

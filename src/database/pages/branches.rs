@@ -1,4 +1,6 @@
 //! Branches: the parts of a `UNION ALL`. One statement reads the rows of up to 400 branches.
+//!
+//! The branches of a group are always in the same statement, so that they see the same rows.
 
 use sea_orm::sea_query::SelectStatement;
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, QueryResult, Statement};
@@ -19,19 +21,17 @@ pub(super) struct Branch {
     /// parameter.
     pub(super) suffix: String,
     pub(super) join: String,
-    /// True if this branch must be in the statement of the branch before it, because both must see the same rows.
-    pub(super) with_previous: bool,
 }
 
 impl Branch {
     /// A branch that selects all columns of a query.
     pub(super) fn rows(query: SelectStatement, suffix: String) -> Self {
-        Self { select: ROWS.to_owned(), query, filters: None, suffix, join: String::new(), with_previous: false }
+        Self { select: ROWS.to_owned(), query, filters: None, suffix, join: String::new() }
     }
 
     /// A branch that selects the number of rows of a query. A limit in the suffix applies to the rows.
     pub(super) fn count(query: SelectStatement, filters: Option<Vec<SelectStatement>>, suffix: String) -> Self {
-        Self { select: ", COUNT(*)".to_owned(), query, filters, suffix, join: String::new(), with_previous: false }
+        Self { select: ", COUNT(*)".to_owned(), query, filters, suffix, join: String::new() }
     }
 }
 
@@ -51,19 +51,19 @@ pub(super) fn limit(rows: usize) -> String {
 /// SQLite accepts at most 500 branches in a statement.
 const MAX_BRANCHES: usize = 400;
 
-/// Returns the rows of each branch. Runs one statement for up to [`MAX_BRANCHES`] branches, and several statements for
-/// more branches.
+/// Returns the rows of each branch, in the order of the groups and of their branches. Runs one statement for up to
+/// [`MAX_BRANCHES`] branches, and several statements for more branches.
 pub(super) async fn rows_by_branch(
     connection: &impl ConnectionTrait,
-    branches: &[Branch],
+    groups: Vec<Vec<Branch>>,
 ) -> Result<Vec<Vec<QueryResult>>, DbErr> {
     let mut rows_by_branch = Vec::new();
-    for branches in statements(branches) {
+    for branches in statements(groups) {
         count_work(Work::Query, 1);
-        let rows = connection.query_all_raw(union(connection.get_database_backend(), branches)).await?;
+        let rows = connection.query_all_raw(union(connection.get_database_backend(), &branches)).await?;
         count_work(Work::Row, rows.len() as u64);
         // All rows belong to the only branch, so their numbers need not be read.
-        if let [_] = branches {
+        if let [_] = *branches {
             rows_by_branch.push(rows);
             continue;
         }
@@ -77,17 +77,14 @@ pub(super) async fn rows_by_branch(
     Ok(rows_by_branch)
 }
 
-/// Divides branches into statements of at most [`MAX_BRANCHES`] branches.
-fn statements(mut branches: &[Branch]) -> Vec<&[Branch]> {
-    let mut statements = Vec::new();
-    while branches.len() > MAX_BRANCHES {
-        let begins_list = |index: &usize| !branches[*index].with_previous;
-        let (statement, rest) = branches.split_at((1..=MAX_BRANCHES).rev().find(begins_list).unwrap_or(MAX_BRANCHES));
-        statements.push(statement);
-        branches = rest;
-    }
-    if !branches.is_empty() {
-        statements.push(branches);
+/// Joins groups of branches into statements of at most [`MAX_BRANCHES`] branches.
+fn statements(groups: Vec<Vec<Branch>>) -> Vec<Vec<Branch>> {
+    let mut statements: Vec<Vec<Branch>> = Vec::new();
+    for group in groups.into_iter().filter(|group| !group.is_empty()) {
+        match statements.last_mut() {
+            Some(statement) if statement.len() + group.len() <= MAX_BRANCHES => statement.extend(group),
+            _ => statements.push(group),
+        }
     }
     statements
 }
@@ -95,7 +92,7 @@ fn statements(mut branches: &[Branch]) -> Vec<&[Branch]> {
 /// Selects the rows of all branches, with the number of the branch as the first column.
 fn union(backend: DbBackend, branches: &[Branch]) -> Statement {
     let mut sql = Sql::new(backend);
-    for (number, Branch { select, query, filters, suffix, join, with_previous: _ }) in branches.iter().enumerate() {
+    for (number, Branch { select, query, filters, suffix, join }) in branches.iter().enumerate() {
         let union = if number == 0 { "" } else { " UNION ALL " };
         sql.text(format_args!("{union}SELECT {number} AS \"branch\"{select} FROM ("));
         if let Some(filters) = filters {
@@ -122,19 +119,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_branches_of_a_scan_stay_in_one_statement() {
-        // Each group of six branches has a list without a scan, a scan, and the four milestones of this scan.
-        let branch =
-            |number: usize| Branch { with_previous: number % 6 > 1, ..Branch::count(Query::select(), None, limit(1)) };
-        let lengths = |branches: usize| {
-            let branches: Vec<_> = (0..branches).map(branch).collect();
-            let statements = statements(&branches);
-            assert!(statements.iter().all(|statement| statement.first().is_none_or(|first| !first.with_previous)));
-            statements.iter().map(|statement| statement.len()).collect::<Vec<_>>()
+    fn a_group_stays_in_one_statement() {
+        let lengths = |group_lengths: Vec<usize>| {
+            let branch = || Branch::count(Query::select(), None, limit(1));
+            let groups = group_lengths.into_iter().map(|length| (0..length).map(|_| branch()).collect()).collect();
+            statements(groups).iter().map(Vec::len).collect::<Vec<_>>()
         };
-        assert_eq!(lengths(0), [0; 0]);
-        assert_eq!(lengths(400), [400]);
-        assert_eq!(lengths(600), [397, 203]);
-        assert_eq!(lengths(1200), [397, 396, 396, 11]);
+        assert_eq!(lengths(vec![]), [0; 0]);
+        assert_eq!(lengths(vec![0, 1, 0]), [1]);
+        assert_eq!(lengths(vec![1; 400]), [400]);
+        assert_eq!(lengths(vec![1; 401]), [400, 1]);
+        // The group of a list without a scan has one branch. The group of a scan with four milestones has five.
+        assert_eq!(lengths([1, 5].repeat(100)), [397, 203]);
+        assert_eq!(lengths([1, 5].repeat(200)), [397, 396, 396, 11]);
     }
 }

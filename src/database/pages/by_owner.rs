@@ -45,11 +45,12 @@ pub async fn pages_by_owner<K: Copy + Eq + Hash + ValueType + Into<Value>, T: Ha
     // Rounded up, because each limit is another SQL statement.
     let max_rows = MIN_ROWS.max(owners.len().next_power_of_two() * (request.size + 1));
     let list = list(is_one_of(reader, owner, owners).into());
-    let mut rows = rows_by_branch(reader, &[Branch::rows(list.query.clone(), limit(max_rows))]).await?.remove(0);
+    let mut rows =
+        rows_by_branch(reader, vec![vec![Branch::rows(list.query.clone(), limit(max_rows))]]).await?.remove(0);
     // Numbering the rows costs as much as reading them, and only long lists need the numbers.
     if rows.len() == max_rows {
         let query = numbered(list, owner.into_expr(), request);
-        rows = rows_by_branch(reader, &[Branch::rows(query, String::new())]).await?.remove(0);
+        rows = rows_by_branch(reader, vec![vec![Branch::rows(query, String::new())]]).await?.remove(0);
     }
     let mut rows_by_owner: HashMap<K, Vec<T>> = HashMap::with_capacity(requests.len());
     for row in &rows {

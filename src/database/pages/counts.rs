@@ -8,7 +8,7 @@ use sea_orm::{ConnectionTrait, DbErr};
 
 use super::branches::{Branch, ROW, limit, rows_by_branch};
 use super::list::ListPart;
-use super::scan::{MAX_SCAN, record_sort};
+use super::scan::{MAX_SCAN, count_sort_work};
 use crate::database::{ReadKind, Reader};
 use crate::request::{Work, count_work};
 
@@ -42,8 +42,8 @@ const MAX_COUNT: usize = 1_000_000;
 pub async fn counts(reader: &Reader, queries: Vec<(SelectStatement, usize)>) -> Result<Vec<u64>, DbErr> {
     let bounds = queries.iter().map(|(_, bound)| bound).sum::<usize>();
     let kind = if bounds > MAX_SHORT_COUNT { ReadKind::Long } else { ReadKind::Short };
-    let branches: Vec<_> = queries.into_iter().map(|(query, bound)| Branch::count(query, None, limit(bound))).collect();
-    let counts = counts_of_branches(&reader.for_reads(kind), &branches).await?;
+    let groups = queries.into_iter().map(|(query, bound)| vec![Branch::count(query, None, limit(bound))]).collect();
+    let counts = counts_of_branches(&reader.for_reads(kind), groups).await?;
     count_work(Work::Entry, counts.iter().sum());
     Ok(counts)
 }
@@ -52,15 +52,19 @@ pub async fn counts(reader: &Reader, queries: Vec<(SelectStatement, usize)>) -> 
 /// rows among the first [`MAX_SCAN`] rows of a scan, in the order of the list. A scan that may be longer is counted
 /// twice: once without filters, to learn whether it is longer.
 pub async fn list_counts(reader: &Reader, lists: Vec<Vec<ListPart>>) -> Result<Vec<Count>, DbErr> {
-    let mut branches = Vec::new();
-    let mut counted = |(number, part)| CountedPart::new(part, number > 0, &mut branches);
-    let lists: Vec<Vec<_>> =
-        lists.into_iter().map(|parts| parts.into_iter().enumerate().map(&mut counted).collect()).collect();
-    let counts = counts_of_branches(&reader.for_reads(ReadKind::Long), &branches).await?;
-    Ok(lists.iter().map(|parts| parts.iter().map(|part| part.count(&counts)).sum()).collect())
+    let (mut counted_lists, mut groups) = (Vec::with_capacity(lists.len()), Vec::with_capacity(lists.len()));
+    for parts in lists {
+        let mut group = Vec::new();
+        counted_lists.push(parts.into_iter().map(|part| CountedPart::new(part, &mut group)).collect::<Vec<_>>());
+        groups.push(group);
+    }
+    let counts = counts_of_branches(&reader.for_reads(ReadKind::Long), groups).await?;
+    let mut next_count = counts.into_iter();
+    let count = |parts: Vec<CountedPart>| parts.iter().map(|part| part.count(&mut next_count)).sum();
+    Ok(counted_lists.into_iter().map(count).collect())
 }
 
-/// A part of a list that [`list_counts`] counts, with the indexes of its branches.
+/// A part of a list that [`list_counts`] counts.
 struct CountedPart {
     /// The count includes at most this many rows.
     bound: u64,
@@ -68,63 +72,55 @@ struct CountedPart {
     max_rows: u64,
     /// The number of filters of the scan.
     filter_count: u64,
-    /// The branch that counts the rows without filters. `None` if `max_rows` makes it unnecessary.
-    all: Option<usize>,
-    /// The branch that counts the rows that match the filters. `None` if there are no filters.
-    matching: Option<usize>,
+    /// True if a branch counts the rows without filters. False if `max_rows` makes it unnecessary.
+    counts_all: bool,
+    /// True if the next branch counts the rows that match the filters. False if there are no filters.
+    counts_matching: bool,
 }
 
 impl CountedPart {
-    /// Adds the branches that count a part of a list. `with_previous` is true for a part that is not the first one.
-    fn new(part: ListPart, with_previous: bool, branches: &mut Vec<Branch>) -> Self {
+    /// Adds the branches that count a part of a list to the group of the list.
+    fn new(part: ListPart, group: &mut Vec<Branch>) -> Self {
         let ListPart { mut query, position_columns, order, scan, joined: _ } = part;
         let bound = if scan.is_some() { MAX_SCAN } else { MAX_COUNT };
         let scan = scan.unwrap_or_default();
-        let is_bounded = scan.is_bounded();
         let filters: Vec<_> = scan.filters.iter().cloned().chain(scan.not_in_previous.clone()).collect();
-        let is_counted_twice = !filters.is_empty() && !is_bounded;
-        record_sort(&scan, if is_counted_twice { 2 } else { 1 });
-        let mut counted = Self {
+        let counted = Self {
             bound: bound as u64,
             max_rows: scan.max_rows,
             filter_count: filters.len() as u64,
-            all: None,
-            matching: None,
+            counts_all: filters.is_empty() || !scan.is_bounded(),
+            counts_matching: !filters.is_empty(),
         };
-        if filters.is_empty() || is_counted_twice {
-            counted.all = Some(branches.len());
-            branches.push(Branch { with_previous, ..Branch::count(query.clone(), None, limit(bound + 1)) });
+        count_sort_work(&scan, if counted.counts_all && counted.counts_matching { 2 } else { 1 });
+        if counted.counts_all {
+            group.push(Branch::count(query.clone(), None, limit(bound + 1)));
         }
-        if !filters.is_empty() {
-            counted.matching = Some(branches.len());
+        if counted.counts_matching {
             for column in position_columns {
                 query.order_by_expr(column, order.into());
             }
-            let with_previous = with_previous || is_counted_twice;
-            branches.push(Branch { with_previous, ..Branch::count(query, Some(filters), String::new()) });
+            group.push(Branch::count(query, Some(filters), String::new()));
         }
         counted
     }
 
-    /// Returns the count of the part, and records its work. `counts` are the counts of all branches.
-    fn count(&self, counts: &[u64]) -> Count {
-        let of_branch = |index: usize| counts.get(index).copied().unwrap_or_default();
-        let rows = self.all.map_or(self.max_rows, of_branch);
-        let found = match self.matching {
-            Some(index) => {
-                count_work(Work::Check, cmp::min(rows, self.bound) * self.filter_count);
-                of_branch(index)
-            }
-            None => {
-                count_work(Work::Entry, rows);
-                cmp::min(rows, self.bound)
-            }
+    /// Returns the count of the part, and counts the work. `counts` returns the counts of the branches of this part.
+    fn count(&self, counts: &mut impl Iterator<Item = u64>) -> Count {
+        let mut next_count = || counts.next().unwrap_or_default();
+        let rows = if self.counts_all { next_count() } else { self.max_rows };
+        let found = if self.counts_matching {
+            count_work(Work::Check, cmp::min(rows, self.bound) * self.filter_count);
+            next_count()
+        } else {
+            count_work(Work::Entry, rows);
+            cmp::min(rows, self.bound)
         };
         if rows > self.bound { Count::AtLeast(found) } else { Count::Exactly(found) }
     }
 }
 
-async fn counts_of_branches(connection: &impl ConnectionTrait, branches: &[Branch]) -> Result<Vec<u64>, DbErr> {
-    let rows = rows_by_branch(connection, branches).await?;
+async fn counts_of_branches(connection: &impl ConnectionTrait, groups: Vec<Vec<Branch>>) -> Result<Vec<u64>, DbErr> {
+    let rows = rows_by_branch(connection, groups).await?;
     rows.iter().flatten().map(|row| Ok(row.try_get_by_index::<i64>(ROW)?.unsigned_abs())).collect()
 }

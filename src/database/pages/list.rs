@@ -1,7 +1,5 @@
 //! Lists, and the branches that read a page of a list.
 
-use std::iter;
-
 use sea_orm::sea_query::{Expr, ExprTrait, SelectStatement, SimpleExpr};
 use sea_orm::{EntityTrait, IdenStatic, Iterable};
 
@@ -42,9 +40,8 @@ impl ListPart {
         Self { query, position_columns, order: SortOrder::Ascending, joined: Vec::new(), scan: None }
     }
 
-    /// Returns the branch that reads the page, then one branch for each milestone of a scan. `with_previous` is true
-    /// for a part of a list that is not its first part: one statement reads all parts, so that they see the same rows.
-    pub(super) fn branches(self, request: &PageRequest, with_previous: bool) -> Vec<Branch> {
+    /// Adds the branch that reads the page to `group`, then one branch for each milestone of a scan.
+    pub(super) fn add_branches(self, request: &PageRequest, group: &mut Vec<Branch>) {
         let Self { mut query, position_columns, order, joined, scan } = self;
         for (position, is_after) in [(&request.after, true), (&request.before, false)] {
             let Some(Position { sort_key, id }) = position else { continue };
@@ -85,18 +82,15 @@ impl ListPart {
             filters,
             suffix,
             join: join.clone(),
-            with_previous,
         };
+        let page_limit = limit(request.size + 1);
         let Some(scan) = scan else {
-            return vec![branch(None, limit(request.size + 1))];
+            group.push(branch(None, page_limit));
+            return;
         };
         let milestones = scan.milestones();
-        let page =
-            branch(Some(scan.filters), format!(" ORDER BY {}{}", scan_order.join(", "), limit(request.size + 1)));
-        let milestones = milestones
-            .iter()
-            .map(|number| Branch { with_previous: true, ..branch(None, format!(" LIMIT 1 OFFSET {}", number - 1)) });
-        iter::once(page).chain(milestones).collect()
+        group.push(branch(Some(scan.filters), format!(" ORDER BY {}{page_limit}", scan_order.join(", "))));
+        group.extend(milestones.iter().map(|number| branch(None, format!(" LIMIT 1 OFFSET {}", number - 1))));
     }
 }
 

@@ -5,7 +5,7 @@ use sea_orm::{DbErr, FromQueryResult, QueryResult};
 use super::branches::rows_by_branch;
 use super::keyset::{Direction, HasPosition, Page, PageRequest, Position, SortOrder};
 use super::list::{ListPage, ListPart};
-use super::scan::{MAX_SHORT_SCAN, Scan, ScanWork, record_sort};
+use super::scan::{MAX_SHORT_SCAN, Scan, ScanWork, count_sort_work};
 use crate::database::{ReadKind, Reader};
 
 /// Loads these pages, in one statement for up to 400 branches.
@@ -17,22 +17,23 @@ pub async fn pages<T>(
     read: impl Fn(&QueryResult) -> Result<T, DbErr>,
     position: impl Fn(usize, &T) -> Position,
 ) -> Result<Vec<Page<T>>, DbErr> {
-    let (mut requests, mut branches) = (Vec::new(), Vec::new());
+    let (mut requests, mut groups) = (Vec::new(), Vec::new());
     let scans = pages.iter().flat_map(|page| &page.parts).filter_map(|part| part.scan.as_ref());
     let kind = if scans.map(Scan::max_work).sum::<u64>() > MAX_SHORT_SCAN { ReadKind::Long } else { ReadKind::Short };
     for ListPage { parts, request } in pages {
-        let mut read_parts = Vec::with_capacity(parts.len());
-        for (number, part) in parts.into_iter().enumerate() {
+        let (mut read_parts, mut group) = (Vec::with_capacity(parts.len()), Vec::with_capacity(parts.len()));
+        for part in parts {
             let scan_work = part.scan.as_ref().map(|scan| {
-                record_sort(scan, 1 + scan.milestones().len());
+                count_sort_work(scan, 1 + scan.milestones().len());
                 ScanWork::new(scan)
             });
             read_parts.push((part.order, scan_work));
-            branches.extend(part.branches(&request, number > 0));
+            part.add_branches(&request, &mut group);
         }
+        groups.push(group);
         requests.push((request, read_parts));
     }
-    let mut rows_by_branch = rows_by_branch(&reader.for_reads(kind), &branches).await?.into_iter();
+    let mut rows_by_branch = rows_by_branch(&reader.for_reads(kind), groups).await?.into_iter();
     let mut next_branch = || read_all(&rows_by_branch.next().unwrap_or_default(), &read);
     let page = |(index, (request, read_parts)): (usize, (PageRequest, Vec<_>))| {
         let position = |row: &T| position(index, row);
@@ -43,7 +44,7 @@ pub async fn pages<T>(
     requests.into_iter().enumerate().map(page).collect()
 }
 
-/// Makes the page of a part of a list, and records the work of its scan. `next_branch` returns the rows of the next
+/// Makes the page of a part of a list, and counts the work of its scan. `next_branch` returns the rows of the next
 /// branch.
 fn page_of_part<T>(
     request: &PageRequest,
@@ -71,7 +72,7 @@ fn page_of_part<T>(
         SortOrder::Descending => one > other,
     };
     let is_passed = |milestone: &Position| last.as_ref().is_none_or(|last| is_before(milestone, last));
-    scan_work.record(rows.len() as u64, is_full, &milestones, is_passed);
+    scan_work.count(rows.len() as u64, is_full, &milestones, is_passed);
     Ok(request.page_of_scan(rows, milestones.pop().flatten()))
 }
 

@@ -87,11 +87,11 @@ impl ScanWork {
         Self { milestones: scan.milestones(), max_rows: scan.max_rows, filter_count: scan.filters.len() as u64 }
     }
 
-    /// Records the checked rows, and the index entries that were read to find the milestones. `found` is the number of
+    /// Counts the checked rows, and the index entries that were read to find the milestones. `found` is the number of
     /// rows that the scan has found, and `is_full` is true if they are more than the size of the page. `milestones` has
     /// the position of each milestone, or `None` if the list has fewer rows. `is_passed` returns true if the scan has
     /// passed the position.
-    pub(super) fn record(
+    pub(super) fn count(
         self,
         found: u64,
         is_full: bool,
@@ -126,7 +126,7 @@ impl ScanWork {
 /// The work to sort an index entry, as a multiple of the work to count an entry.
 const ENTRIES_PER_SORTED_ENTRY: u64 = 4;
 
-/// Records the work of a statement that sorts the entries of a scan this number of times.
-pub(super) fn record_sort(scan: &Scan, times: usize) {
+/// Counts the work of a statement that sorts the entries of a scan this number of times.
+pub(super) fn count_sort_work(scan: &Scan, times: usize) {
     count_work(Work::Entry, scan.sorted_entries * ENTRIES_PER_SORTED_ENTRY * times as u64);
 }

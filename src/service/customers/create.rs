@@ -117,7 +117,7 @@ impl Customers {
         caller.require_operator()?;
         let new = &draft.complete(&self.restrictions).map_err(Error::Rejected)?;
         let phone = given_phone(&new.optional_values);
-        let idempotent = &IdempotentRequest::new(&self.hash, origin, &new.idempotency_key, || new.canonical_json());
+        let idempotent = &IdempotentRequest::new(&self.hasher, origin, &new.idempotency_key, || new.canonical_json());
         // A rejected request may be the repetition of an earlier one, which must get the stored result.
         let warnings = &match self.restrictions.check_without_carrier(Some(&new.email), phone).into_warnings() {
             Ok(warnings) => warnings,

@@ -46,7 +46,7 @@ impl Customers {
     ) -> Result<Disconnected, Error> {
         let origin = &caller.authorize_write(request)?;
         let idempotent =
-            &IdempotentRequest::new(&self.hash, origin, &disconnect.idempotency_key, || disconnect.canonical_json());
+            &IdempotentRequest::new(&self.hasher, origin, &disconnect.idempotency_key, || disconnect.canonical_json());
         let prepare = |attempt| self.prepare_disconnect(attempt, origin, idempotent, &disconnect);
         self.run_write("customer.disconnect", origin, idempotent, prepare).await
     }

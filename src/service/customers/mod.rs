@@ -85,7 +85,7 @@ use run_write::{Prepared, Replayable};
 pub struct Customers {
     database: Database,
     restrictions: Restrictions,
-    hash: KeyedHasher,
+    hasher: KeyedHasher,
     limits: RateLimits,
     /// Queries that find a customer of an operator.
     own_queries: ByRefKind<BatchedQuery<2>>,
@@ -109,11 +109,11 @@ pub struct CustomerView {
 }
 
 impl Customers {
-    pub fn new(database: Database, restrictions: Restrictions, hash: KeyedHasher, limits: RateLimits) -> Self {
+    pub fn new(database: Database, restrictions: Restrictions, hasher: KeyedHasher, limits: RateLimits) -> Self {
         Self {
             database,
             restrictions,
-            hash,
+            hasher,
             limits,
             own_queries: find::own_queries(),
             own_or_replay_queries: find::own_or_replay_queries(),

@@ -11,7 +11,7 @@ use sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder,
 use super::Customers;
 use super::disconnect::disconnect_link;
 use super::row_reads::{lock_own_customers, of_operator};
-use crate::database::{Transaction, TransactionError, WriteSet, with_retry};
+use crate::database::{Transaction, TransactionError, WriteSet};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::audit::{self, Subject};
 use crate::service::{Caller, RequestInfo};
@@ -42,7 +42,7 @@ impl Customers {
             transaction.commit().await?;
             Ok(count)
         };
-        with_retry("customer.start_removal", start).await
+        self.database.with_retry("customer.start_removal", start).await
     }
 
     /// Disconnects a batch of customers from a suspended operator, with the reason `ENDED`. Returns the number of
@@ -69,7 +69,7 @@ impl Customers {
             transaction.commit().await?;
             Ok(batch.len() as u64)
         };
-        with_retry("customer.remove_batch", remove).await
+        self.database.with_retry("customer.remove_batch", remove).await
     }
 }
 

@@ -51,7 +51,7 @@ impl Customers {
         }
         let (email, phone) = (changes.values.email.try_as_ref(), given_phone(&changes.values));
         let idempotent =
-            &IdempotentRequest::new(&self.hash, origin, &changes.idempotency_key, || changes.canonical_json());
+            &IdempotentRequest::new(&self.hasher, origin, &changes.idempotency_key, || changes.canonical_json());
         let reserved = self.limits.reserve_disclosures(origin, count(email, phone)).await;
         let rejected = reserved.as_ref().err();
         let prepare = |attempt| self.prepare_update(attempt, origin, idempotent, &changes, rejected);

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::field::verified_at;
 use super::{CustomerView, Customers, Prepared, Written, history, row_reads, row_writes};
-use crate::database::{OptimisticWrite, TransactionError, WriteSet};
+use crate::database::{OptimisticWrite, TransactionError, WriteSet, outdated_read};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::idempotency::IdempotentRequest;
 use crate::service::{Caller, Origin, RequestInfo, now};
@@ -52,7 +52,7 @@ impl Customers {
     ) -> Result<Verified, Error> {
         caller.require_platform()?;
         let origin = &caller.authorize_write(request)?;
-        let idempotent = &IdempotentRequest::new(&self.hash, origin, &verification.idempotency_key, || {
+        let idempotent = &IdempotentRequest::new(&self.hasher, origin, &verification.idempotency_key, || {
             verification.canonical_json()
         });
         let prepare = |attempt| self.prepare_verification(attempt, origin, idempotent, &verification);
@@ -134,7 +134,7 @@ async fn find_holder<'f>(
     if holder.is_none() && attempt.is_locking() {
         let query = customer::Entity::find().filter(customer::Column::Phone.eq(phone.clone())).into_query();
         if !row_reads::read_customers(attempt, &query).await?.is_empty() {
-            return Err(DbErr::RecordNotUpdated);
+            return Err(outdated_read());
         }
     }
     Ok(holder)

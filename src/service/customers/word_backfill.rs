@@ -9,7 +9,7 @@ use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, Qu
 
 use super::row_reads::{OwnCustomer, lock_own_customers};
 use super::{Customers, row_writes, words};
-use crate::database::{TransactionError, WriteSet, subquery, with_retry};
+use crate::database::{TransactionError, WriteSet, subquery};
 use crate::error::Error;
 use crate::service::Caller;
 
@@ -22,7 +22,7 @@ impl Customers {
         caller.require_platform()?;
         let mut last = None;
         loop {
-            last = with_retry("customer.words", || self.try_add_missing_words(last)).await?;
+            last = self.database.with_retry("customer.words", || self.try_add_missing_words(last)).await?;
             if last.is_none() {
                 return Ok(());
             }

@@ -24,9 +24,9 @@ use sea_orm::{ColumnTrait, EntityTrait, EnumIter, QueryFilter, Set};
 use super::expired_rows::delete_expired;
 use super::{Caller, now};
 use crate::config::UnknownLinePolicy;
-use crate::database::{Database, with_retry};
+use crate::database::Database;
 use crate::error::{Error, ErrorCode, InputField, Violation};
-use crate::keyed_hash::{Accepted, KeyedHasher};
+use crate::keyed_hash::{KeyedHasher, PerSecret};
 use crate::request::{FairQueue, Tenant, run_as};
 
 /// A lookup provider, for example Twilio, which asks the carriers for line types.
@@ -58,7 +58,7 @@ pub struct PhoneLookup {
     lookup: Arc<dyn LineTypeLookup>,
     unknown_lines: UnknownLinePolicy,
     database: Database,
-    hash: KeyedHasher,
+    hasher: KeyedHasher,
     /// Has a permit for each lookup that may be in progress.
     queue: FairQueue,
     /// Results of the last minute, by hash. Concurrent lookups of one number share one request.
@@ -68,8 +68,8 @@ pub struct PhoneLookup {
 const PURPOSE: &str = "phone lookup";
 
 /// The keyed hashes under which a result for a number in E.164 form may be stored.
-pub fn lookup_hashes(hash: &KeyedHasher, phone: &str) -> Accepted<Vec<u8>> {
-    hash.accepted_digests(PURPOSE, &[phone.as_bytes()])
+pub fn lookup_hashes(hasher: &KeyedHasher, phone: &str) -> PerSecret<Vec<u8>> {
+    hasher.accepted_digests(PURPOSE, &[phone.as_bytes()])
 }
 
 /// The result of a carrier lookup, in the metrics.
@@ -112,18 +112,18 @@ impl PhoneLookup {
     /// The time after which a caller that has waited in vain should retry.
     const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-    pub fn new(settings: CarrierSettings, database: Database, hash: KeyedHasher) -> Self {
+    pub fn new(settings: CarrierSettings, database: Database, hasher: KeyedHasher) -> Self {
         let CarrierSettings { lookup, unknown_lines } = settings;
         let recent = Cache::builder().max_capacity(Self::MAX_RECENT).time_to_live(Self::RECENT_TTL).build();
         let queue = FairQueue::with_max_per_tenant(Self::MAX_LOOKUPS, Self::MAX_TENANT_LOOKUPS);
-        Self { lookup, unknown_lines, database, hash, queue, recent }
+        Self { lookup, unknown_lines, database, hasher, queue, recent }
     }
 
     /// Fails with `PHONE_NOT_MOBILE` if the number is not a mobile line, or if its line type is unknown and the policy
     /// rejects unknown lines. Fails with `PHONE_LOOKUP_UNAVAILABLE` if the provider does not return a result, or if too
     /// many lookups are in progress. The check may take seconds, so it must not run within a transaction.
     pub async fn check(&self, caller: &Caller, phone: &PhoneNumber) -> Result<(), Error> {
-        let hash = self.hash.digest(PURPOSE, &[phone.as_str().as_bytes()]);
+        let hash = self.hasher.digest(PURPOSE, &[phone.as_str().as_bytes()]);
         let line = match self.recent.get(&hash).await {
             Some(line) => line,
             None => self.look_up(caller, hash, phone).await?,
@@ -185,7 +185,7 @@ impl PhoneLookup {
             transaction.commit().await?;
             Ok(())
         };
-        with_retry("phone_lookup.store", store).await
+        self.database.with_retry("phone_lookup.store", store).await
     }
 }
 

@@ -17,7 +17,7 @@ use secrecy::SecretString;
 use super::addresses::AddressFilter;
 use super::signature::SigningSecret;
 use crate::database::pages::{self, HasPosition, ListPart, Page, PageRequest, Position};
-use crate::database::{Database, Transaction, TransactionError, with_retry};
+use crate::database::{Database, Transaction, TransactionError};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::keyed_hash::KeyedHasher;
 use crate::request::count_query;
@@ -36,7 +36,7 @@ const MAX_OVERLAP_HOURS: i32 = 168;
 pub struct Webhooks {
     database: Database,
     environment: Environment,
-    hash: KeyedHasher,
+    hasher: KeyedHasher,
     addresses: AddressFilter,
     feed: Feed,
 }
@@ -84,11 +84,11 @@ impl Webhooks {
     pub fn new(
         database: Database,
         environment: Environment,
-        hash: KeyedHasher,
+        hasher: KeyedHasher,
         addresses: AddressFilter,
         feed: Feed,
     ) -> Self {
-        Self { database, environment, hash, addresses, feed }
+        Self { database, environment, hasher, addresses, feed }
     }
 
     /// Returns the endpoint, or `None` if the caller may not see it. An operator sees its own endpoints. The platform
@@ -160,7 +160,7 @@ impl Webhooks {
             transaction.commit().await?;
             Ok(row)
         };
-        let row = with_retry("webhook.create", create).await?;
+        let row = self.database.with_retry("webhook.create", create).await?;
         Ok(self.with_secret(row))
     }
 
@@ -210,7 +210,7 @@ impl Webhooks {
             transaction.commit().await?;
             Ok(row)
         };
-        with_retry("webhook.update", update).await
+        self.database.with_retry("webhook.update", update).await
     }
 
     /// Gives an endpoint a new secret. Deliveries are also signed with the previous secret for `overlap_hours`. Fails
@@ -241,7 +241,7 @@ impl Webhooks {
             transaction.commit().await?;
             Ok(row)
         };
-        let row = with_retry("webhook.rotate_secret", rotate).await?;
+        let row = self.database.with_retry("webhook.rotate_secret", rotate).await?;
         Ok(self.with_secret(row))
     }
 
@@ -256,7 +256,7 @@ impl Webhooks {
             transaction.commit().await?;
             Ok(())
         };
-        with_retry("webhook.delete", delete).await
+        self.database.with_retry("webhook.delete", delete).await
     }
 
     /// Returns the secrets that sign the deliveries to an endpoint at the time `now`: the current secret, and during
@@ -267,11 +267,11 @@ impl Webhooks {
         let version = endpoint.secret_version;
         let has_previous = endpoint.previous_secret_until.is_some_and(|until| now < until);
         let versions = [version].into_iter().chain(has_previous.then_some(version - 1));
-        versions.flat_map(|version| SigningSecret::derive(&self.hash, *endpoint.id.as_uuid(), version)).collect()
+        versions.flat_map(|version| SigningSecret::derive(&self.hasher, *endpoint.id.as_uuid(), version)).collect()
     }
 
     fn with_secret(&self, row: Model) -> EndpointWithSecret {
-        let secrets = SigningSecret::derive(&self.hash, *row.id.as_uuid(), row.secret_version);
+        let secrets = SigningSecret::derive(&self.hasher, *row.id.as_uuid(), row.secret_version);
         let secret = secrets.current.to_text();
         EndpointWithSecret { row, secret }
     }

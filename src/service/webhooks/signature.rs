@@ -14,7 +14,7 @@ use ring::hmac;
 use secrecy::SecretString;
 use uuid::Uuid;
 
-use crate::keyed_hash::{Accepted, KeyedHasher};
+use crate::keyed_hash::{KeyedHasher, PerSecret};
 
 /// The header with the id of the message.
 pub const ID_HEADER: &str = "webhook-id";
@@ -51,9 +51,9 @@ impl SigningSecret {
     /// Returns the secrets of an endpoint, one for each accepted key secret. `secret_version` is 1 at first, and
     /// increases with each rotation. Only the current secret is shown to the operator. While `VIVAMO_KEY_SECRET` is
     /// being changed, there is a second one, so that receivers can verify deliveries with the secret that they know.
-    pub fn derive(hash: &KeyedHasher, webhook: Uuid, secret_version: i32) -> Accepted<Self> {
+    pub fn derive(hasher: &KeyedHasher, webhook: Uuid, secret_version: i32) -> PerSecret<Self> {
         let parts: [&[u8]; 2] = [webhook.as_bytes(), &secret_version.to_be_bytes()];
-        hash.accepted_digests(PURPOSE, &parts).map(Self)
+        hasher.accepted_digests(PURPOSE, &parts).map(Self)
     }
 
     /// Parses `whsec_…`. `None` if the text is malformed.
@@ -201,15 +201,15 @@ mod tests {
 
     #[test]
     fn a_secret_depends_on_the_endpoint_the_version_and_the_key_secret() {
-        let hash = KeyedHasher::new("secret");
+        let hasher = KeyedHasher::new("secret");
         let derive = SigningSecret::derive;
-        let first = derive(&hash, Uuid::nil(), 1);
-        assert_eq!(first, derive(&hash, Uuid::nil(), 1));
-        assert_ne!(first, derive(&hash, Uuid::nil(), 2));
-        assert_ne!(first, derive(&hash, Uuid::max(), 1));
+        let first = derive(&hasher, Uuid::nil(), 1);
+        assert_eq!(first, derive(&hasher, Uuid::nil(), 1));
+        assert_ne!(first, derive(&hasher, Uuid::nil(), 2));
+        assert_ne!(first, derive(&hasher, Uuid::max(), 1));
         let changing = KeyedHasher::new("new").with_old("secret");
         let new = derive(&KeyedHasher::new("new"), Uuid::nil(), 1).current;
-        assert_eq!(derive(&changing, Uuid::nil(), 1), Accepted { current: new, other: Some(first.current) });
+        assert_eq!(derive(&changing, Uuid::nil(), 1), PerSecret { current: new, other: Some(first.current) });
     }
 
     #[test]

@@ -51,7 +51,8 @@ impl Customers {
     pub async fn erase(&self, caller: &Caller, request: &RequestInfo, erase: EraseRequest) -> Result<Erased, Error> {
         caller.require_platform()?;
         let origin = &caller.authorize_write(request)?;
-        let idempotent = &IdempotentRequest::new(&self.hash, origin, &erase.idempotency_key, || erase.canonical_json());
+        let idempotent =
+            &IdempotentRequest::new(&self.hasher, origin, &erase.idempotency_key, || erase.canonical_json());
         let prepare = |attempt| self.prepare_erase(attempt, origin, idempotent, &erase);
         self.run_write("customer.erase", origin, idempotent, prepare).await
     }
@@ -86,7 +87,7 @@ impl Customers {
         let mut writes = WriteSet::new(origin.owner(), customer.id);
         row_writes::remove_links(&mut writes, &links);
         writes.push(DELETE_CUSTOMER, vec![vec![customer.id.into(), customer.revision.into()]]);
-        let hashes: Vec<_> = phones.iter().flat_map(|phone| lookup_hashes(&self.hash, phone)).collect();
+        let hashes: Vec<_> = phones.iter().flat_map(|phone| lookup_hashes(&self.hasher, phone)).collect();
         for batch in hashes.chunks(MAX_ROWS as usize) {
             let mut deleted = WriteSet::new(origin.owner(), customer.id);
             deleted.push(DELETE_LOOKUPS, batch.iter().map(|hash| vec![hash.clone().into()]).collect());

@@ -12,7 +12,7 @@ use sea_orm::{
 use super::Deliveries;
 use super::queries::{is_active, undelivered_changes};
 use super::running::Running;
-use crate::database::{describe, is_one_of, with_retry};
+use crate::database::{describe, is_one_of};
 use crate::error::Error;
 
 /// The time for which a process has an endpoint for itself. Longer than an attempt and its statements take.
@@ -62,7 +62,7 @@ impl Deliveries {
             });
             Ok(claimed.collect())
         };
-        with_retry("webhook.claim", claim).await
+        self.database.with_retry("webhook.claim", claim).await
     }
 
     pub(super) fn new_lease(&self) -> DateTime<Utc> {

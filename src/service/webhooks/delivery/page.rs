@@ -106,11 +106,11 @@ impl Deliveries {
 
 /// Returns the id of the message with these changes. Depends only on the endpoint and the changes.
 fn message_id(endpoint: &Model, changes: &[RenderedChange]) -> String {
-    let mut hash = digest::Context::new(&digest::SHA256);
-    hash.update(endpoint.id.as_uuid().as_bytes());
+    let mut hasher = digest::Context::new(&digest::SHA256);
+    hasher.update(endpoint.id.as_uuid().as_bytes());
     for change in changes {
-        hash.update(change.row.id.as_uuid().as_bytes());
+        hasher.update(change.row.id.as_uuid().as_bytes());
     }
-    let hash = hash.finish();
+    let hash = hasher.finish();
     format!("msg_{}", BASE64_URL_SAFE_NO_PAD.encode(&hash.as_ref()[..ID_BYTES]))
 }

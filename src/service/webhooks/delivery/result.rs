@@ -9,7 +9,6 @@ use sea_orm::{ActiveModelTrait, EntityTrait, QuerySelect, Set, Unchanged};
 use super::Deliveries;
 use super::outcome::DisableReason;
 use super::page::NextPage;
-use crate::database::with_retry;
 use crate::error::Error;
 
 /// The result of a failed attempt.
@@ -123,7 +122,7 @@ impl Deliveries {
             transaction.commit().await?;
             Ok(Some(updated).filter(|_| is_same))
         };
-        with_retry("webhook.save_attempt", store).await
+        self.database.with_retry("webhook.save_attempt", store).await
     }
 }
 

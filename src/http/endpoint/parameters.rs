@@ -46,15 +46,15 @@ impl Parameters {
         const UNSUPPORTED: StatusCode = StatusCode::UNSUPPORTED_MEDIA_TYPE;
         if !is_json(headers) {
             let message = "Send the request as JSON, with the header Content-Type: application/json.";
-            return Err((UNSUPPORTED, message).into());
+            return Err(HttpError::bad_request(UNSUPPORTED, message));
         }
         if headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
             let message = "Send the body uncompressed, without the header Content-Encoding.";
-            return Err(HttpError::with_header(UNSUPPORTED, message, header::ACCEPT_ENCODING, "identity"));
+            return Err(HttpError::bad_request(UNSUPPORTED, message).with_header(header::ACCEPT_ENCODING, "identity"));
         }
         let body = timeout(max_time, read_body(mem::take(body))).await.map_err(|_| {
             let message = format!("The request body did not arrive within {} seconds.", max_time.as_secs());
-            HttpError::from((StatusCode::REQUEST_TIMEOUT, &*message))
+            HttpError::bad_request(StatusCode::REQUEST_TIMEOUT, message)
         })??;
         let body = str::from_utf8(&body).map_err(|error| bad_request(&format!("The body is not UTF-8: {error}.")))?;
         let Value::Object(fields) = parse_json("The body", body.trim_start_matches('\u{feff}'))? else {
@@ -92,8 +92,9 @@ impl Parameters {
     }
 }
 
+/// Makes the error `BAD_REQUEST` with the status 400.
 fn bad_request(message: &str) -> HttpError {
-    (StatusCode::BAD_REQUEST, message).into()
+    HttpError::bad_request(StatusCode::BAD_REQUEST, message)
 }
 
 /// Parses JSON. The error message names `subject` and does not quote the text.
@@ -126,7 +127,7 @@ pub async fn discard(body: Body, max_time: Duration) {
 /// up to `MAX_DISCARDED_BYTES`. If the reading stopped earlier, the connection would close while the client still
 /// sends, and the client would not read the response.
 async fn read_body(body: Body) -> Result<Vec<u8>, HttpError> {
-    let too_long = || HttpError::from((StatusCode::PAYLOAD_TOO_LARGE, "The request is longer than 64 KiB."));
+    let too_long = || HttpError::bad_request(StatusCode::PAYLOAD_TOO_LARGE, "The request is longer than 64 KiB.");
     let (mut chunks, mut content, mut length) = (body.into_data_stream(), Vec::new(), 0);
     while let Some(chunk) = chunks.next().await {
         let chunk = chunk.map_err(|_| bad_request("The body was cut off or is malformed."))?;

@@ -13,7 +13,7 @@ pub fn read(headers: &HeaderMap) -> Result<Option<StaffName>, HttpError> {
     let mut lines = headers.get_all(ACTOR).iter();
     let Some(line) = lines.next() else { return Ok(None) };
     let malformed = |reason: &str| {
-        HttpError::from((StatusCode::BAD_REQUEST, format!("The header Vivamo-Actor is not valid: {reason}.").as_str()))
+        HttpError::bad_request(StatusCode::BAD_REQUEST, format!("The header Vivamo-Actor is not valid: {reason}."))
     };
     if lines.next().is_some() {
         return Err(malformed("it was sent more than once"));

@@ -97,9 +97,16 @@ pub struct RequestLog {
 impl RequestLog {
     /// Starts the log of a request that has just arrived.
     pub fn start(request_id: RequestId) -> Self {
-        let (work, cost, is_written) = Default::default();
-        let started = Instant::now();
-        Self { request_id, started, address: None, caller: None, operation: None, work, cost, is_written }
+        Self {
+            request_id,
+            started: Instant::now(),
+            address: None,
+            caller: None,
+            operation: None,
+            work: Arc::default(),
+            cost: Cost::default(),
+            is_written: false,
+        }
     }
 
     /// Writes the log line, and counts the request in the metrics.

@@ -1,4 +1,5 @@
-//! Limits the number of requests that each API key has in flight.
+//! Limits the number of requests that each API key has in flight, and holds the memory for the large responses of each
+//! key.
 //!
 //! A request that exceeds the limit waits before its body is read, so it holds little memory and no database
 //! connection. Only requests of the same key wait for each other.
@@ -27,16 +28,19 @@ const MAX_WAITING: usize = 2048;
 
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Counts the requests in flight for each key.
+/// The state of each key: its requests in flight, and the memory for its large responses.
 pub struct InFlight {
     /// The keys that were used recently. `None` is the platform key.
-    keys: Cache<Option<ApiKeyId>, Arc<Key>>,
+    keys: Cache<Option<ApiKeyId>, Arc<ApiKeyState>>,
     waiting: Gauge,
     memory: ProcessMemory,
 }
 
-struct Key {
+/// The state of a key in this process.
+struct ApiKeyState {
+    /// Has a permit for each further request that may be in flight.
     slots: Arc<Semaphore>,
+    /// The number of requests that wait for a slot.
     waiting: AtomicUsize,
     memory: ApiKeyMemory,
 }
@@ -86,7 +90,7 @@ impl InFlight {
     }
 }
 
-impl Default for Key {
+impl Default for ApiKeyState {
     fn default() -> Self {
         let slots = Arc::new(Semaphore::new(MAX_IN_FLIGHT));
         Self { slots, waiting: AtomicUsize::new(0), memory: ApiKeyMemory::default() }

@@ -21,15 +21,6 @@ pub struct HttpError {
     header: Option<(HeaderName, HeaderValue)>,
 }
 
-/// Makes the error of a request that the service cannot read or execute: `BAD_REQUEST` with the given status and
-/// message.
-impl From<(StatusCode, &str)> for HttpError {
-    fn from((status, message): (StatusCode, &str)) -> Self {
-        let violation = Violation::new(ErrorCode::BadRequest).with_message(message);
-        Self { status, violation, header: None }
-    }
-}
-
 /// Makes the error of a request that is rejected for a violation. The code of the violation decides the status.
 impl From<Violation> for HttpError {
     fn from(violation: Violation) -> Self {
@@ -66,10 +57,17 @@ struct RequestError {
 }
 
 impl HttpError {
-    /// Makes the error `BAD_REQUEST` with the given status and message, and with a header that says what the service
-    /// accepts.
-    pub fn with_header(status: StatusCode, message: &str, name: HeaderName, value: &'static str) -> Self {
-        Self { header: Some((name, HeaderValue::from_static(value))), ..(status, message).into() }
+    /// Makes the error of a request that the service cannot read or execute: `BAD_REQUEST` with the given status and
+    /// message.
+    pub fn bad_request(status: StatusCode, message: impl Into<String>) -> Self {
+        let violation = Violation::new(ErrorCode::BadRequest).with_message(message);
+        Self { status, violation, header: None }
+    }
+
+    /// Adds a header that says what the service accepts.
+    #[must_use]
+    pub fn with_header(self, name: HeaderName, value: &'static str) -> Self {
+        Self { header: Some((name, HeaderValue::from_static(value))), ..self }
     }
 
     pub fn into_response(self, request_id: RequestId) -> Response {

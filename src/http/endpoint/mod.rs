@@ -14,7 +14,7 @@
 //!    and charge the rest of the estimated cost to the rate limit.
 //! 8. Execute the document. If the client disconnects, the execution continues. Afterwards, replace the charged
 //!    estimate by the cost of the work, which is at least the minimum cost of the document.
-//! 9. Render the errors ([`graphql::render`]) and choose the status ([`response`]).
+//! 9. Render the errors ([`graphql::render_errors`]) and choose the status ([`response`]).
 //!
 //! Each request leaves one line in the log and is counted in the metrics ([`RequestLog`]), also if the client
 //! disconnects before the response.
@@ -42,7 +42,7 @@ use tracing::Instrument;
 
 use super::State;
 use crate::error::{ErrorCode, Violation};
-use crate::graphql::{self, CheckedRequest, Operation, Rendered};
+use crate::graphql::{self, CheckedRequest, Operation, RenderedResponse};
 use crate::request::{RequestContext, ResponseSize, WorkCounter, run_to_completion};
 use crate::service::limits::{Cost, CostCharge};
 use crate::service::{Caller, RequestInfo, cost};
@@ -96,7 +96,7 @@ impl Outcome {
         media_type: MediaType,
         size: &ResponseSize,
     ) -> Self {
-        let Rendered { response, codes } = graphql::render(response, request_id);
+        let RenderedResponse { response, codes } = graphql::render_errors(response, request_id);
         Self { codes, response: response::from_graphql(response, media_type, size), cost }
     }
 }
@@ -177,7 +177,7 @@ async fn admit(
     }
     let Some(media_type) = accepted else {
         let message = "The response is application/graphql-response+json or application/json. Accept one of them.";
-        return Err((StatusCode::NOT_ACCEPTABLE, message).into());
+        return Err(HttpError::bad_request(StatusCode::NOT_ACCEPTABLE, message));
     };
     let shows_cost = parts.headers.get(COST_HEADER).is_some_and(|value| value == "1");
     let slot = state.in_flight.enter(&caller, state.timeouts.slot).await?;
@@ -223,7 +223,7 @@ fn execute(
 }
 
 fn method_not_allowed(allowed: &'static str, message: &str) -> HttpError {
-    HttpError::with_header(StatusCode::METHOD_NOT_ALLOWED, message, header::ALLOW, allowed)
+    HttpError::bad_request(StatusCode::METHOD_NOT_ALLOWED, message).with_header(header::ALLOW, allowed)
 }
 
 /// Runs database work, and counts its statements. If the work takes longer than the timeout of a request, the caller

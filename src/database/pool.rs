@@ -1,0 +1,170 @@
+//! The pool of connections.
+//!
+//! Requests do not use sqlx's own pool. That pool spawns a task and pings the server each time a connection is
+//! returned, and no option turns this off. The pool of this module pings a connection only before reuse, and only if
+//! the last statement failed or the connection was idle for 30 seconds. With a single client, the pool of this module
+//! saves up to a quarter of the cost of a request (`docs/benchmarks.md`).
+
+use std::ops::{Deref, DerefMut};
+use std::time::Duration;
+
+use deadpool::Runtime;
+use deadpool::managed::{self, Metrics, Object, PoolError, QueueMode, RecycleError, RecycleResult, Timeouts};
+use sea_orm::{ConnAcquireErr, DbBackend, DbErr};
+
+use super::connection::Connection;
+use super::url::DatabaseOptions;
+use super::{DatabaseTimeouts, StatementObserver};
+use crate::request::{Claim, FairQueue, Permit, Tenant};
+
+/// Opens connections for the pool and decides which of them can be used again.
+pub(super) struct Manager {
+    options: DatabaseOptions,
+    timeouts: DatabaseTimeouts,
+    observer: Option<StatementObserver>,
+}
+
+impl managed::Manager for Manager {
+    type Type = Connection;
+    type Error = DbErr;
+
+    async fn create(&self) -> Result<Connection, DbErr> {
+        Connection::open(&self.options, &self.timeouts, self.observer.clone()).await
+    }
+
+    async fn recycle(&self, connection: &mut Connection, metrics: &Metrics) -> RecycleResult<DbErr> {
+        const MAX_AGE: Duration = Duration::from_secs(30 * 60);
+        let is_usable = metrics.age() <= MAX_AGE && connection.is_usable(metrics.last_used()).await;
+        if is_usable { Ok(()) } else { Err(RecycleError::message("the connection cannot be used again")) }
+    }
+}
+
+/// A pool with a maximum number of connections. Clones share the connections.
+///
+/// - **Acquire:** [`get`](Self::get) returns an idle connection, opens a new one, or waits up to
+///   [`DatabaseTimeouts::wait`] until a connection is returned. Tenants share the connections equally: see
+///   [`FairQueue`].
+/// - **Return:** a connection returns to the pool when it is dropped, without a round trip. It is checked before its
+///   next use: see [`Manager`].
+/// - **Error:** after a failed statement the connection is pinged before it is used again.
+/// - **Cancellation:** if a future is dropped in the middle of a statement, its connection is closed immediately.
+///   Otherwise the next statement would first have to wait for the end of this one and read its rows.
+#[derive(Clone)]
+pub(super) struct Pool {
+    connections: managed::Pool<Manager>,
+    /// Has one permit for each connection. Requests therefore wait only in this queue, and not in the queue of
+    /// `connections`, which is not fair.
+    queue: FairQueue,
+}
+
+/// The number of connections of a pool.
+#[derive(Clone, Copy)]
+pub struct PoolSize {
+    /// All open connections, including the idle ones.
+    pub open: usize,
+    pub idle: usize,
+}
+
+/// A connection that was taken out of the pool. The connection returns to the pool when this value is dropped, unless
+/// the connection is busy.
+pub(super) struct PooledConnection {
+    /// `None` only while this value is dropped.
+    connection: Option<Object<Manager>>,
+    /// Declared after the connection, so that it is dropped after the connection has returned to the pool.
+    _permit: Permit,
+}
+
+impl PooledConnection {
+    /// Closes the connection.
+    pub(super) fn discard(mut self) {
+        drop(self.connection.take().map(Object::take));
+    }
+}
+
+impl Drop for PooledConnection {
+    /// Closes a busy connection. In the pool, the connection would stay open until its next use. Until then, a read
+    /// that was stopped would occupy PostgreSQL, and a stopped `BEGIN IMMEDIATE` could hold SQLite's write lock.
+    fn drop(&mut self) {
+        if let Some(busy) = self.connection.take_if(|connection| connection.is_busy()) {
+            drop(Object::take(busy));
+        }
+    }
+}
+
+impl Deref for PooledConnection {
+    type Target = Connection;
+
+    fn deref(&self) -> &Connection {
+        self.connection.as_ref().expect("the connection is set until the drop")
+    }
+}
+
+impl DerefMut for PooledConnection {
+    fn deref_mut(&mut self) -> &mut Connection {
+        self.connection.as_mut().expect("the connection is set until the drop")
+    }
+}
+
+impl Pool {
+    /// Creates a pool and opens its first connection, so that a wrong address fails here.
+    pub(super) async fn open(
+        options: DatabaseOptions,
+        size: usize,
+        timeouts: DatabaseTimeouts,
+        observer: Option<StatementObserver>,
+    ) -> Result<Self, DbErr> {
+        let pool = managed::Pool::builder(Manager { options, timeouts, observer })
+            .max_size(size)
+            .timeouts(Timeouts { wait: None, create: Some(timeouts.wait), recycle: None })
+            .runtime(Runtime::Tokio1)
+            // The connection that was used last is the most likely to have the statement prepared.
+            .queue_mode(QueueMode::Lifo);
+        let connections = pool.build().map_err(|error| DbErr::Custom(error.to_string()))?;
+        let pool = Self { connections, queue: FairQueue::new(size) };
+        drop(pool.get(Tenant::Service).await?);
+        Ok(pool)
+    }
+
+    pub(super) fn backend(&self) -> DbBackend {
+        match self.connections.manager().options {
+            DatabaseOptions::Postgres(_) => DbBackend::Postgres,
+            DatabaseOptions::Sqlite(_) => DbBackend::Sqlite,
+        }
+    }
+
+    /// Returns the longest time that [`get`](Self::get) waits for a connection.
+    pub(super) fn max_wait(&self) -> Duration {
+        self.connections.manager().timeouts.wait
+    }
+
+    /// Takes a connection out of the pool.
+    pub(super) async fn get(&self, claim: impl Into<Claim>) -> Result<PooledConnection, DbErr> {
+        let permit = self.queue.acquire_within(claim, self.max_wait()).await;
+        let permit = permit.ok_or(DbErr::ConnectionAcquire(ConnAcquireErr::Timeout))?;
+        match self.connections.get().await {
+            Ok(connection) => Ok(PooledConnection { connection: Some(connection), _permit: permit }),
+            Err(PoolError::Backend(error)) => Err(error),
+            Err(PoolError::Closed) => Err(DbErr::ConnectionAcquire(ConnAcquireErr::ConnectionClosed)),
+            Err(_) => Err(DbErr::ConnectionAcquire(ConnAcquireErr::Timeout)),
+        }
+    }
+
+    pub(super) fn size(&self) -> PoolSize {
+        let status = self.connections.status();
+        PoolSize { open: status.size, idle: status.available }
+    }
+
+    /// Returns the number of requests that wait for a connection.
+    pub(super) fn waiting(&self) -> usize {
+        self.queue.waiting()
+    }
+
+    /// Closes the idle connections. Connections in use are closed when they are returned.
+    pub(super) async fn close(&self) {
+        let idle = self.connections.retain(|_, _| false).removed;
+        self.connections.close();
+        for connection in idle {
+            connection.close().await;
+        }
+    }
+}
