@@ -11,7 +11,7 @@
 //! - A field or an argument must be known. async-graphql would compare each unknown field with all fields of its type,
 //!   and an unknown argument would be silently removed if it uses a missing variable.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 
 use async_graphql::indexmap::IndexMap;
@@ -50,8 +50,8 @@ pub fn check_arguments(document: &Normalised, types: &Registry) -> ServerResult<
 
 /// Returns the variables that must not be null if the request has them, although their type may allow null: they are
 /// used where null is not allowed, or in an input object that needs exactly one field.
-pub fn required_variables(document: &Normalised, types: &Registry) -> Vec<Name> {
-    let mut required = Vec::new();
+pub fn required_variables(document: &Normalised, types: &Registry) -> HashSet<Name> {
+    let mut required = HashSet::new();
     for (_, Positioned { node: operation, .. }) in document.operations().iter() {
         let add = &mut |value: &Positioned<Value>, location: Location<'_>| {
             add_required(&mut required, &value.node, location.type_name, types);
@@ -64,9 +64,11 @@ pub fn required_variables(document: &Normalised, types: &Registry) -> Vec<Name> 
     required
 }
 
-fn add_required(required: &mut Vec<Name>, value: &Value, type_name: &str, types: &Registry) {
+fn add_required(required: &mut HashSet<Name>, value: &Value, type_name: &str, types: &Registry) {
     match (MetaTypeName::create(type_name), value) {
-        (MetaTypeName::NonNull(_), Value::Variable(name)) => required.push(name.clone()),
+        (MetaTypeName::NonNull(_), Value::Variable(name)) => {
+            required.insert(name.clone());
+        }
         (MetaTypeName::NonNull(inner), _) => add_required(required, value, inner, types),
         (MetaTypeName::List(item_type), Value::List(items)) => {
             items.iter().for_each(|item| add_required(required, item, item_type, types));
@@ -76,7 +78,9 @@ fn add_required(required: &mut Vec<Name>, value: &Value, type_name: &str, types:
             let Some(MetaType::InputObject { input_fields, oneof, .. }) = types.types.get(name) else { return };
             for (name, value) in values {
                 match (input_fields.get(name.as_str()), value) {
-                    (Some(_), Value::Variable(name)) if *oneof => required.push(name.clone()),
+                    (Some(_), Value::Variable(name)) if *oneof => {
+                        required.insert(name.clone());
+                    }
                     (Some(field), _) => add_required(required, value, &field.ty, types),
                     (None, _) => {}
                 }

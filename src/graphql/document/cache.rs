@@ -18,6 +18,7 @@
 //! }
 //! ```
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -46,7 +47,7 @@ pub struct Document {
     pub has_repeated_fields: bool,
     pub has_variable_page_size: bool,
     /// The variables that must not be null: see [`arguments::required_variables`].
-    required: Vec<Name>,
+    required: HashSet<Name>,
     /// The number of stored selections and values of arguments, with all fragments expanded.
     items: usize,
     is_valid: AtomicBool,

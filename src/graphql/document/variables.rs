@@ -12,6 +12,8 @@
 //! - An integral number is an `Int`, even if the number is written as `1.0`, because many JSON encoders know only
 //!   floating-point numbers.
 
+use std::collections::HashSet;
+
 use async_graphql::indexmap::IndexMap;
 use async_graphql::parser::types::VariableDefinition;
 use async_graphql::registry::{MetaInputValue, MetaType, MetaTypeName, Registry};
@@ -41,7 +43,7 @@ const MAX_STRING_BYTES: usize = 8_000;
 pub fn check(
     document: &Normalised,
     operation_name: Option<&str>,
-    required: &[Name],
+    required: &HashSet<Name>,
     variables: &mut Variables,
     types: &Registry,
 ) -> ServerResult<Vec<Name>> {
