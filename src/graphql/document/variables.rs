@@ -15,7 +15,7 @@
 use std::collections::HashSet;
 
 use async_graphql::indexmap::IndexMap;
-use async_graphql::parser::types::VariableDefinition;
+use async_graphql::parser::types::{OperationDefinition, VariableDefinition};
 use async_graphql::registry::{MetaInputValue, MetaType, MetaTypeName, Registry};
 use async_graphql::{Name, Number, ServerError, ServerResult, Variables};
 use async_graphql_value::ConstValue;
@@ -37,7 +37,7 @@ const MAX_STRING_BYTES: usize = 8_000;
 
 /// Checks the variables of a request against their types, and that no variable in `required` is null. Adds the defaults
 /// of missing variables. Converts numbers of the type `Int` that are written as `1.0` to integers, and numbers of the
-/// type `ID` to strings.
+/// type `ID` to strings. Removes the variables that the operation does not declare.
 ///
 /// Returns the missing variables that may be null and have no default.
 pub fn check(
@@ -47,14 +47,16 @@ pub fn check(
     variables: &mut Variables,
     types: &Registry,
 ) -> ServerResult<Vec<Name>> {
-    let mut missing = Vec::new();
+    let (mut missing, mut declared) = (Vec::new(), 0);
     let Some((_, operation)) = selected_operation(document, operation_name) else { return Ok(missing) };
     for definition in &operation.node.variable_definitions {
         let VariableDefinition { name, var_type, default_value, .. } = &definition.node;
         if let (Some(default), None) = (default_value, variables.get(&name.node)) {
             variables.insert(name.node.clone(), default.node.clone());
         }
-        let result = match variables.get_mut(&name.node) {
+        let value = variables.get_mut(&name.node);
+        declared += usize::from(value.is_some());
+        let result = match value {
             Some(ConstValue::Null) if required.contains(&name.node) => problem("must not be null."),
             Some(value) => check_value(value, &var_type.node.to_string(), types),
             None if var_type.node.nullable => {
@@ -66,7 +68,17 @@ pub fn check(
         let error = |problem| ServerError::new(format!("${}{problem}", name.node), Some(definition.pos));
         result.map_err(error)?;
     }
+    if declared < variables.len() {
+        remove_undeclared(variables, &operation.node);
+    }
     Ok(missing)
+}
+
+/// Removes the variables that the operation does not declare. The execution does not use them, and would keep several
+/// megabytes in memory for 64 KiB of JSON.
+fn remove_undeclared(variables: &mut Variables, operation: &OperationDefinition) {
+    let names = operation.variable_definitions.iter().map(|definition| &definition.node.name.node);
+    **variables = names.filter_map(|name| variables.remove_entry(name)).collect();
 }
 
 /// A type error in the value of a variable or an argument: the path from the variable or the argument to the value at
@@ -178,7 +190,27 @@ fn names<V>(values: &IndexMap<String, V>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::is_similar;
+    use async_graphql::parser::parse_query;
+    use serde_json::json;
+
+    use super::*;
+    use crate::graphql::document::rewrite::normalise;
+
+    #[test]
+    fn variables_that_the_operation_does_not_declare_are_removed() {
+        let types = Registry::default();
+        for (text, expected) in [
+            ("query ($a: A, $b: B = 2, $d: D) { e }", json!({ "a": 1, "b": 2 })),
+            ("query ($a: A) { e }", json!({ "a": 1 })),
+            ("query ($a: A, $c: C) { e }", json!({ "a": 1, "c": [[]] })),
+            ("{ e }", json!({})),
+        ] {
+            let document = normalise(parse_query(text).unwrap(), &types).unwrap();
+            let mut variables = Variables::from_json(json!({ "a": 1, "c": [[]] }));
+            check(&document, None, &HashSet::new(), &mut variables, &types).unwrap();
+            assert_eq!(variables, Variables::from_json(expected), "{text}");
+        }
+    }
 
     #[test]
     fn a_typing_error_is_similar_and_another_word_is_not() {
