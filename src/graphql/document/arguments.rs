@@ -1,8 +1,9 @@
 //! Checks the arguments of fields and directives as the GraphQL specification requires. This module implements three
 //! rules of the specification:
 //!
-//! - If a literal has the wrong type, or an `Int` has more than 32 bits, nothing is executed. async-graphql would find
-//!   some of these errors only when it executes the field, after earlier mutations of the request.
+//! - If a literal has the wrong type, for example if an enum value is in quotation marks, or if an `Int` has more than
+//!   32 bits, nothing is executed. async-graphql would find some of these errors only when it executes the field, after
+//!   earlier mutations of the request.
 //! - A variable must have a type that is allowed where it is used. async-graphql has this rule, but does not run it. A
 //!   variable that may be null may be used where null is not allowed if the variable, the argument or the input field
 //!   has a default; the request then fails if the variable is null. Two exceptions are for the convenience of clients:
@@ -21,7 +22,7 @@ use async_graphql::{Name, Pos, Positioned, ServerError, ServerResult};
 use async_graphql_value::{ConstValue, Value};
 
 use super::rewrite::{Normalised, root_type};
-use super::variables::{Problem, check_value, suggestion};
+use super::variables::{Problem, Source, check_value, suggestion};
 
 /// Checks the types of variables, the names of fields and arguments, and the literals and variables in arguments.
 pub fn check_arguments(document: &Normalised, types: &Registry) -> ServerResult<()> {
@@ -258,5 +259,5 @@ fn unknown_argument_of_directive(name: &Name, directive: &Directive, pos: Pos) -
 fn check_literal(value: &Value, type_name: &str, types: &Registry) -> Result<(), Problem> {
     let in_place_of_variable = |_| Ok::<_, Infallible>(ConstValue::Binary(Default::default()));
     let Ok(mut value) = value.clone().into_const_with(in_place_of_variable);
-    check_value(&mut value, type_name, types)
+    check_value(&mut value, type_name, Source::Document, types)
 }
