@@ -1,5 +1,5 @@
-//! The background jobs of a server: deliver webhooks, store when keys were last used, delete expired rows, and watch
-//! the change feed and the version of the database.
+//! The background jobs of a server: deliver webhooks, measure their endpoints, store when keys were last used, delete
+//! expired rows, and watch the change feed and the version of the database.
 //!
 //! A job that panics starts again after [`RESTART_PAUSE`]: requests do not need the job, so the server continues.
 
@@ -17,7 +17,7 @@ use crate::database::Database;
 use crate::error::Error;
 use crate::graphql::ApiChangeRenderer;
 use crate::service::job_errors::JobErrors;
-use crate::service::webhooks::delivery::{Deliveries, DeliverySettings};
+use crate::service::webhooks::delivery::{self, Deliveries, DeliverySettings};
 use crate::service::webhooks::sender::{Sender, SenderSettings};
 use crate::service::{Caller, Services, every, idempotency, now, phone_lookup};
 
@@ -89,6 +89,9 @@ impl Jobs {
         periodic.spawn(restart_after_panics("watch the feed", RESTART_PAUSE, move || watch_feed(feed.clone())));
         periodic
             .spawn(restart_after_panics("watch the version", RESTART_PAUSE, move || watch_version(version.clone())));
+        let webhooks = database.clone();
+        periodic
+            .spawn(restart_after_panics("measure webhooks", RESTART_PAUSE, move || measure_webhooks(webhooks.clone())));
         let keys = services.clone();
         periodic.spawn(restart_after_panics("save key uses", RESTART_PAUSE, move || save_key_uses(keys.clone())));
         let rows = services.clone();
@@ -232,6 +235,16 @@ async fn watch_feed(services: Arc<Services>) {
             );
         }
         was_long = lag > LONG;
+    }
+}
+
+/// Measures the endpoints of webhooks every 30 seconds, also if this server cannot deliver.
+async fn measure_webhooks(database: Database) {
+    let mut interval = every(Duration::from_secs(30));
+    let mut errors = JobErrors::new("measure webhooks");
+    loop {
+        interval.tick().await;
+        errors.log(delivery::set_gauges(&database).await);
     }
 }
 

@@ -5,8 +5,8 @@ use entity::value::WebhookId;
 use entity::webhook::{Column, Entity, Model};
 use sea_orm::sea_query::{Expr, ExprTrait, LockBehavior, LockType, SelectStatement, SimpleExpr};
 use sea_orm::{
-    ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, FromQueryResult, IdenStatic, QueryFilter, QueryOrder,
-    QuerySelect, QueryTrait,
+    ColumnTrait, Condition, ConnectionTrait, DbBackend, DbErr, EntityTrait, FromQueryResult, IdenStatic, QueryFilter,
+    QueryOrder, QuerySelect, QueryTrait,
 };
 
 use super::Deliveries;
@@ -34,7 +34,7 @@ impl Deliveries {
                 .filter(Column::NextAttemptAt.lte(now))
                 .filter(is_free)
                 .filter(is_one_of(&transaction, Column::OperatorId, running.busy_operators()).not())
-                .filter(Expr::exists(self.next_change(Expr::cust("1"))))
+                .filter(Expr::exists(next_change(self.backend(), Expr::cust("1"))))
                 .order_by_asc(Column::NextAttemptAt)
                 .limit(running.free() as u64)
                 .lock_with_behavior(LockType::NoKeyUpdate, LockBehavior::SkipLocked);
@@ -65,16 +65,16 @@ impl Deliveries {
         with_retry("webhook.claim", claim).await
     }
 
-    /// Selects `expression` from the visible changes after the cursor of the endpoint in the outer query.
-    pub(super) fn next_change(&self, expression: SimpleExpr) -> SelectStatement {
-        let cursor = [Column::DeliveredPosition, Column::DeliveredId].map(|column| column.into_expr());
-        let changes = feed::visible_after(self.backend(), Column::OperatorId.into_expr(), cursor);
-        changes.select_only().expr(expression).into_query()
-    }
-
     pub(super) fn new_lease(&self) -> DateTime<Utc> {
         self.now() + LEASE
     }
+}
+
+/// Selects `expression` from the visible changes after the cursor of the endpoint in the outer query.
+pub(super) fn next_change(backend: DbBackend, expression: SimpleExpr) -> SelectStatement {
+    let cursor = [Column::DeliveredPosition, Column::DeliveredId].map(|column| column.into_expr());
+    let changes = feed::visible_after(backend, Column::OperatorId.into_expr(), cursor);
+    changes.select_only().expr(expression).into_query()
 }
 
 /// True for endpoints to which changes are delivered.
