@@ -212,7 +212,10 @@ impl RejectedReservation {
     }
 }
 
-/// A reservation of disclosures. Gives the unused disclosures back when the reservation is dropped.
+/// A reservation of disclosures. Gives the unused disclosures back when the reservation is dropped. If the reservation
+/// is dropped before the request has an outcome, because the request panicked or took too long, the recorded matches
+/// count as disclosed by a [`RejectedCreate`](DisclosureKind::RejectedCreate): the error does not contain them, but its
+/// time may reveal them. Only creates record matches before they have an outcome.
 pub struct DisclosureReservation {
     origin: Origin,
     limits: RateLimits,
@@ -233,7 +236,17 @@ impl DisclosureReservation {
 
     /// Uses up a disclosure for each [recorded match](Self::record_matches), and logs and counts the disclosures.
     pub fn record_disclosed(mut self, kind: DisclosureKind) {
-        let values = *self.matches.get_mut();
+        self.use_matches(kind);
+    }
+
+    /// Gives all disclosures back, also those of the recorded matches.
+    pub fn release(mut self) {
+        *self.matches.get_mut() = 0;
+    }
+
+    /// Uses up a disclosure for each recorded match, once.
+    fn use_matches(&mut self, kind: DisclosureKind) {
+        let values = std::mem::take(self.matches.get_mut());
         let Some(operator) = self.origin.caller.operator().filter(|_| values > 0) else { return };
         self.used = values;
         let (key, request_id) = (self.origin.caller.key().map(display), self.origin.request.id);
@@ -245,6 +258,8 @@ impl DisclosureReservation {
 
 impl Drop for DisclosureReservation {
     fn drop(&mut self) {
+        // Without an effect if the matches were used or released.
+        self.use_matches(DisclosureKind::RejectedCreate);
         let Self { origin, limits, capacity, reserved, matches: _, used } = self;
         limits.disclosures.end_reservation(*capacity, origin.owner(), *reserved, *used);
         if *reserved > 0 {
