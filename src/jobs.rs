@@ -1,5 +1,5 @@
-//! The background jobs of a server: deliver webhooks, store when keys were last used, delete expired rows, and watch
-//! the change feed and the version of the database.
+//! The background jobs of a server: deliver webhooks, measure their endpoints, store when keys were last used, delete
+//! expired rows, and watch the change feed and the version of the database.
 //!
 //! A job that panics starts again after [`RESTART_PAUSE`]: requests do not need the job, so the server continues.
 
@@ -17,7 +17,7 @@ use crate::database::Database;
 use crate::error::Error;
 use crate::graphql::ApiChangeRenderer;
 use crate::service::job_errors::JobErrors;
-use crate::service::webhooks::delivery::{Deliveries, DeliverySettings};
+use crate::service::webhooks::delivery::{self, Deliveries, DeliverySettings};
 use crate::service::webhooks::sender::{Sender, SenderSettings};
 use crate::service::{Caller, Services, every, idempotency, now, phone_lookup};
 
@@ -93,6 +93,7 @@ impl Jobs {
         let mut periodic = JoinSet::new();
         spawn_periodic(&mut periodic, "watch the feed", &context, watch_feed);
         spawn_periodic(&mut periodic, "watch the version", &context, watch_version);
+        spawn_periodic(&mut periodic, "measure webhooks", &context, measure_webhooks);
         spawn_periodic(&mut periodic, "save key uses", &context, save_key_uses);
         spawn_periodic(&mut periodic, "delete old rows", &context, delete_old_rows);
         RunningJobs { services: context.services, periodic, delivering, stopping }
@@ -241,6 +242,16 @@ async fn watch_feed(JobContext { services, .. }: JobContext) {
             );
         }
         was_long = lag > LONG;
+    }
+}
+
+/// Measures the endpoints of webhooks every 30 seconds, also if this server cannot deliver.
+async fn measure_webhooks(JobContext { database, .. }: JobContext) {
+    let mut interval = every(Duration::from_secs(30));
+    let mut errors = JobErrors::new("measure webhooks");
+    loop {
+        interval.tick().await;
+        errors.log(delivery::set_gauges(&database).await);
     }
 }
 

@@ -72,6 +72,8 @@ pub struct Schema {
 /// A request whose document and variables have been checked.
 pub struct CheckedRequest {
     pub operation: Operation,
+    /// True if the document was in the cache, so that the check took little time.
+    pub was_cached: bool,
     document: Arc<Document>,
     request: Request,
 }
@@ -96,10 +98,13 @@ impl Schema {
     pub fn check(&self, mut request: Request) -> Result<CheckedRequest, Box<Response>> {
         let name = request.operation_name.as_deref();
         let checked = self.documents.get_or_parse(&request.query, name, &mut request.variables);
-        let checked = checked
-            .and_then(|document| Ok((describe_operation(&document.parsed, name, &request.variables)?, document)));
-        let (operation, document) = checked.map_err(|error| Box::new(Response::from_errors(vec![error])))?;
-        Ok(CheckedRequest { operation, document, request })
+        let checked = checked.and_then(|(document, was_cached)| {
+            let operation = describe_operation(&document.parsed, name, &request.variables)?;
+            Ok((operation, was_cached, document))
+        });
+        let (operation, was_cached, document) =
+            checked.map_err(|error| Box::new(Response::from_errors(vec![error])))?;
+        Ok(CheckedRequest { operation, was_cached, document, request })
     }
 
     /// Executes a request for a caller. Each request has its own loader, so that no loader passes a row to another

@@ -121,7 +121,7 @@ impl RateLimits {
     /// Charges a cost of 1 to the caller's key. Called before the document is read, when only the caller is known.
     pub fn charge(&self, caller: &Caller) -> Result<CostCharge, Violation> {
         let mut charge = CostCharge { costs: self.costs.clone(), key: caller.key(), taken: 0 };
-        charge.raise_to(1)?;
+        charge.raise_to(1, true)?;
         Ok(charge)
     }
 
@@ -214,7 +214,10 @@ impl RejectedReservation {
     }
 }
 
-/// A reservation of disclosures. Gives the unused disclosures back when the reservation is dropped.
+/// A reservation of disclosures. Gives the unused disclosures back when the reservation is dropped. If the reservation
+/// is dropped before the request has an outcome, because the request panicked or took too long, the recorded matches
+/// count as disclosed by a [`RejectedCreate`](DisclosureKind::RejectedCreate): the error does not contain them, but its
+/// time may reveal them. Only creates record matches before they have an outcome.
 pub struct DisclosureReservation {
     origin: Origin,
     limits: RateLimits,
@@ -235,7 +238,17 @@ impl DisclosureReservation {
 
     /// Uses up a disclosure for each [recorded match](Self::record_matches), and logs and counts the disclosures.
     pub fn record_disclosed(mut self, kind: DisclosureKind) {
-        let values = *self.matches.get_mut();
+        self.use_matches(kind);
+    }
+
+    /// Gives all disclosures back, also those of the recorded matches.
+    pub fn release(mut self) {
+        *self.matches.get_mut() = 0;
+    }
+
+    /// Uses up a disclosure for each recorded match, once.
+    fn use_matches(&mut self, kind: DisclosureKind) {
+        let values = std::mem::take(self.matches.get_mut());
         let Some(operator) = self.origin.caller().operator().filter(|_| values > 0) else { return };
         self.used = values;
         let (key, request_id) = (self.origin.caller().key().map(display), self.origin.request().id);
@@ -247,6 +260,8 @@ impl DisclosureReservation {
 
 impl Drop for DisclosureReservation {
     fn drop(&mut self) {
+        // Without an effect if the matches were used or released.
+        self.use_matches(DisclosureKind::RejectedCreate);
         let Self { origin, limits, capacity, reserved, matches: _, used } = self;
         limits.disclosures.end_reservation(*capacity, origin.owner(), *reserved, *used);
         if *reserved > 0 {
@@ -276,12 +291,19 @@ pub struct Cost {
 
 impl CostCharge {
     /// Raises the charge to this cost, or to the capacity of the bucket if this cost is larger. If the bucket has too
-    /// few tokens now, the request is rejected, and the cost that was already taken is given back.
-    pub fn raise_to(&mut self, cost: u32) -> Result<(), Violation> {
+    /// few tokens now, the request is rejected. The cost that was already taken is then given back if the request
+    /// `was_cheap`, so that a client that retries too early does not use up the tokens that it waits for. Otherwise the
+    /// cost stays charged: a client without tokens must not get work done for nothing.
+    pub fn raise_to(&mut self, cost: u32, was_cheap: bool) -> Result<(), Violation> {
         let cost = self.costs.at_most_capacity(cost);
         let message = "This API key has reached its cost limit. Wait before you retry.";
-        self.costs.take(self.key, cost.saturating_sub(self.taken)).map_err(|shortage| {
-            self.costs.settle(self.key, self.taken, 0);
+        self.costs.take(self.key, cost.saturating_sub(self.taken)).map_err(|mut shortage| {
+            if was_cheap {
+                self.costs.settle(self.key, self.taken, 0);
+            } else if let Shortage::RefillsIn(time) = &mut shortage {
+                // The next attempt also needs the tokens that this attempt keeps.
+                *time += self.costs.time_to_refill(f64::from(self.taken));
+            }
             rate_limited(Limit::Cost, message, shortage)
         })?;
         self.taken = self.taken.max(cost);
@@ -317,12 +339,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rejected_request_costs_nothing() {
-        let costs = TokenBuckets::new(10, Duration::from_secs(3600), 1);
-        assert_eq!(costs.take(None, 6), Ok(()));
-        let mut charge = CostCharge { costs: costs.clone(), key: None, taken: 1 };
-        assert!(charge.raise_to(10).is_err());
-        assert_eq!(costs.settle(None, 0, 0), Some(5));
+    fn a_rejected_request_costs_nothing_only_if_it_was_cheap() {
+        for (was_cheap, available, seconds) in [(true, 5, 5 * 360), (false, 4, 6 * 360)] {
+            let costs = TokenBuckets::new(10, Duration::from_secs(3600), 1);
+            assert_eq!(costs.take(None, 6), Ok(()));
+            let mut charge = CostCharge { costs: costs.clone(), key: None, taken: 1 };
+            let rejected = charge.raise_to(10, was_cheap).expect_err("the bucket has 4 tokens");
+            assert_eq!(costs.settle(None, 0, 0), Some(available));
+            // After this time, the bucket is full, as the next attempt needs it.
+            let wait = rejected.retry_after.map(|wait| wait.as_secs_f64().round());
+            assert_eq!(wait, Some(f64::from(seconds)));
+        }
     }
 
     #[test]

@@ -106,6 +106,11 @@ impl<K: Hash + Eq + Send + Sync + 'static> TokenBuckets<K> {
         })
     }
 
+    /// Returns the time in which a bucket of the default capacity refills this number of tokens.
+    pub(super) fn time_to_refill(&self, tokens: f64) -> Duration {
+        self.refill_time.mul_f64(tokens / self.capacity)
+    }
+
     pub(super) fn at_most_capacity(&self, tokens: u32) -> u32 {
         if self.capacity == 0.0 { tokens } else { tokens.min(self.capacity as u32) }
     }

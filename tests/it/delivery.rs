@@ -393,6 +393,41 @@ both!(a_repeated_delivery_has_no_external_id_of_a_customer_that_was_erased_meanw
     assert_eq!((changes.len(), &changes[0]["type"], &changes[0]["customerId"]), (1, &json!("ERASED"), &erased));
 });
 
+both!(a_repeated_delivery_that_has_become_larger_has_the_same_changes, Sandbox, async |app| {
+    /// The maximum size of the changes of a page, with their commas.
+    const MAX_BYTES: usize = 19_500;
+    let operator = app.operator("A").await;
+    let receiver = Receiver::start().await;
+    let webhook = endpoint(app, &operator, &receiver.url).await;
+    app.created(&operator, "a", json!({ "email": "a@example.com" })).await;
+    app.wait_for_feed().await;
+    let size = read_feed(app, &operator).await["changes"][0].to_string().len() + ",".len();
+    // The other changes fill the rest of the page completely. Their external ids have three digits, except that the
+    // first of them is longer by the rest of the bytes.
+    let (rest, other_size) = (MAX_BYTES - size, size + 2);
+    let (count, unused) = (rest / other_size, rest % other_size);
+    for number in 0..count + 5 {
+        let digits = if number == 0 { 3 + unused } else { 3 };
+        let data = json!({ "email": format!("{number}@example.com") });
+        app.created(&operator, &format!("{number:0digits$}"), data).await;
+    }
+    app.wait_for_feed().await;
+    let process = Process::start(app);
+    receiver.plan(Reply::Status(500, String::new()));
+    let first = process.deliver_to(&receiver).await.remove(0);
+    assert_eq!(first.changes().len(), 1 + count);
+
+    // Null is longer than an external id of one character in quotation marks.
+    let erase = "mutation ($id: ID!) { eraseCustomer(input: { id: $id, reference: \"Case 7\" }) { erasure { id } } }";
+    let id = json!({ "id": first.changes()[0]["customerId"] });
+    app.graphql(&app.platform(), erase, id).await.payload("eraseCustomer");
+    process.advance_to_next_attempt(webhook).await;
+    let again = process.deliver_to(&receiver).await.remove(0);
+    assert_eq!((&again.id, again.changes().len()), (&first.id, 1 + count));
+    assert_eq!(again.body.len(), first.body.len() + 1);
+    assert!(again.body.len() <= 20_000, "{}", again.body.len());
+});
+
 both!(an_endpoint_is_disabled_after_five_days_of_failures, Sandbox, async |app| {
     let operator = app.operator("A").await;
     let receiver = Receiver::start().await;

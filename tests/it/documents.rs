@@ -134,6 +134,41 @@ both!(a_default_is_the_value_of_a_missing_variable, Sandbox, async |app| {
     }
 });
 
+both!(an_enum_value_in_a_document_has_no_quotation_marks, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    let list = |arguments: &str| format!("{{ customers({arguments}) {{ nodes {{ id }} }} }}");
+    let by_default = |field: &str| {
+        let order = "orderBy: { field: $field, direction: DESC }";
+        format!("query ($field: CustomerOrderField! = {field}) {}", list(order))
+    };
+    let fields = "must be one of CONNECTED_AT, EXTERNAL_CUSTOMER_ID, without quotation marks.";
+    for (query, variables, message) in [
+        (
+            list(r#"orderBy: { field: "CONNECTED_AT", direction: DESC }"#),
+            json!({}),
+            Some(format!("orderBy.field: {fields}")),
+        ),
+        (list("orderBy: { field: CONNECTED_AT, direction: DESC }"), json!({}), None),
+        (
+            list(r#"filter: { missing: [PHONE, "ADDRESS"] }"#),
+            json!({}),
+            Some(
+                "filter.missing[1]: must be one of EMAIL, FIRST_NAME, LAST_NAME, PHONE, ADDRESS, without quotation \
+                 marks."
+                    .to_owned(),
+            ),
+        ),
+        (by_default(r#""CONNECTED_AT""#), json!({}), Some(format!("$field: {fields}"))),
+        (by_default("CONNECTED_AT"), json!({}), None),
+        (by_default("CONNECTED_AT"), json!({ "field": "EXTERNAL_CUSTOMER_ID" }), None),
+    ] {
+        let answer = app.graphql(&operator, &query, variables).await;
+        let expected = message.iter().map(|_| "BAD_REQUEST".to_owned()).collect::<Vec<_>>();
+        assert_eq!(answer.codes(), expected, "{query}: {}", answer.body);
+        assert_eq!(answer.body["errors"][0]["message"].as_str(), message.as_deref(), "{query}");
+    }
+});
+
 both!(only_the_requested_operation_of_a_document_counts, Sandbox, async |app| {
     let operator = app.operator("A").await;
     let mutations = "mutation Create($input: CreateCustomerInput!) { createCustomer(input: $input) { ...Of } } \

@@ -13,7 +13,7 @@ use sea_orm::sea_query::Query;
 use sea_orm::{ConnectionTrait, TransactionOptions, TransactionTrait};
 use secrecy::SecretString;
 use serde_json::{Value, json};
-use vivamo::config::UnknownLinePolicy;
+use vivamo::config::{RateLimitSettings, UnknownLinePolicy};
 use vivamo::database::BatchedQuery;
 use vivamo::keyed_hash::KeyedHasher;
 use vivamo::service::ServiceSettings;
@@ -110,14 +110,17 @@ impl LineTypeLookup for PanickingLookup {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_panic_is_an_internal_error_and_the_process_continues() {
-    let setup = ServiceSettings {
+fn settings_with_panicking_lookup() -> ServiceSettings {
+    ServiceSettings {
         platform_key: Some(SecretString::from(support::PLATFORM_KEY)),
         carrier: Some(CarrierSettings { lookup: Arc::new(PanickingLookup), unknown_lines: UnknownLinePolicy::Refuse }),
         ..ServiceSettings::new(Environment::Production, KeyedHasher::new(KEY_SECRET))
-    };
-    let app = TestApp::start_with(Backend::Sqlite, setup).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_panic_is_an_internal_error_and_the_process_continues() {
+    let app = TestApp::start_with(Backend::Sqlite, settings_with_panicking_lookup()).await.unwrap();
     run_on(app, async |app| {
         let operator = app.operator("A").await;
         for _ in 0..20 {
@@ -125,6 +128,22 @@ async fn a_panic_is_an_internal_error_and_the_process_continues() {
             assert_eq!((answer.status, answer.codes()), (500, vec!["INTERNAL".to_owned()]));
         }
         app.created(&operator, "user-2", json!({ "email": "ada@example.com" })).await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_match_before_a_panic_uses_a_disclosure() {
+    let limits = RateLimitSettings { disclosures_per_hour: 1, ..RateLimitSettings::OFF };
+    let settings = ServiceSettings { limits, ..settings_with_panicking_lookup() };
+    let app = TestApp::start_with(Backend::Sqlite, settings).await.unwrap();
+    run_on(app, async |app| {
+        let (own, other) = (app.operator("Own").await, app.operator("Other").await);
+        app.created(&other, "user-1", json!({ "email": "ada@example.com" })).await;
+        // The request finds the person. Then the lookup of the phone panics.
+        assert_eq!(create_with_key(app, &own).await.codes(), ["INTERNAL"]);
+        let next = app.create(&own, "user-2", json!({ "email": "grace@example.com" })).await;
+        assert_eq!(next.codes(), ["RATE_LIMITED"]);
     })
     .await;
 }

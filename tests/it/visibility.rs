@@ -1,5 +1,7 @@
 //! Visibility: to an operator, customers of other operators look exactly like customers that do not exist.
 
+use std::collections::BTreeSet;
+
 use futures::future::join_all;
 use serde_json::{Value, json};
 use vivamo::config::RateLimitSettings;
@@ -198,6 +200,143 @@ both!(malformed_ids_and_ids_of_other_types_are_unknown, Sandbox, async |app| {
             .await;
         assert_eq!(answer.body, json!({ "data": { "node": null, "operator": null } }), "{id}");
     }
+});
+
+both!(a_malformed_id_in_a_mutation_is_treated_like_an_unknown_id, Sandbox, async |app| {
+    let (own, platform) = (app.operator("Own").await, app.platform());
+    let url = "https://receiver.example/";
+    let (past, future) = ("2020-01-01T00:00:00Z", "9000-01-01T00:00:00Z");
+    let invalid_time = "0001-01-01T00:00:00+01:00";
+    // The inputs of each mutation. The text ID stands for the malformed or unknown id.
+    let cases = [
+        (
+            &platform,
+            "updateCustomer",
+            "cus",
+            json!([
+                { "customer": { "id": "ID" }, "data": { "firstName": "Ada" } },
+                { "customer": { "id": "ID" }, "data": { "email": "x", "phone": "+14155552671" } },
+                { "customer": { "id": "ID" }, "externalCustomerId": "1", "idempotencyKey": "" },
+            ]),
+        ),
+        (
+            &own,
+            "updateCustomer",
+            "cus",
+            json!([
+                { "customer": { "id": "ID" }, "data": { "email": "ada@mailinator.com" }, "expectedVersion": 7 },
+                { "customer": { "id": "ID" }, "externalCustomerId": "" },
+                { "customer": { "id": "ID" } },
+            ]),
+        ),
+        (
+            &own,
+            "disconnectCustomer",
+            "cus",
+            json!([
+                { "customer": { "id": "ID" }, "reason": "ENDED" },
+                { "customer": { "id": "ID" }, "reason": "ENDED", "idempotencyKey": "" },
+            ]),
+        ),
+        (
+            &platform,
+            "disconnectCustomer",
+            "op",
+            json!([
+                { "customer": { "externalCustomerId": "1" }, "reason": "ENDED", "operatorId": "ID" },
+                { "customer": { "externalCustomerId": "" }, "reason": "ENDED", "operatorId": "ID" },
+            ]),
+        ),
+        (
+            &platform,
+            "recordVerification",
+            "cus",
+            json!([
+                { "id": "ID", "field": "EMAIL", "value": "ada@example.com", "verifiedAt": past },
+                { "id": "ID", "field": "EMAIL", "value": "ada@example.com", "verifiedAt": future },
+                { "id": "ID", "field": "EMAIL", "value": "x", "verifiedAt": invalid_time, "takeOver": true },
+            ]),
+        ),
+        (
+            &platform,
+            "eraseCustomer",
+            "cus",
+            json!([{ "id": "ID", "reference": "Case 7" }, { "id": "ID", "reference": "", "idempotencyKey": "" }]),
+        ),
+        (
+            &platform,
+            "updateOperator",
+            "op",
+            json!([
+                { "id": "ID", "name": "A" },
+                { "id": "ID", "name": "", "status": null },
+                { "id": "ID", "disclosuresPerHour": 0 },
+            ]),
+        ),
+        (
+            &platform,
+            "createApiKey",
+            "op",
+            json!([
+                { "operatorId": "ID", "name": "A" },
+                { "operatorId": "ID", "name": "" },
+                { "operatorId": "ID", "name": "A", "expiresAt": past },
+            ]),
+        ),
+        (&platform, "revokeApiKey", "key", json!([{ "id": "ID" }])),
+        (&platform, "revokeApiKeys", "op", json!([{ "operatorId": "ID" }])),
+        (
+            &platform,
+            "createWebhook",
+            "op",
+            json!([
+                { "operatorId": "ID", "url": url },
+                { "operatorId": "ID", "url": "x", "types": [] },
+                { "operatorId": "ID", "url": "https://10.0.0.1/" },
+                { "operatorId": "ID", "url": url, "deliverFrom": { "time": invalid_time } },
+                { "operatorId": "ID", "url": url, "deliverFrom": { "time": past } },
+            ]),
+        ),
+        (
+            &own,
+            "updateWebhook",
+            "wh",
+            json!([
+                { "id": "ID", "url": url },
+                { "id": "ID", "url": null, "types": [], "enabled": null },
+                { "id": "ID", "url": "https://10.0.0.1/" },
+                { "id": "ID", "deliverFrom": { "cursor": "x" } },
+                { "id": "ID", "deliverFrom": { "time": invalid_time } },
+            ]),
+        ),
+        (&own, "rotateWebhookSecret", "wh", json!([{ "id": "ID" }, { "id": "ID", "overlapHours": 169 }])),
+        (&own, "deleteWebhook", "wh", json!([{ "id": "ID" }])),
+    ];
+    for (caller, mutation, prefix, inputs) in &cases {
+        let input_type = format!("{}{}Input", mutation[..1].to_uppercase(), &mutation[1..]);
+        let query = format!("mutation ($input: {input_type}!) {{ {mutation}(input: $input) {{ __typename }} }}");
+        for input in inputs.as_array().unwrap() {
+            let send = async |id: &str| {
+                let input: Value =
+                    serde_json::from_str(&input.to_string().replace("\"ID\"", &format!("\"{id}\""))).unwrap();
+                app.graphql(caller, &query, json!({ "input": input })).await.errors()
+            };
+            let unknown = send(&format!("{prefix}_01h455vb4pex5vsknk084sn02q")).await;
+            assert!(
+                !unknown.is_empty() && unknown.iter().all(|(code, _)| code != "BAD_REQUEST"),
+                "{input}: {unknown:?}"
+            );
+            for malformed in ["", &format!("{prefix}_x"), "req_01h455vb4pex5vsknk084sn02q"] {
+                assert_eq!(send(malformed).await, unknown, "{mutation} {input}: {malformed}");
+            }
+        }
+    }
+    let schema: Value = serde_json::from_str(&vivamo::graphql::introspection().await).unwrap();
+    let types = schema["data"]["__schema"]["types"].as_array().unwrap();
+    let mutations = types.iter().find(|kind| kind["name"] == "Mutation").unwrap()["fields"].as_array().unwrap();
+    let names = mutations.iter().map(|field| field["name"].as_str().unwrap()).collect::<BTreeSet<_>>();
+    let tested = cases.iter().map(|(_, mutation, ..)| *mutation).chain(["createCustomer", "createOperator"]);
+    assert_eq!(names, tested.collect());
 });
 
 both!(an_operator_sees_only_itself_and_its_own_links, Sandbox, async |app| {

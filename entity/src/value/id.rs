@@ -38,6 +38,12 @@ macro_rules! id {
                 TypeSafeId::<$prefix>::from_str(text).ok().map(|id| Self(id.uuid()))
             }
 
+            /// Parses the TypeID form. Returns a new id for any other text. No row has the new id, so a malformed id is
+            /// then treated like an unknown one.
+            pub fn parse_or_unknown(text: &str) -> Self {
+                Self::parse(text).unwrap_or_else(Self::new)
+            }
+
             pub fn as_uuid(&self) -> &Uuid {
                 &self.0
             }

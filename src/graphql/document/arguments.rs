@@ -1,8 +1,9 @@
 //! Checks the arguments of fields and directives as the GraphQL specification requires. This module implements three
 //! rules of the specification:
 //!
-//! - If a literal has the wrong type, or an `Int` has more than 32 bits, nothing is executed. async-graphql would find
-//!   some of these errors only when it executes the field, after earlier mutations of the request.
+//! - If a literal has the wrong type, for example if an enum value is in quotation marks, or if an `Int` has more than
+//!   32 bits, nothing is executed. async-graphql would find some of these errors only when it executes the field, after
+//!   earlier mutations of the request.
 //! - A variable must have a type that is allowed where it is used. async-graphql has this rule, but does not run it. A
 //!   variable that may be null may be used where null is not allowed if the variable, the argument or the input field
 //!   has a default; the request then fails if the variable is null. Two exceptions are for the convenience of clients:
@@ -11,7 +12,7 @@
 //! - A field or an argument must be known. async-graphql would compare each unknown field with all fields of its type,
 //!   and an unknown argument would be silently removed if it uses a missing variable.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 
 use async_graphql::indexmap::IndexMap;
@@ -21,7 +22,7 @@ use async_graphql::{Name, Pos, Positioned, ServerError, ServerResult};
 use async_graphql_value::{ConstValue, Value};
 
 use super::rewrite::{Normalised, root_type};
-use super::variables::{Problem, check_value, suggestion};
+use super::variables::{Problem, Source, check_value, suggestion};
 
 /// Checks the types of variables, the names of fields and arguments, and the literals and variables in arguments.
 pub fn check_arguments(document: &Normalised, types: &Registry) -> ServerResult<()> {
@@ -50,8 +51,8 @@ pub fn check_arguments(document: &Normalised, types: &Registry) -> ServerResult<
 
 /// Returns the variables that must not be null if the request has them, although their type may allow null: they are
 /// used where null is not allowed, or in an input object that needs exactly one field.
-pub fn required_variables(document: &Normalised, types: &Registry) -> Vec<Name> {
-    let mut required = Vec::new();
+pub fn required_variables(document: &Normalised, types: &Registry) -> HashSet<Name> {
+    let mut required = HashSet::new();
     for (_, Positioned { node: operation, .. }) in document.operations().iter() {
         let add = &mut |value: &Positioned<Value>, location: Location<'_>| {
             add_required(&mut required, &value.node, location.type_name, types);
@@ -64,9 +65,11 @@ pub fn required_variables(document: &Normalised, types: &Registry) -> Vec<Name> 
     required
 }
 
-fn add_required(required: &mut Vec<Name>, value: &Value, type_name: &str, types: &Registry) {
+fn add_required(required: &mut HashSet<Name>, value: &Value, type_name: &str, types: &Registry) {
     match (MetaTypeName::create(type_name), value) {
-        (MetaTypeName::NonNull(_), Value::Variable(name)) => required.push(name.clone()),
+        (MetaTypeName::NonNull(_), Value::Variable(name)) => {
+            required.insert(name.clone());
+        }
         (MetaTypeName::NonNull(inner), _) => add_required(required, value, inner, types),
         (MetaTypeName::List(item_type), Value::List(items)) => {
             items.iter().for_each(|item| add_required(required, item, item_type, types));
@@ -76,7 +79,9 @@ fn add_required(required: &mut Vec<Name>, value: &Value, type_name: &str, types:
             let Some(MetaType::InputObject { input_fields, oneof, .. }) = types.types.get(name) else { return };
             for (name, value) in values {
                 match (input_fields.get(name.as_str()), value) {
-                    (Some(_), Value::Variable(name)) if *oneof => required.push(name.clone()),
+                    (Some(_), Value::Variable(name)) if *oneof => {
+                        required.insert(name.clone());
+                    }
                     (Some(field), _) => add_required(required, value, &field.ty, types),
                     (None, _) => {}
                 }
@@ -254,5 +259,5 @@ fn unknown_argument_of_directive(name: &Name, directive: &Directive, pos: Pos) -
 fn check_literal(value: &Value, type_name: &str, types: &Registry) -> Result<(), Problem> {
     let in_place_of_variable = |_| Ok::<_, Infallible>(ConstValue::Binary(Default::default()));
     let Ok(mut value) = value.clone().into_const_with(in_place_of_variable);
-    check_value(&mut value, type_name, types)
+    check_value(&mut value, type_name, Source::Document, types)
 }

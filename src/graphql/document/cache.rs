@@ -18,6 +18,7 @@
 //! }
 //! ```
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -46,7 +47,7 @@ pub struct Document {
     pub has_repeated_fields: bool,
     pub has_variable_page_size: bool,
     /// The variables that must not be null: see [`arguments::required_variables`].
-    required: Vec<Name>,
+    required: HashSet<Name>,
     /// The number of stored selections and values of arguments, with all fragments expanded.
     items: usize,
     is_valid: AtomicBool,
@@ -71,29 +72,38 @@ impl DocumentCache {
     }
 
     /// Returns the parsed document of a request, after checking the document against the limits, and the arguments and
-    /// the variables against their types ([`arguments::check_arguments`], [`variables::check`]).
+    /// the variables against their types ([`arguments::check_arguments`], [`variables::check`]). Also returns true if
+    /// the document was in the cache.
     pub fn get_or_parse(
         &self,
         text: &str,
         operation_name: Option<&str>,
         variables: &mut Variables,
-    ) -> ServerResult<Arc<Document>> {
+    ) -> ServerResult<(Arc<Document>, bool)> {
+        let mut was_cached = true;
         let mut document = self.get_or_insert(text, None, Vec::new(), || {
+            was_cached = false;
             let parsed = rewrite::normalise(limits::parse(text)?, &self.types)?;
             arguments::check_arguments(&parsed, &self.types)?;
             Ok(parsed)
         })?;
         let operation = one_of_several(&document.parsed, operation_name);
         if let Some(operation) = &operation {
-            let parsed = || Ok(rewrite::without_other_operations(document.parsed.clone(), operation));
+            let parsed = || {
+                was_cached = false;
+                Ok(rewrite::without_other_operations(document.parsed.clone(), operation))
+            };
             document = self.get_or_insert(text, Some(operation.clone()), Vec::new(), parsed)?;
         }
         let missing = variables::check(&document.parsed, operation_name, &document.required, variables, &self.types)?;
         if !missing.is_empty() {
-            let parsed = || rewrite::without_variables(document.parsed.clone(), &missing, &self.types);
+            let parsed = || {
+                was_cached = false;
+                rewrite::without_variables(document.parsed.clone(), &missing, &self.types)
+            };
             document = self.get_or_insert(text, operation, missing.clone(), parsed)?;
         }
-        Ok(document)
+        Ok((document, was_cached))
     }
 
     fn get_or_insert(
@@ -139,6 +149,9 @@ impl Document {
 
 #[cfg(test)]
 mod tests {
+    use async_graphql::InputType;
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -148,10 +161,27 @@ mod tests {
         let spreads: String = (0..10).map(|number| format!("a{number} {{ ...F }} ")).collect();
         let text = format!("{operations} fragment G on Query {{ {spreads} }} fragment F on T {{ {fields} }}");
         let cache = DocumentCache::new(Registry::default());
-        let document = cache.get_or_parse(&text, Some("A"), &mut Variables::default()).expect("a valid document");
+        let (document, _) = cache.get_or_parse(&text, Some("A"), &mut Variables::default()).expect("a valid document");
         assert_eq!(document.items, 10 * (1 + 1 + 47));
         cache.documents.run_pending_tasks();
         // The whole document, with 490 selections in each of its ten operations, and the document with one operation.
         assert_eq!(cache.documents.weighted_size(), (10 + 1) * 490 * 4 + 2 * FIXED_BYTES as u64);
+    }
+
+    #[test]
+    fn a_document_is_cached_for_each_operation_and_each_set_of_missing_variables() {
+        let mut types = Registry::default();
+        bool::create_type_info(&mut types);
+        let cache = DocumentCache::new(types);
+        let text = "query A ($a: Boolean) { b(c: $a) } query B { d }";
+        let was_cached = |text: &str, operation, variables: serde_json::Value| {
+            cache.get_or_parse(text, Some(operation), &mut Variables::from_json(variables)).expect("a document").1
+        };
+        for (operation, variables) in [("A", json!({ "a": true })), ("A", json!({})), ("B", json!({}))] {
+            assert!(!was_cached(text, operation, variables.clone()), "{operation} {variables}");
+            assert!(was_cached(text, operation, variables.clone()), "{operation} {variables}");
+        }
+        assert!(was_cached(text, "A", json!({ "a": false })));
+        assert!(!was_cached(&format!("{text} # 2"), "B", json!({})));
     }
 }

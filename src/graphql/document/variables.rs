@@ -12,8 +12,10 @@
 //! - An integral number is an `Int`, even if the number is written as `1.0`, because many JSON encoders know only
 //!   floating-point numbers.
 
+use std::collections::HashSet;
+
 use async_graphql::indexmap::IndexMap;
-use async_graphql::parser::types::VariableDefinition;
+use async_graphql::parser::types::{OperationDefinition, VariableDefinition};
 use async_graphql::registry::{MetaInputValue, MetaType, MetaTypeName, Registry};
 use async_graphql::{Name, Number, ServerError, ServerResult, Variables};
 use async_graphql_value::ConstValue;
@@ -35,26 +37,30 @@ const MAX_STRING_BYTES: usize = 8_000;
 
 /// Checks the variables of a request against their types, and that no variable in `required` is null. Adds the defaults
 /// of missing variables. Converts numbers of the type `Int` that are written as `1.0` to integers, and numbers of the
-/// type `ID` to strings.
+/// type `ID` to strings. Removes the variables that the operation does not declare.
 ///
 /// Returns the missing variables that may be null and have no default.
 pub fn check(
     document: &Normalised,
     operation_name: Option<&str>,
-    required: &[Name],
+    required: &HashSet<Name>,
     variables: &mut Variables,
     types: &Registry,
 ) -> ServerResult<Vec<Name>> {
-    let mut missing = Vec::new();
+    let (mut missing, mut declared) = (Vec::new(), 0);
     let Some((_, operation)) = selected_operation(document, operation_name) else { return Ok(missing) };
     for definition in &operation.node.variable_definitions {
         let VariableDefinition { name, var_type, default_value, .. } = &definition.node;
+        let mut source = Source::Variables;
         if let (Some(default), None) = (default_value, variables.get(&name.node)) {
             variables.insert(name.node.clone(), default.node.clone());
+            source = Source::Document;
         }
-        let result = match variables.get_mut(&name.node) {
+        let value = variables.get_mut(&name.node);
+        declared += usize::from(value.is_some());
+        let result = match value {
             Some(ConstValue::Null) if required.contains(&name.node) => problem("must not be null."),
-            Some(value) => check_value(value, &var_type.node.to_string(), types),
+            Some(value) => check_value(value, &var_type.node.to_string(), source, types),
             None if var_type.node.nullable => {
                 missing.push(name.node.clone());
                 Ok(())
@@ -64,7 +70,26 @@ pub fn check(
         let error = |problem| ServerError::new(format!("${}{problem}", name.node), Some(definition.pos));
         result.map_err(error)?;
     }
+    if declared < variables.len() {
+        remove_undeclared(variables, &operation.node);
+    }
     Ok(missing)
+}
+
+/// Removes the variables that the operation does not declare. The execution does not use them, and would keep several
+/// megabytes in memory for 64 KiB of JSON.
+fn remove_undeclared(variables: &mut Variables, operation: &OperationDefinition) {
+    let names = operation.variable_definitions.iter().map(|definition| &definition.node.name.node);
+    **variables = names.filter_map(|name| variables.remove_entry(name)).collect();
+}
+
+/// The source of a value.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The document, in which an enum value has no quotation marks.
+    Document,
+    /// The variables of the request: JSON, in which an enum value is a string.
+    Variables,
 }
 
 /// A type error in the value of a variable or an argument: the path from the variable or the argument to the value at
@@ -78,7 +103,7 @@ fn problem(message: &str) -> Result<(), Problem> {
 /// Checks a value against a type such as `[CustomerField!]`. Accepts any value, except a forbidden null, if the type is
 /// not an input type, because validation rejects such a variable. Accepts binary values, which stand for variables: no
 /// other value is binary.
-pub fn check_value(value: &mut ConstValue, type_name: &str, types: &Registry) -> Result<(), Problem> {
+pub fn check_value(value: &mut ConstValue, type_name: &str, source: Source, types: &Registry) -> Result<(), Problem> {
     match (MetaTypeName::create(type_name), &mut *value) {
         (_, ConstValue::Binary(_)) => Ok(()),
         (MetaTypeName::NonNull(_), ConstValue::Null) => problem("must not be null."),
@@ -88,11 +113,11 @@ pub fn check_value(value: &mut ConstValue, type_name: &str, types: &Registry) ->
         }
         (MetaTypeName::List(item_type), ConstValue::List(items)) => {
             items.iter_mut().enumerate().try_for_each(|(index, item)| {
-                check_value(item, item_type, types).map_err(|problem| format!("[{index}]{problem}"))
+                check_value(item, item_type, source, types).map_err(|problem| format!("[{index}]{problem}"))
             })
         }
         // For a list type, a single value stands for a list of one item.
-        (MetaTypeName::NonNull(inner) | MetaTypeName::List(inner), _) => check_value(value, inner, types),
+        (MetaTypeName::NonNull(inner) | MetaTypeName::List(inner), _) => check_value(value, inner, source, types),
         (MetaTypeName::Named("Int"), ConstValue::Number(number)) if let Some(integer) = integral(number) => {
             *number = integer.into();
             let is_int = i32::try_from(integer).is_ok();
@@ -111,13 +136,15 @@ pub fn check_value(value: &mut ConstValue, type_name: &str, types: &Registry) ->
                 _ => problem(&format!("must be of type {name}.")),
             },
             Some(MetaType::Enum { enum_values, .. }) => {
-                let is_value = matches!(value, ConstValue::String(value) if enum_values.contains_key(value))
-                    || matches!(value, ConstValue::Enum(value) if enum_values.contains_key(value.as_str()));
-                if is_value { Ok(()) } else { problem(&format!("must be one of {}.", names(enum_values))) }
+                let is_quoted = source == Source::Document && matches!(value, ConstValue::String(_));
+                let is_value = matches!(value, ConstValue::Enum(value) if enum_values.contains_key(value.as_str()))
+                    || matches!(value, ConstValue::String(value) if !is_quoted && enum_values.contains_key(value));
+                let hint = if is_quoted { ", without quotation marks" } else { "" };
+                if is_value { Ok(()) } else { problem(&format!("must be one of {}{hint}.", names(enum_values))) }
             }
             Some(MetaType::InputObject { input_fields, oneof, .. }) => {
                 let ConstValue::Object(values) = value else { return problem(&format!("must be of type {name}.")) };
-                check_input_object(values, name, input_fields, *oneof, types)
+                check_input_object(values, name, input_fields, *oneof, source, types)
             }
             _ => Ok(()),
         },
@@ -137,6 +164,7 @@ fn check_input_object(
     type_name: &str,
     fields: &IndexMap<String, MetaInputValue>,
     is_one_of: bool,
+    source: Source,
     types: &Registry,
 ) -> Result<(), Problem> {
     if let Some(unknown) = values.keys().find(|name| !fields.contains_key(name.as_str())) {
@@ -151,7 +179,7 @@ fn check_input_object(
     }
     fields.iter().try_for_each(|(name, field)| {
         let checked = match values.get_mut(name.as_str()) {
-            Some(value) => check_value(value, &field.ty, types),
+            Some(value) => check_value(value, &field.ty, source, types),
             None if field.ty.ends_with('!') && field.default_value.is_none() => problem("required field is missing."),
             None => Ok(()),
         };
@@ -176,7 +204,27 @@ fn names<V>(values: &IndexMap<String, V>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::is_similar;
+    use async_graphql::parser::parse_query;
+    use serde_json::json;
+
+    use super::*;
+    use crate::graphql::document::rewrite::normalise;
+
+    #[test]
+    fn variables_that_the_operation_does_not_declare_are_removed() {
+        let types = Registry::default();
+        for (text, expected) in [
+            ("query ($a: A, $b: B = 2, $d: D) { e }", json!({ "a": 1, "b": 2 })),
+            ("query ($a: A) { e }", json!({ "a": 1 })),
+            ("query ($a: A, $c: C) { e }", json!({ "a": 1, "c": [[]] })),
+            ("{ e }", json!({})),
+        ] {
+            let document = normalise(parse_query(text).unwrap(), &types).unwrap();
+            let mut variables = Variables::from_json(json!({ "a": 1, "c": [[]] }));
+            check(&document, None, &HashSet::new(), &mut variables, &types).unwrap();
+            assert_eq!(variables, Variables::from_json(expected), "{text}");
+        }
+    }
 
     #[test]
     fn a_typing_error_is_similar_and_another_word_is_not() {

@@ -94,8 +94,7 @@ impl Violations {
     }
 
     /// Parses an `operatorId` that is required with the platform key and not available with other keys. The notes are
-    /// for the two violations. Returns `None` without a violation for a malformed id, because no operator has such an
-    /// id.
+    /// for the two violations. Returns an unknown id for a malformed id.
     pub fn operator_id(
         &mut self,
         caller: &Caller,
@@ -111,7 +110,7 @@ impl Violations {
         if let Some(note) = note {
             self.argument(InputField::OperatorId, note);
         }
-        OperatorId::parse(&id?)
+        id.map(|id| OperatorId::parse_or_unknown(&id))
     }
 
     pub fn idempotency_key(&mut self, text: &str) -> Option<IdempotencyKey> {

@@ -120,14 +120,14 @@ async fn create_operator(context: &Context<'_>, input: &CreateOperatorInput) -> 
 
 async fn update_operator(context: &Context<'_>, input: UpdateOperatorInput) -> Result<UpdateOperatorPayload, Error> {
     let (services, caller) = require_platform(context)?;
-    let id = OperatorId::parse(&input.id).ok_or_else(|| Violation::of(ErrorCode::OperatorNotFound, InputField::Id))?;
+    let id = OperatorId::parse_or_unknown(&input.id);
     let operator = services.operators.update(caller, request_info(context), id, input.parse()?).await?;
     Ok(UpdateOperatorPayload { operator: Operator(Arc::new(operator)) })
 }
 
 async fn create_api_key(context: &Context<'_>, input: CreateApiKeyInput) -> Result<CreateApiKeyPayload, Error> {
     let (services, caller) = require_platform(context)?;
-    let operator = parse_operator_id(&input.operator_id)?;
+    let operator = OperatorId::parse_or_unknown(&input.operator_id);
     let request = ApiKeyRequest {
         name: parse_name(&input.name)?,
         access: input.access.unwrap_or(ApiKeyAccess::ReadWrite).into(),
@@ -139,19 +139,15 @@ async fn create_api_key(context: &Context<'_>, input: CreateApiKeyInput) -> Resu
 
 async fn revoke_api_key(context: &Context<'_>, input: &RevokeApiKeyInput) -> Result<RevokeApiKeyPayload, Error> {
     let (services, caller) = require_platform(context)?;
-    let id = ApiKeyId::parse(&input.id).ok_or_else(|| Violation::of(ErrorCode::ApiKeyNotFound, InputField::Id))?;
+    let id = ApiKeyId::parse_or_unknown(&input.id);
     Ok(RevokeApiKeyPayload { api_key: services.api_keys.revoke(caller, request_info(context), id).await?.into() })
 }
 
 async fn revoke_api_keys(context: &Context<'_>, input: &RevokeApiKeysInput) -> Result<RevokeApiKeysPayload, Error> {
     let (services, caller) = require_platform(context)?;
-    let operator = parse_operator_id(&input.operator_id)?;
+    let operator = OperatorId::parse_or_unknown(&input.operator_id);
     let revoked = services.api_keys.revoke_all(caller, request_info(context), operator).await?;
     Ok(RevokeApiKeysPayload { api_keys: revoked.into_iter().map(Into::into).collect() })
-}
-
-fn parse_operator_id(id: &ID) -> Result<OperatorId, Violation> {
-    OperatorId::parse(id).ok_or_else(|| Violation::of(ErrorCode::OperatorNotFound, InputField::OperatorId))
 }
 
 /// Parses the field `name` of an operator or an API key.

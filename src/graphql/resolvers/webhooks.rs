@@ -7,7 +7,7 @@ use entity::webhook::ChangeTypes;
 use sea_orm::Iterable;
 use secrecy::ExposeSecret;
 
-use crate::error::{Error, ErrorCode, InputField, Violation};
+use crate::error::{Error, ErrorCode, InputField};
 use crate::graphql::context::{request_info, require_writer};
 use crate::graphql::cursor::{Cursors, ListId};
 use crate::graphql::inputs::Violations;
@@ -106,7 +106,7 @@ async fn create_webhook(context: &Context<'_>, input: CreateWebhookInput) -> Res
 
 async fn update_webhook(context: &Context<'_>, input: UpdateWebhookInput) -> Result<UpdateWebhookPayload, Error> {
     let (services, caller) = require_writer(context)?;
-    let id = parse_id(&input.id)?;
+    let id = WebhookId::parse_or_unknown(&input.id);
     let row = services
         .webhooks
         .update(caller, request_info(context), id, input.parse(&Cursors::new(context, ListId::Changes))?)
@@ -119,7 +119,7 @@ async fn rotate_webhook_secret(
     input: &RotateWebhookSecretInput,
 ) -> Result<RotateWebhookSecretPayload, Error> {
     let (services, caller) = require_writer(context)?;
-    let id = parse_id(&input.id)?;
+    let id = WebhookId::parse_or_unknown(&input.id);
     let EndpointWithSecret { row, secret } =
         services.webhooks.rotate_secret(caller, request_info(context), id, input.overlap_hours).await?;
     Ok(RotateWebhookSecretPayload { webhook: Webhook(row), secret: secret.expose_secret().to_owned() })
@@ -127,13 +127,9 @@ async fn rotate_webhook_secret(
 
 async fn delete_webhook(context: &Context<'_>, input: &DeleteWebhookInput) -> Result<DeleteWebhookPayload, Error> {
     let (services, caller) = require_writer(context)?;
-    let id = parse_id(&input.id)?;
+    let id = WebhookId::parse_or_unknown(&input.id);
     services.webhooks.delete(caller, request_info(context), id).await?;
     Ok(DeleteWebhookPayload { webhook_id: id.to_string().into() })
-}
-
-fn parse_id(id: &ID) -> Result<WebhookId, Violation> {
-    WebhookId::parse(id).ok_or_else(|| Violation::of(ErrorCode::WebhookNotFound, InputField::Id))
 }
 
 /// Returns the types without repetitions. Rejects an empty list.

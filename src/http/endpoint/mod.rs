@@ -11,7 +11,8 @@
 //! 5. Read the query, its variables and the name of its operation ([`Parameters`]).
 //! 6. Read the `Vivamo-Actor` header, which names a staff member ([`actor_header`]).
 //! 7. Check the document ([`Schema::check`](crate::graphql::Schema::check)), reject a mutation that was sent by GET,
-//!    and charge the rest of the estimated cost to the rate limit.
+//!    and charge the rest of the estimated cost to the rate limit. If the budget is too small, give the cost of 1 from
+//!    step 2 back, but only if the document was in the cache.
 //! 8. Execute the document. If the client disconnects, the execution continues. Afterwards, replace the charged
 //!    estimate by the cost of the work, which is at least the minimum cost of the document.
 //! 9. Render the errors ([`graphql::render_errors`]) and choose the status ([`response`]).
@@ -153,7 +154,7 @@ async fn process(
         return Err(method_not_allowed("POST", "Send mutations with POST."));
     }
     log.operation = Some(checked.operation.clone());
-    admitted.charge.raise_to(checked.operation.cost.estimated)?;
+    admitted.charge.raise_to(checked.operation.cost.estimated, checked.was_cached)?;
     if checked.operation.introspects {
         // The size of other responses is counted list by list, and they wait when they become large. The lists of the
         // introspection are not counted.

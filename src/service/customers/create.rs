@@ -142,7 +142,10 @@ impl Customers {
                 DisclosureKind::IdentityConflict
             }
             // A carrier lookup that failed does not count, because the client repeats the request.
-            Err(error) if error.has(ErrorCode::PhoneLookupUnavailable) => return created,
+            Err(error) if error.has(ErrorCode::PhoneLookupUnavailable) => {
+                reservation.release();
+                return created;
+            }
             // The match was found before the carrier rejected the phone, before another request took a value, or before
             // the service waited for a locked customer for too long. The response hides the match, but its time may
             // not. If the connection was lost, the customer may even be connected.

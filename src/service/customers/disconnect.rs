@@ -21,8 +21,7 @@ pub struct DisconnectRequest {
     /// `None` for a malformed id, because no customer has such an id.
     pub customer: Option<CustomerRef>,
     pub reason: DisconnectReason,
-    /// The operator to disconnect from, if the platform sends the request. `None` for a malformed id, and if an
-    /// operator sends the request.
+    /// The operator to disconnect from, if the platform sends the request.
     pub operator: Option<OperatorId>,
     pub idempotency_key: Option<IdempotencyKey>,
 }
@@ -58,10 +57,8 @@ impl Customers {
         idempotent: &IdempotentRequest,
         disconnect: &DisconnectRequest,
     ) -> Result<Prepared<Disconnected>, TransactionError> {
-        let operator = origin.caller().operator().or(disconnect.operator);
-        // A malformed operator id is replaced by the id of the platform, to which no customer is connected. The lookup
-        // then finds no customer, but it still finds the stored result of the idempotency key.
-        let operator = operator.unwrap_or(OperatorId::PLATFORM);
+        // No customer is connected to the platform.
+        let operator = origin.caller().operator().or(disconnect.operator).unwrap_or(OperatorId::PLATFORM);
         let customer = disconnect.customer.as_ref();
         let found = match self.find_own_or_replay(&attempt, operator, idempotent, customer).await? {
             FoundOrReplay::Found(found) => found,

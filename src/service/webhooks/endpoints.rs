@@ -376,8 +376,11 @@ pub(in crate::service) async fn resume(transaction: &Transaction, operator: Oper
     let now = now();
     let endpoints = Entity::find().filter(Column::OperatorId.eq(operator)).order_by_asc(Column::Id);
     for endpoint in endpoints.lock(LockType::NoKeyUpdate).all(transaction).await? {
-        let pause = endpoint.paused_at.map_or(TimeDelta::zero(), |paused_at| now - paused_at);
-        let failing_since = endpoint.failing_since.map(|since| since + pause);
+        let failing_since = endpoint.failing_since.map(|since| match endpoint.paused_at {
+            // An attempt that began before the pause may have failed after the start of the pause.
+            Some(paused_at) => since + (now - paused_at.max(since)),
+            None => since,
+        });
         let next_attempt_at = endpoint.next_attempt_at.max(now);
         let mut row = endpoint.into_active_model();
         row.paused_at = Set(None);

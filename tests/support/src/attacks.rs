@@ -67,6 +67,10 @@ pub fn attacks() -> Vec<(&'static str, String)> {
             let fields = numbered(48, &|n| format!("{}{n} ", repeat("x", 97)));
             format!("{{ {roots} }} fragment F on Webhook {{ {fields} }}")
         }),
+        ("488 unknown fields in ten operations", {
+            let operations = numbered(10, &|n| format!("query Q{n} {{ a {{ ...F }} }} "));
+            format!("{operations} fragment F on T {{ {} }}", numbered(488, &|n| format!("x{n} ")))
+        }),
         ("millions of conflicts", {
             let (arguments, levels) = (repeat("a: 1 ", 386), 28);
             let open: String = (0..levels).map(|n| format!("... on {} {{ ", ["A", "B"][n % 2])).collect();

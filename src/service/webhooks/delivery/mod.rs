@@ -27,6 +27,7 @@
 //! the lease, nothing is written. If the endpoint has changed, only the lease ends.
 
 mod claim;
+mod gauges;
 mod outcome;
 mod page;
 mod poll;
@@ -34,6 +35,7 @@ mod queries;
 mod result;
 mod running;
 
+pub use gauges::set_gauges;
 pub use outcome::{DeliveryOutcome, DisableReason};
 
 use std::pin::pin;
@@ -92,7 +94,6 @@ pub struct Deliveries {
 }
 
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
-const GAUGE_INTERVAL: Duration = Duration::from_secs(30);
 /// The maximum number of pages that an endpoint receives before other endpoints have their turn.
 const MAX_PAGES: usize = 20;
 
@@ -104,18 +105,14 @@ impl Deliveries {
     /// Delivers changes until `stop` completes, then finishes the attempts in progress.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let mut stop = pin!(stop);
-        let [mut polls, mut measurements] = [POLL_INTERVAL, GAUGE_INTERVAL].map(every);
+        let mut polls = every(POLL_INTERVAL);
         let mut state = PollState { position: None, time: self.now(), must_claim: true, claimed_at: Instant::now() };
         let mut errors = JobErrors::new("deliver webhooks");
-        let mut gauge_errors = JobErrors::new("measure webhooks");
         let mut running = Running::default();
         loop {
             tokio::select! {
                 biased;
                 () = &mut stop => break,
-                _ = measurements.tick() => {
-                    gauge_errors.log(self.set_gauges().await);
-                }
                 _ = polls.tick() => {
                     errors.log(self.poll_and_deliver(&mut state, &mut running).await);
                 }

@@ -51,7 +51,7 @@ const PAGE_CHANGES: usize = 100;
 /// The number of changes that are read for a page of an endpoint with `types`.
 const EXAMINED_CHANGES: usize = 500;
 const MAX_BODY_BYTES: usize = 20_000;
-/// An upper bound on the size of a body without changes.
+/// An upper bound on the size of a body without changes, and on the bytes by which erasures can lengthen a page.
 const ENVELOPE_BYTES: usize = 500;
 /// The number of bytes of a message id, which is a hash.
 const ID_BYTES: usize = 16;
@@ -71,9 +71,14 @@ impl Deliveries {
             page.changes.retain(|change| types.0.contains(&change.r#type));
         }
         let (found, mut bytes) = (page.changes.len(), ENVELOPE_BYTES);
+        // The end of a repeated page is stored. An erasure may have made the page larger, because null is longer than an
+        // external id of one character.
+        let is_repeated = sending_end.is_some();
         let fits = |change: &RenderedChange| {
-            bytes += change.json.to_string().len() + 1;
-            bytes <= MAX_BODY_BYTES
+            is_repeated || {
+                bytes += change.json.to_string().len() + 1;
+                bytes <= MAX_BODY_BYTES
+            }
         };
         let is_sending = |row: &customer_change::Model| sending_end.is_none_or(|end| FeedPosition::from(row) <= end);
         let rows = page.changes.into_iter().take(PAGE_CHANGES).take_while(is_sending);

@@ -1,4 +1,4 @@
-//! Looks for work once per second, and measures the endpoints.
+//! Looks for work once per second.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use entity::customer_change;
 use entity::value::OperatorId;
 use entity::webhook::{Column, Entity};
-use sea_orm::sea_query::{Expr, Func, Order, Query};
+use sea_orm::sea_query::{Expr, Query};
 use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, QuerySelect, QueryTrait};
 use tokio::time::Instant;
 
@@ -61,27 +61,6 @@ impl Deliveries {
             state.must_claim = true;
         }
         (state.position, state.time) = (position, now);
-        Ok(())
-    }
-
-    /// Sets `vivamo_webhook_lag_seconds` and `vivamo_webhooks_disabled`. Each process measures the endpoints of the
-    /// whole database, so all processes report the same values.
-    pub(super) async fn set_gauges(&self) -> Result<(), DbErr> {
-        let count =
-            Query::select().expr(Column::Id.count()).from(Entity).and_where(Column::DisabledAt.is_not_null()).take();
-        let mut first = undelivered_changes(self.backend(), customer_change::Column::OccurredAt.into_expr());
-        let first = first
-            .order_by(customer_change::Column::Position, Order::Asc)
-            .order_by(customer_change::Column::Id, Order::Asc)
-            .limit(1)
-            .take();
-        let oldest = Query::select().expr(Func::min(subquery(first))).from(Entity).cond_where(is_active()).take();
-        let gauges = Query::select().expr_as(subquery(count), "disabled").expr_as(subquery(oldest), "oldest").take();
-        let Some(row) = self.database.reader().query_one(&gauges).await? else { return Ok(()) };
-        let oldest: Option<DateTime<Utc>> = row.try_get("", "oldest")?;
-        let lag = oldest.map_or(TimeDelta::zero(), |oldest| self.now() - oldest);
-        metrics::gauge!("vivamo_webhook_lag_seconds").set(lag.num_milliseconds() as f64 / 1000.0);
-        metrics::gauge!("vivamo_webhooks_disabled").set(row.try_get::<i64>("", "disabled")? as f64);
         Ok(())
     }
 }

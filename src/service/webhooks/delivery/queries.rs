@@ -1,4 +1,4 @@
-//! The parts of queries that the claim and the poll share.
+//! The parts of queries that the claim, the poll and the gauges share.
 
 use entity::webhook::Column;
 use sea_orm::sea_query::{SelectStatement, SimpleExpr};
