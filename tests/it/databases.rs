@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::time::Duration;
 
 use entity::deployment::Environment;
 use migration::{Migrator, MigratorTrait};
@@ -14,7 +13,7 @@ use serde_json::json;
 use vivamo::database::Inspection;
 use vivamo::service::deployment;
 
-use support::{Backend, both, run};
+use support::{Backend, both, run, wait_until};
 
 /// The columns of a table: name, and true if the column may be null.
 type Columns = BTreeSet<(String, bool)>;
@@ -249,10 +248,7 @@ async fn a_migration_waits_until_a_sqlite_file_can_be_written() {
         let count = || support::logs::read().lines().filter(|line| line.contains(cause)).count();
         let before = count();
         let release = async {
-            let mut interval = tokio::time::interval(Duration::from_millis(50));
-            while count() == before {
-                interval.tick().await;
-            }
+            wait_until("the migration waits", async || (count() > before).then_some(())).await;
             drop(writer);
             Ok(())
         };

@@ -1,7 +1,7 @@
 //! GraphQL over HTTP: authentication, status codes, headers, slow clients, CORS and the log.
 
 use std::io::Read;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use entity::deployment::Environment;
 use flate2::read::GzDecoder;
@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use support::{Answer, Backend, TestApp, TestCaller, Timeouts, both, run};
+use support::{Answer, Backend, TestApp, TestCaller, Timeouts, both, run, wait_until};
 
 const QUERY: &str = r#"{"query":"{ viewer { role } }"}"#;
 
@@ -301,14 +301,11 @@ both!(healthz_checks_the_process_and_readyz_the_database, Sandbox, async |app| {
 /// Waits until `/readyz` has the status 503, and returns the body. The service keeps the result of a check for one
 /// second, so the first responses may have the status 200.
 async fn not_ready(app: &TestApp) -> String {
-    let since = Instant::now();
-    loop {
+    wait_until("the service is not ready", async || {
         let answer = app.http.get(format!("{}/readyz", app.url)).send().await.unwrap();
-        if answer.status() == 503 {
-            return answer.text().await.unwrap();
-        }
-        assert!(since.elapsed() < Duration::from_secs(30));
-    }
+        if answer.status() == 503 { answer.text().await.ok() } else { None }
+    })
+    .await
 }
 
 both!(each_request_has_its_own_id, Sandbox, async |app| {

@@ -30,7 +30,7 @@ use support::postgres::{self, as_postgres, execute};
 use support::process::{Running, remove_settings, vivamo};
 use support::proxy::{Cut, Proxy};
 use support::receiver::{Receiver, Reply, insert_endpoint};
-use support::{Answer, Backend, KEY_SECRET, TestApp, TestCaller, TestDatabase, both, http_client, run};
+use support::{Answer, Backend, KEY_SECRET, TestApp, TestCaller, TestDatabase, both, http_client, run, wait_until};
 
 use crate::cli::{SECRET, failure, json_output, role, server_at, stderr, stdout, usage_error};
 use crate::erase::stored;
@@ -38,16 +38,12 @@ use crate::erase::stored;
 /// Waits until `/readyz` has this status. The wait can take about a second, because the service uses the result of a
 /// check again for a second. Returns the body.
 async fn wait_until_ready_is(url: &str, status: u16) -> String {
-    let since = Instant::now();
-    loop {
+    let what = format!("the status of {url}/readyz is {status}");
+    wait_until(&what, async || {
         let answer = http_client().get(format!("{url}/readyz")).send().await.unwrap();
-        let is_expected = answer.status() == status;
-        let body = answer.text().await.unwrap();
-        if is_expected {
-            return body;
-        }
-        assert!(since.elapsed() < Duration::from_secs(30), "{body}");
-    }
+        if answer.status() == status { answer.text().await.ok() } else { None }
+    })
+    .await
 }
 
 /// Sends a `createCustomer`. The external id is this number, and the email contains this number.
@@ -88,9 +84,14 @@ both!(the_result_of_a_check_is_used_for_a_second, Sandbox, async |app| {
         require("NULL").await;
         // The first 200 is the result of a check that has ended since then.
         let mut since = Instant::now();
-        while !is_ready().await {
-            since = Instant::now();
-        }
+        wait_until("the server is ready", async || {
+            let is_ready = is_ready().await;
+            if !is_ready {
+                since = Instant::now();
+            }
+            is_ready.then_some(())
+        })
+        .await;
         require("'m20990101_000001_later'").await;
         let is_still_ready = is_ready().await;
         // On a slow machine, the second may be over already. Then the loop tries again.
@@ -159,16 +160,13 @@ async fn metrics_are_read_without_a_connection() {
     .await;
 }
 
-/// Reads the metrics until they are as expected, and fails after 20 seconds. Returns the metrics.
+/// Reads the metrics until they are as expected, and returns them.
 async fn scrape_until(metrics: &str, is_expected: impl Fn(&str) -> bool) -> String {
-    let since = Instant::now();
-    loop {
+    wait_until("the metrics are as expected", async || {
         let shown = http_client().get(metrics).send().await.unwrap().text().await.unwrap();
-        if is_expected(&shown) {
-            return shown;
-        }
-        assert!(since.elapsed() < Duration::from_secs(20), "{shown}");
-    }
+        is_expected(&shown).then_some(shown)
+    })
+    .await
 }
 
 both!(a_server_deletes_old_rows_and_erased_values_and_saves_the_use_of_keys, Sandbox, async |app| {
@@ -900,8 +898,10 @@ async fn a_running_server_stops_writing_only_if_a_newer_migration_requires_it() 
         // version.
         let (restarted, _) = Running::start(&mut run(&["serve"]));
         restarted.stop();
-        let since = Instant::now();
-        while since.elapsed() < Duration::from_millis(1500) {
+        // Longer than the second for which the result of a check is used.
+        let mut interval = tokio::time::interval(Duration::from_millis(100));
+        for _ in 0..15 {
+            interval.tick().await;
             assert_eq!(wait_until_ready_is(&url, 200).await, "ready\n");
         }
         assert_eq!(create("1").await["data"]["createCustomer"]["outcome"], "CREATED");
@@ -1263,14 +1263,12 @@ both!(a_request_whose_client_disconnects_is_logged_and_its_mutation_is_applied, 
     // The log of a whole run is long, and reading it again and again would slow down the request.
     let earlier = support::logs::length();
     let holder = create_and_disconnect(app, &app.url, &caller, &operation).await;
-    let since = Instant::now();
-    let line = loop {
+    let line = wait_until("the request is logged", async || {
         let log = support::logs::read_after(earlier);
-        match log.lines().find(|line| line.contains(&operation) && line.contains("\"milliseconds\"")) {
-            Some(line) => break serde_json::from_str::<Value>(line).unwrap(),
-            None => assert!(since.elapsed() < Duration::from_secs(20), "the request was not logged"),
-        }
-    };
+        let line = log.lines().find(|line| line.contains(&operation) && line.contains("\"milliseconds\""))?;
+        Some(serde_json::from_str::<Value>(line).unwrap())
+    })
+    .await;
     for (field, value) in [
         ("status", json!(499)),
         ("codes", json!("CLIENT_DISCONNECTED")),
@@ -1283,9 +1281,7 @@ both!(a_request_whose_client_disconnects_is_logged_and_its_mutation_is_applied, 
     }
     assert_eq!(app.count_rows("customer").await, 0);
     holder.commit().await.unwrap();
-    while app.count_rows("customer").await == 0 {
-        assert!(since.elapsed() < Duration::from_secs(20), "the mutation was not applied");
-    }
+    wait_until("the mutation is applied", async || (app.count_rows("customer").await > 0).then_some(())).await;
 });
 
 /// Starts a server on the database of the test. Returns the server, its URL, and the URL of its metrics.

@@ -23,7 +23,7 @@ use crate::servers::{Servers, codes};
 use support::postgres::{self, Cluster, own_cluster};
 use support::process::vivamo;
 use support::proxy::Proxy;
-use support::{Backend, KEY_SECRET, TestCaller, TestDatabase};
+use support::{Backend, KEY_SECRET, TestCaller, TestDatabase, wait_until};
 
 const OPERATORS: usize = 3;
 const WRITERS: usize = 8;
@@ -169,9 +169,12 @@ async fn wait_until_idle(database: &Database) {
     let backend = database.reader().get_database_backend();
     let running = "SELECT 1 FROM pg_stat_activity WHERE backend_xid IS NOT NULL";
     let running = || Statement::from_string(backend, running);
-    while backend == DbBackend::Postgres && !database.reader().query_all_raw(running()).await.unwrap().is_empty() {
-        yield_now().await;
-    }
+    let is_idle = async || {
+        let is_idle =
+            backend == DbBackend::Sqlite || database.reader().query_all_raw(running()).await.unwrap().is_empty();
+        is_idle.then_some(())
+    };
+    wait_until("no transaction has an id", is_idle).await;
 }
 
 /// Returns a random request: the index of its caller, then its query, then its input.

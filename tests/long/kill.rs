@@ -11,7 +11,7 @@ use sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter};
 use serde_json::{Value, json};
 
 use crate::servers::{Servers, codes};
-use support::{Backend, TestCaller};
+use support::{Backend, TestCaller, wait_until};
 
 const ROUNDS: usize = 5;
 const WRITERS: usize = 8;
@@ -140,9 +140,8 @@ async fn run(backend: Backend) {
             }
         };
         let killer = async {
-            while answered.lock().unwrap().len() < ACKNOWLEDGED_PER_ROUND {
-                tokio::task::yield_now().await;
-            }
+            let is_under_load = || answered.lock().unwrap().len() >= ACKNOWLEDGED_PER_ROUND;
+            wait_until("enough writes are acknowledged", async || is_under_load().then_some(())).await;
             is_killed.store(true, Ordering::Relaxed);
             servers.processes[0].0.kill();
         };

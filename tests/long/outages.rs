@@ -13,14 +13,14 @@ use entity::customer;
 use futures::future::join_all;
 use sea_orm::{ConnectionTrait, DbBackend, EntityTrait, PaginatorTrait, QuerySelect, Statement};
 use serde_json::{Value, json};
-use tokio::task::{block_in_place, yield_now};
+use tokio::task::block_in_place;
 use vivamo::database::Database;
 
 use crate::servers::{Servers, codes};
 use support::postgres::{self, own_cluster};
 use support::process::vivamo;
 use support::proxy::Proxy;
-use support::{Backend, TestCaller, TestDatabase};
+use support::{Backend, TestCaller, TestDatabase, wait_until};
 
 const WRITERS: usize = 8;
 
@@ -47,9 +47,8 @@ impl Load {
     }
 
     async fn wait_until_acknowledged(&self, count: usize) {
-        while self.acknowledged_count() < count {
-            yield_now().await;
-        }
+        let what = format!("{count} creates are acknowledged");
+        wait_until(&what, async || (self.acknowledged_count() >= count).then_some(())).await;
     }
 
     /// Sends creates, and repeats each create until the create is acknowledged.
@@ -87,10 +86,8 @@ impl Load {
 
 /// Waits until `/readyz` has this status, which may take a second, because the result of a check is used for a second.
 async fn wait_until_ready_is(servers: &Servers, status: u16) {
-    let since = Instant::now();
-    while servers.status("/readyz").await != Some(status) {
-        assert!(since.elapsed() < Duration::from_secs(5), "/readyz is not {status}");
-    }
+    let what = format!("/readyz is {status}");
+    wait_until(&what, async || (servers.status("/readyz").await == Some(status)).then_some(())).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -109,9 +106,8 @@ async fn the_service_survives_a_restart_of_postgres() {
             load.wait_until_acknowledged(load.acknowledged_count() + 200).await;
             let unavailable = load.unavailable.load(Ordering::Relaxed);
             block_in_place(|| cluster.stop(mode)).unwrap();
-            while load.unavailable.load(Ordering::Relaxed) < unavailable + WRITERS {
-                yield_now().await;
-            }
+            let is_down = || load.unavailable.load(Ordering::Relaxed) >= unavailable + WRITERS;
+            wait_until("the service is unavailable", async || is_down().then_some(())).await;
             assert_eq!(servers.status("/healthz").await, Some(200));
             wait_until_ready_is(&servers, 503).await;
             block_in_place(|| cluster.start("")).unwrap();
@@ -270,15 +266,13 @@ async fn requests_accepted_before_the_stop_are_answered() {
         let blocked = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
         let reader = servers.database.reader();
         let blocked = || sea_orm::Statement::from_string(reader.get_database_backend(), blocked);
-        let started = Instant::now();
-        while reader.query_all_raw(blocked()).await.unwrap().len() < operators.len() {
-            assert!(started.elapsed() < Duration::from_secs(60), "fewer requests wait");
-            yield_now().await;
-        }
+        wait_until("all requests wait for the lock", async || {
+            (reader.query_all_raw(blocked()).await.unwrap().len() >= operators.len()).then_some(())
+        })
+        .await;
         servers.processes[0].0.terminate();
-        while servers.status("/healthz").await.is_some() {
-            yield_now().await;
-        }
+        let is_closed = async || servers.status("/healthz").await.is_none().then_some(());
+        wait_until("the stopping server accepts no connections", is_closed).await;
         holder.commit().await.unwrap();
     };
     let (answers, ()) = tokio::join!(requests, stop);

@@ -17,12 +17,14 @@ pub mod postgres;
 pub mod process;
 pub mod proxy;
 pub mod receiver;
+mod wait;
 
 pub use answer::{Answer, errors};
 pub use app::{
     KEY_SECRET, PLATFORM_KEY, TestApp, TestCaller, Timeouts, http_client, is_key_lookup, is_operator_lookup,
 };
 pub use database::{Backend, TestDatabase, copy_history, wait_for_feed};
+pub use wait::wait_until;
 
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::time::{Duration, Instant};
