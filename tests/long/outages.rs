@@ -55,14 +55,16 @@ impl Load {
     async fn write_with_retries(&self, servers: &Servers, operator: &TestCaller, writer: usize) {
         for number in 0.. {
             let id = format!("{writer}-{number}");
-            loop {
+            wait_until("the create is acknowledged", async || {
                 let (_, answer) = servers.send(operator, CREATE, &input(&id)).await.unwrap();
                 match codes(&answer).as_slice() {
-                    [] => break,
+                    [] => return Some(()),
                     [code] if code == "UNAVAILABLE" => self.unavailable.fetch_add(1, Ordering::Relaxed),
                     _ => panic!("{answer}"),
                 };
-            }
+                None
+            })
+            .await;
             self.acknowledged.lock().unwrap().push(id);
             if self.is_over.load(Ordering::Relaxed) {
                 return;
@@ -290,7 +292,7 @@ async fn stop_under_load(backend: Backend) {
     let writer = async |writer: usize| {
         for number in 0.. {
             let id = format!("{writer}-{number}");
-            match servers.send(&operator, CREATE, &input(&id)).await {
+            match servers.send_until_available(&operator, CREATE, &input(&id)).await {
                 Ok((_, answer)) => assert_eq!(codes(&answer), Vec::<String>::new()),
                 // The server no longer accepts connections.
                 Err(_) => return,
