@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 use standardwebhooks::Webhook;
 use tempfile::TempDir;
 use tokio::sync::{Notify, oneshot};
-use tokio::time::{interval, timeout};
+use tokio::time::timeout;
 use vivamo::database::pages::Position;
 use vivamo::graphql::{self, ApiChangeRenderer};
 use vivamo::keyed_hash::KeyedHasher;
@@ -38,7 +38,7 @@ use vivamo::service::{Caller, now};
 use support::process::vivamo;
 use support::proxy::{Cut, Proxy};
 use support::receiver::{Receiver, Reply, URL_TOKEN, insert_endpoint};
-use support::{Backend, KEY_SECRET, TestApp, TestCaller, both, http_client, logs, run};
+use support::{Backend, KEY_SECRET, TestApp, TestCaller, both, http_client, logs, run, wait_until};
 
 use crate::cli::usage_error;
 
@@ -105,14 +105,14 @@ impl<'a> Process<'a> {
     /// Calls `deliver_due` again and again until `is_done` returns true. Changes can become visible late on PostgreSQL,
     /// because the feed shows a change only after all older transactions have ended, including those of other tests.
     async fn deliver_until(&self, mut is_done: impl AsyncFnMut() -> bool) {
-        let mut pace = interval(Duration::from_millis(20));
-        let deliver = async {
-            while !is_done().await {
-                pace.tick().await;
+        wait_until("the deliveries end", async || {
+            let is_done = is_done().await;
+            if !is_done {
                 self.deliveries.deliver_due().await.unwrap();
             }
-        };
-        timeout(Duration::from_secs(60), deliver).await.expect("the deliveries end");
+            is_done.then_some(())
+        })
+        .await;
     }
 
     /// Calls `deliver_due` until the receiver has got a delivery. Returns the deliveries that the receiver got.
@@ -931,13 +931,9 @@ async fn an_error_that_stops_the_deliveries_is_logged() {
             support::postgres::execute(app.database_url(), &sql).await.unwrap();
         };
         rename("last_status", "renamed").await;
-        let is_logged = async {
-            let mut polls = interval(Duration::from_millis(20));
-            while !logs::read().contains("\"job\":\"deliver webhooks\"") {
-                polls.tick().await;
-            }
-        };
-        timeout(Duration::from_secs(60), Process::start(app).deliveries.run(is_logged)).await.unwrap();
+        let line = "\"job\":\"deliver webhooks\"";
+        let is_logged = wait_until("the error is logged", async || logs::read().contains(line).then_some(()));
+        Process::start(app).deliveries.run(is_logged).await;
         rename("renamed", "last_status").await;
         Process::start(app).deliver_to(&receiver).await;
     })
@@ -990,25 +986,22 @@ both!(an_operator_with_deleted_endpoints_gets_no_further_deliveries_at_the_same_
     let process = Process::start_with(app, sender);
     let (stop, stopped) = oneshot::channel::<()>();
     let job = tokio::spawn(process.deliveries.clone().run(async { drop(stopped.await) }));
-    timeout(Duration::from_secs(60), slow.wait_for(5)).await.unwrap();
+    slow.wait_for(5).await;
     support::postgres::execute(app.database_url(), "DELETE FROM webhook").await.unwrap();
     let endpoints = create_endpoints().await;
     endpoint(app, &b, &fast.url).await;
     // A new change leads to a claim. The endpoints of both operators are due.
     app.created(&b, "2", json!({ "email": "edith@example.com" })).await;
-    timeout(Duration::from_secs(60), fast.wait_for(1)).await.unwrap();
+    fast.wait_for(1).await;
     for endpoint in &endpoints {
         assert_eq!(row(app, *endpoint).await.lease_until, None);
     }
     // The new endpoints are claimed as soon as the deliveries to the deleted endpoints have ended.
-    let wait = async {
-        let mut polls = interval(Duration::from_millis(20));
-        while row(app, endpoints[0]).await.delivered_position == 0 {
-            answer.notify_waiters();
-            polls.tick().await;
-        }
-    };
-    timeout(Duration::from_secs(60), wait).await.unwrap();
+    wait_until("a new endpoint has its delivery", async || {
+        answer.notify_waiters();
+        (row(app, endpoints[0]).await.delivered_position > 0).then_some(())
+    })
+    .await;
     drop(stop);
     answer.notify_waiters();
     drop(slow);

@@ -21,7 +21,6 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
-use tokio::time::timeout;
 use vivamo::config::RateLimitSettings;
 use vivamo::database::{Database, Transaction};
 use vivamo::service::now;
@@ -723,7 +722,7 @@ async fn rotate_key_secret_with_a_webhook(database: TestDatabase) {
     let delivery = async |url: &str, key: &str, number: usize| {
         let query = create_with_key(&format!("{number}@example.com"), &format!("k{number}"));
         assert_eq!(graphql(url, key, &query).await["data"]["createCustomer"]["outcome"], "CREATED");
-        timeout(Duration::from_secs(30), receiver.wait_for(1)).await.expect("a delivery");
+        receiver.wait_for(1).await;
         receiver.take().remove(0)
     };
     let rotated = async |url: &str, key: &str, id: &Value| {

@@ -31,6 +31,7 @@ use std::time::{Duration, Instant};
 
 use entity::deployment::Environment;
 use futures::FutureExt;
+use tokio::time::timeout;
 
 /// Sends requests until `is_seen` returns true for an answer, and returns this answer. Call this after a change that
 /// each request must see that is sent more than a second later. How long an answer takes does not matter.
@@ -93,11 +94,18 @@ pub async fn run(backend: Backend, environment: Environment, test: impl AsyncFnO
     run_on(app, test).await;
 }
 
+/// The longest time that a test may take. Without this limit, a test that hangs would use up the time limit of CI, and
+/// the output would not name the test.
+const TEST_LIMIT: Duration = Duration::from_secs(600);
+
 /// Runs a test on a service that is already started, checks the invariants, and stops the service.
 pub async fn run_on(app: TestApp, test: impl AsyncFnOnce(&TestApp)) {
     let outcome = AssertUnwindSafe(async {
-        test(&app).await;
-        invariants::check(&app).await;
+        let checked = async {
+            test(&app).await;
+            invariants::check(&app).await;
+        };
+        timeout(TEST_LIMIT, checked).await.unwrap_or_else(|_| panic!("the test hangs: it takes over {TEST_LIMIT:?}"));
     });
     let outcome = outcome.catch_unwind().await;
     app.stop().await;
