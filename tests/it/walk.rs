@@ -252,13 +252,12 @@ both!(every_field_respects_every_kind_of_key, Sandbox, async |app| {
             assert_eq!(answer.codes(), expected, "{field}: {request}");
         }
     }
-    let lower_case = |body: &Value| body.to_string().to_lowercase();
+    let secrets = ["secret-", "secretfirst", "secretlast", "secretstreet", "secretcity", "4155552671"];
     for (field, request) in queries.iter().chain(&mutations) {
         let answer = app.graphql(&other, request, json!({})).await;
-        assert!(
-            !lower_case(&answer.body).contains("secret-") && !lower_case(&answer.body).contains("secretfirst"),
-            "{field}"
-        );
+        let text = answer.body.to_string().to_lowercase();
+        let found: Vec<_> = secrets.into_iter().filter(|secret| text.contains(secret)).collect();
+        assert_eq!(found, [""; 0], "{field}");
         assert!(
             !answer.codes().iter().any(|code| ["INTERNAL", "BAD_REQUEST"].contains(&code.as_str())),
             "{field}: {request}"
