@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use entity::deployment::Environment;
 use flate2::read::GzDecoder;
+use futures::future::join_all;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{interval, timeout};
 
 use support::{Answer, Backend, TestApp, TestCaller, Timeouts, both, run, wait_until};
 
@@ -327,9 +328,26 @@ both!(slow_clients_are_disconnected_and_do_not_block_others, Sandbox, async |app
         slow.push(connection);
     }
     assert_eq!(replica.query(&caller, "{ viewer { role } }").await["viewer"]["role"], "OPERATOR");
-    for mut connection in slow {
-        // Another byte does not extend the timeout.
-        let _ = connection.write_all(b"x").await;
+    // More bytes do not extend the timeout. The first three connections send one again and again.
+    let trickle = async |connection: &mut TcpStream| {
+        let (mut reader, mut writer) = connection.split();
+        let (mut pace, mut rest) = (interval(Duration::from_millis(100)), Vec::new());
+        let send = async {
+            loop {
+                pace.tick().await;
+                // Fails when the service has closed the connection, which the reader notices.
+                let _ = writer.write_all(b"x").await;
+            }
+        };
+        tokio::select! {
+            _ = reader.read_to_end(&mut rest) => {}
+            () = send => {}
+        }
+    };
+    let (trickling, silent) = slow.split_at_mut(3);
+    let closed = timeout(Duration::from_secs(60), join_all(trickling.iter_mut().map(trickle))).await;
+    assert!(closed.is_ok(), "clients that send a byte at a time were not disconnected");
+    for connection in silent {
         let mut rest = Vec::new();
         let _ = timeout(Duration::from_secs(60), connection.read_to_end(&mut rest)).await.unwrap();
     }
