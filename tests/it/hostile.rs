@@ -151,13 +151,24 @@ both!(a_client_that_reads_a_few_bytes_at_a_time_does_not_keep_its_memory, Sandbo
         "POST /graphql HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\nContent-Type: application/json\r\n\
          Content-Length: {length}\r\n\r\n{body}"
     );
-    let started = Semaphore::new(0);
-    let read_slowly = async || {
+    let start = async |server: &TestApp| {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(4096).unwrap();
-        let mut client = socket.connect(replica.url.trim_start_matches("http://").parse().unwrap()).await.unwrap();
+        let mut client = socket.connect(server.url.trim_start_matches("http://").parse().unwrap()).await.unwrap();
         client.write_all(request.as_bytes()).await.unwrap();
         client.read_exact(&mut [0; 64]).await.unwrap();
+        client
+    };
+    // This server gives its clients two minutes, so the fifth response waits in vain.
+    let unread = join_all((0..4).map(|_| start(app))).await;
+    let answer = app.graphql(&operator, &query, json!({})).await;
+    assert_eq!(answer.codes(), ["UNAVAILABLE"]);
+    assert!(answer.message().starts_with("Too many large responses"), "{}", answer.message());
+    drop(unread);
+
+    let started = Semaphore::new(0);
+    let read_slowly = async || {
+        let mut client = start(&replica).await;
         started.add_permits(1);
         loop {
             let _ = client.read(&mut [0; 64]).await;
