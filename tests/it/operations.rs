@@ -3,7 +3,7 @@
 
 use std::ffi::OsStr;
 use std::fs::Permissions;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, ErrorKind};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
@@ -19,7 +19,7 @@ use futures::future::join_all;
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryTrait, Statement};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use vivamo::config::RateLimitSettings;
 use vivamo::database::{Database, Transaction};
@@ -1332,15 +1332,20 @@ async fn probes_at_the_address_of_the_metrics_work_while_the_api_accepts_no_conn
     scrape_until(metrics, |shown| has(shown, LIMIT)).await;
     assert_eq!(probe(address, "/healthz").await, (200, "ok\n".to_owned()));
     assert_eq!(probe(address, "/readyz").await, (200, "ready\n".to_owned()));
-    // The probe at the API waits until another connection is closed.
-    let waiting = tokio::spawn({
-        let url = url.clone();
-        async move { probe(&url, "/healthz").await }
-    });
-    scrape_until(metrics, |shown| has(shown, LIMIT)).await;
-    assert!(!waiting.is_finished());
+    // The system accepts another connection, but the server reads its request only after a connection is closed. A
+    // server without the limit would answer before it has answered all these probes.
+    let mut waiting = TcpStream::connect(url.trim_start_matches("http://")).await.unwrap();
+    waiting.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+    for _ in 0..20 {
+        assert_eq!(probe(address, "/healthz").await.0, 200);
+    }
+    let early = waiting.try_read(&mut [0; 64]);
+    assert!(early.as_ref().is_err_and(|error| error.kind() == ErrorKind::WouldBlock), "{early:?}");
+    assert!(has(&http_client().get(metrics).send().await.unwrap().text().await.unwrap(), LIMIT));
     drop(clients);
-    assert_eq!(waiting.await.unwrap().0, 200);
+    let mut answer = String::new();
+    waiting.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     scrape_until(metrics, |shown| has(shown, 0)).await;
     server.stop();
     let (log, address) = (support::logs::read(), url.trim_start_matches("http://").to_owned());
