@@ -185,10 +185,9 @@ both!(a_delivery_has_the_changes_of_the_api_and_a_signature, Sandbox, async |app
     app.updated(&operator, json!({ "externalCustomerId": "1" }), json!({ "phone": "+14155552671" })).await;
     app.updated(&other, json!({ "externalCustomerId": "other" }), json!({ "lastName": "Lovelace" })).await;
     // Waits until all changes are visible, so that the changes arrive in one page.
-    let mut feed = Value::Null;
-    while feed["changes"].as_array().is_none_or(|changes| changes.len() < 3) {
-        feed = read_feed(app, &operator).await;
-    }
+    app.wait_for_feed().await;
+    let feed = read_feed(app, &operator).await;
+    assert_eq!(feed["changes"].as_array().unwrap().len(), 3);
     let process = Process::start(app);
     let [delivery] = &process.deliver_to(&receiver).await[..] else { panic!("one delivery") };
     let body = delivery.json();
@@ -222,6 +221,8 @@ both!(pages_have_at_most_100_changes_and_20_kilobytes, Sandbox, async |app| {
         let id = format!("{number}{}", &long[3..]);
         app.created(&operator, &id, json!({ "email": format!("{number}@example.com") })).await;
     }
+    // Changes that become visible one after the other would also be delivered one after the other.
+    app.wait_for_feed().await;
     let process = Process::start(app);
     let mut received = Vec::new();
     let count =
@@ -237,6 +238,13 @@ both!(pages_have_at_most_100_changes_and_20_kilobytes, Sandbox, async |app| {
     assert_eq!(ids[..120], (0..120).map(|number| format!("user-{number}")).collect::<Vec<_>>());
     for page in &received {
         assert!(page.changes().len() <= 100 && page.body.len() <= 20_000, "{}", page.body.len());
+    }
+    // The next change would have made a page too large. The service counts 500 bytes for the parts of a body that are
+    // not changes.
+    for pages in received.windows(2) {
+        let next = pages[1].changes()[0].to_string().len();
+        let is_full = pages[0].changes().len() == 100 || pages[0].body.len() + next + 500 > 20_000;
+        assert!(is_full, "{} changes in {} bytes", pages[0].changes().len(), pages[0].body.len());
     }
     let distinct: BTreeSet<_> = received.iter().map(|page| &page.id).collect();
     assert_eq!(distinct.len(), received.len());
