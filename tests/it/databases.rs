@@ -135,7 +135,7 @@ both!(deletes_by_sql_have_the_same_effect_on_both_databases, Sandbox, async |app
     let answer = replica.graphql(&replica.platform(), history, json!({})).await;
     assert_eq!(answer.codes(), ["INTERNAL"]);
     let id = answer.headers["x-request-id"].to_str().unwrap();
-    let log = support::logs::read();
+    let log = app.log();
     let cause = "a row refers to a row that does not exist";
     assert!(log.lines().any(|line| line.contains(id) && line.contains("\"level\":\"ERROR\"") && line.contains(cause)));
     replica.stop().await;
@@ -234,7 +234,7 @@ async fn a_migration_that_waits_for_a_lock_lets_others_write() {
         let (applied, ()) = tokio::join!(vivamo::database::migrate(app.database_url()), others);
         assert_eq!(applied.unwrap().len(), count);
         let cause = "migrations are waiting: another transaction holds a lock";
-        assert!(support::logs::read().lines().any(|line| line.contains("\"level\":\"WARN\"") && line.contains(cause)));
+        assert!(app.log().lines().any(|line| line.contains("\"level\":\"WARN\"") && line.contains(cause)));
         connection.close().await.unwrap();
     })
     .await;
@@ -245,7 +245,7 @@ async fn a_migration_waits_until_a_sqlite_file_can_be_written() {
     run(Backend::Sqlite, Environment::Sandbox, async |app| {
         let writer = app.database.begin_write().await.unwrap();
         let cause = "migrations are waiting: another process is writing";
-        let count = || support::logs::read().lines().filter(|line| line.contains(cause)).count();
+        let count = || app.log().lines().filter(|line| line.contains(cause)).count();
         let before = count();
         let release = async {
             wait_until("the migration waits", async || (count() > before).then_some(())).await;

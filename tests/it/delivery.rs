@@ -208,7 +208,7 @@ both!(a_delivery_has_the_changes_of_the_api_and_a_signature, Sandbox, async |app
     assert_eq!((row.last_status, row.failed_attempts, row.lease_until), (Some(204), 0, None));
     assert_eq!((row.sending_position, row.last_failure, row.failing_since), (None, None, None));
     assert_eq!(row.last_attempt_at, Some(process.now()));
-    assert!(!logs::read().contains(URL_TOKEN));
+    assert!(!app.log().contains(URL_TOKEN));
 });
 
 both!(pages_have_at_most_100_changes_and_20_kilobytes, Sandbox, async |app| {
@@ -419,7 +419,7 @@ both!(an_endpoint_is_disabled_after_five_days_of_failures, Sandbox, async |app| 
     assert_eq!(disabled.disabled_at, failing_since.map(|since| since + TimeDelta::days(5)));
     assert!((30..=50).contains(&attempts.len()), "{} attempts", attempts.len());
     assert!(attempts.iter().all(|attempt| attempt.id == attempts[0].id));
-    let log = logs::read();
+    let log = app.log();
     let line =
         log.lines().find(|line| line.contains("webhook endpoint disabled") && line.contains(&webhook.to_string()));
     assert!(line.is_some_and(|line| line.contains(&operator.operator) && line.contains("failing")), "{line:?}");
@@ -940,7 +940,7 @@ async fn an_error_that_stops_the_deliveries_is_logged() {
         };
         rename("last_status", "renamed").await;
         let line = "\"job\":\"deliver webhooks\"";
-        let is_logged = wait_until("the error is logged", async || logs::read().contains(line).then_some(()));
+        let is_logged = wait_until("the error is logged", async || app.log().contains(line).then_some(()));
         Process::start(app).deliveries.run(is_logged).await;
         rename("renamed", "last_status").await;
         Process::start(app).deliver_to(&receiver).await;
@@ -967,7 +967,7 @@ both!(an_endpoint_that_cannot_be_read_stops_no_other, Sandbox, async |app| {
     set_failure("'unknown'").await;
     let process = Process::start(app);
     process.deliver_to(&read).await;
-    assert!(logs::read().contains(&format!("\"webhook\":\"{webhook}\",\"cause\"")));
+    assert!(app.log().contains(&format!("\"webhook\":\"{webhook}\",\"cause\"")));
     assert!(unread.take().is_empty());
     // The endpoint is claimed again at the end of its lease.
     set_failure("NULL").await;

@@ -15,7 +15,7 @@ use vivamo::keyed_hash::KeyedHasher;
 use vivamo::service::phone_lookup::lookup_hashes;
 use vivamo::service::{Caller, now};
 
-use support::{Answer, Backend, KEY_SECRET, TestApp, TestCaller, both, copy_history, logs, run};
+use support::{Answer, Backend, KEY_SECRET, TestApp, TestCaller, both, copy_history, run};
 
 const ERASE: &str = "mutation ($input: EraseCustomerInput!) { eraseCustomer(input: $input) { replayed \
     erasure { id customerId erasedAt reference requestId operators entries } } }";
@@ -137,7 +137,7 @@ both!(erasure_leaves_no_personal_data, Sandbox, async |app| {
     app.services.feed.sweep(&Caller::Platform, now() + TimeDelta::seconds(1)).await.unwrap();
     assert_eq!(app.services.customers.purge_erased(&Caller::Platform).await.unwrap(), !app.is_postgres());
     assert_eq!(found_in(&stored(app), &values), Vec::<&str>::new());
-    assert_eq!(found_in(&logs::read().to_lowercase(), &values), Vec::<&str>::new());
+    assert_eq!(found_in(&app.log().to_lowercase(), &values), Vec::<&str>::new());
     // The other customers are still there.
     assert_eq!(app.count_rows("customer").await, 200);
     assert!(!app.services.customers.purge_erased(&Caller::Platform).await.unwrap());

@@ -537,7 +537,7 @@ both!(each_request_logs_one_line, Sandbox, async |app| {
     for (caller, operator) in [(&caller, &*caller.operator), (&app.platform(), "platform")] {
         let answer = app.graphql(caller, query, json!({ "email": "ada@example.com" })).await;
         let id = answer.headers["x-request-id"].to_str().unwrap();
-        let log = support::logs::read();
+        let log = app.log();
         let lines: Vec<Value> =
             log.lines().filter(|line| line.contains(id)).map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(lines.len(), 1, "{lines:?}");

@@ -29,7 +29,9 @@ use support::postgres::{self, as_postgres, execute};
 use support::process::{Running, remove_settings, vivamo};
 use support::proxy::{Cut, Proxy};
 use support::receiver::{Receiver, Reply, insert_endpoint};
-use support::{Answer, Backend, KEY_SECRET, TestApp, TestCaller, TestDatabase, both, http_client, run, wait_until};
+use support::{
+    Answer, Backend, KEY_SECRET, TestApp, TestCaller, TestDatabase, both, http_client, logs, run, wait_until,
+};
 
 use crate::cli::{SECRET, failure, json_output, role, server_at, stderr, stdout, usage_error};
 use crate::erase::stored;
@@ -128,7 +130,7 @@ both!(failing_probes_share_one_check_and_healthz_needs_none, Sandbox, async |app
          UPDATE deployment SET required_migration = '{later}'"
     );
     execute(app.database_url(), &require).await.unwrap();
-    let check_count = || support::logs::read().lines().filter(|line| line.contains(&later)).count();
+    let check_count = || app.log().lines().filter(|line| line.contains(&later)).count();
     wait_until_ready_is(&replica.url, 503).await;
     let (checked, before) = (check_count(), connection_count());
     assert_eq!(status_of_probes(&format!("{}/readyz", replica.url)).await, 503);
@@ -1175,7 +1177,7 @@ both!(the_log_has_the_address_that_the_limit_counts, Sandbox, async |app| {
         ("wrong", "::ffff:203.0.113.9", "203.0.113.9"),
     ] {
         let id = send(key, forwarded).await;
-        let log = support::logs::read();
+        let log = app.log();
         let line = log.lines().find(|line| line.contains(&id) && line.contains("\"milliseconds\"")).unwrap();
         let line: Value = serde_json::from_str(line).unwrap();
         assert_eq!(line["address"], logged);
@@ -1183,8 +1185,8 @@ both!(the_log_has_the_address_that_the_limit_counts, Sandbox, async |app| {
 });
 
 /// Returns the log line of a request.
-fn request_line(answer: &Answer) -> Value {
-    let log = support::logs::read();
+fn request_line(app: &TestApp, answer: &Answer) -> Value {
+    let log = app.log();
     let id = request_id(answer);
     let line = log.lines().find(|line| line.contains(id) && line.contains("\"milliseconds\"")).unwrap();
     serde_json::from_str(line).unwrap()
@@ -1211,7 +1213,7 @@ both!(the_line_of_a_rejected_key_names_only_the_address, Sandbox, async |app| {
     };
     for (key, address) in [("wrong", "203.0.113.20"), (&other.key, "203.0.113.21"), (&revoked.key, "203.0.113.22")] {
         for (status, code) in [(401, "UNAUTHENTICATED"), (401, "UNAUTHENTICATED"), (429, "RATE_LIMITED")] {
-            let line = request_line(&send(key, address).await);
+            let line = request_line(app, &send(key, address).await);
             assert_eq!(
                 (&line["status"], &line["codes"], &line["address"]),
                 (&json!(status), &json!(code), &json!(address))
@@ -1226,7 +1228,7 @@ both!(the_line_of_a_rejected_key_names_only_the_address, Sandbox, async |app| {
     while answer.status != 429 {
         answer = send(&own.key, "203.0.113.23").await;
     }
-    let line = request_line(&answer);
+    let line = request_line(app, &answer);
     assert_eq!((&line["operator"], &line["address"]), (&json!(own.operator), &json!("203.0.113.23")));
     assert!(line["key"].as_str().unwrap().starts_with("key_"), "{line}");
     replica.stop().await;
@@ -1259,11 +1261,9 @@ both!(a_request_whose_client_disconnects_is_logged_and_its_mutation_is_applied, 
     let caller = app.operator("A").await;
     let (_, port) = app.url.rsplit_once(':').unwrap();
     let operation = format!("Disconnects{port}");
-    // The log of a whole run is long, and reading it again and again would slow down the request.
-    let earlier = support::logs::length();
     let holder = create_and_disconnect(app, &app.url, &caller, &operation).await;
     let line = wait_until("the request is logged", async || {
-        let log = support::logs::read_after(earlier);
+        let log = app.log();
         let line = log.lines().find(|line| line.contains(&operation) && line.contains("\"milliseconds\""))?;
         Some(serde_json::from_str::<Value>(line).unwrap())
     })
@@ -1316,6 +1316,7 @@ async fn probe(address: &str, path: &str) -> (u16, String) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn probes_at_the_address_of_the_metrics_work_while_the_api_accepts_no_connection() {
     const LIMIT: usize = 4096;
+    let earlier = logs::length();
     // Each client is an open file of the test.
     rlimit::increase_nofile_limit(10_000).unwrap();
     let folder = TempDir::new().unwrap();
@@ -1348,7 +1349,7 @@ async fn probes_at_the_address_of_the_metrics_work_while_the_api_accepts_no_conn
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     scrape_until(metrics, |shown| has(shown, 0)).await;
     server.stop();
-    let (log, address) = (support::logs::read(), url.trim_start_matches("http://").to_owned());
+    let (log, address) = (logs::read_after(earlier), url.trim_start_matches("http://").to_owned());
     let warnings = log.lines().filter(|line| line.contains("limit of connections") && line.contains(&address));
     assert_eq!(warnings.count(), 1);
 }
@@ -1380,9 +1381,9 @@ async fn a_stopping_server_is_alive_but_not_ready() {
 }
 
 /// Asserts that the log has one line at level `ERROR` for these requests, which failed together.
-fn assert_logged_as_one_error(failed: &[&Answer]) {
+fn assert_logged_as_one_error(app: &TestApp, failed: &[&Answer]) {
     let ids: Vec<_> = failed.iter().map(|answer| request_id(answer)).collect();
-    let log = support::logs::read();
+    let log = app.log();
     let of_failed = log.lines().filter(|line| ids.iter().any(|id| line.contains(id)));
     let (errors, others): (Vec<_>, Vec<_>) = of_failed.partition(|line| line.contains("\"level\":\"ERROR\""));
     assert_eq!(errors.len(), 1, "{errors:?}");
@@ -1421,7 +1422,7 @@ async fn requests_whose_shared_statement_fails_leave_one_error_in_the_log() {
                 // The first request may run in a statement of its own and be the only one that fails. Then the loop
                 // tries again.
                 if failed.len() >= 2 {
-                    assert_logged_as_one_error(&failed);
+                    assert_logged_as_one_error(app, &failed);
                     break;
                 }
             }
@@ -1444,7 +1445,7 @@ async fn reads_whose_shared_statement_fails_leave_one_error_in_the_log() {
         let answers = join_all((0..20).map(|_| app.graphql(&operator, find, json!({})))).await;
         rename("renamed", "customer").await;
         assert!(answers.iter().all(|answer| answer.codes() == ["INTERNAL"]));
-        let log = support::logs::read();
+        let log = app.log();
         let is_error = |line: &&str| line.contains("\"level\":\"ERROR\"");
         let is_of_these = |line: &&str| answers.iter().any(|answer| line.contains(request_id(answer)));
         let errors: Vec<Value> =
@@ -1479,14 +1480,14 @@ both!(a_retried_conflict_logs_no_warning, Sandbox, async |app| {
         answer.payload("updateCustomer");
     }
     replica.stop().await;
-    assert_raced_without_warning(&[&one, &other]);
+    assert_raced_without_warning(app, &[&one, &other]);
 });
 
 /// Asserts that the log has a retry after a conflict for these requests, at level `DEBUG`, and no line at `WARN` or
 /// `ERROR`.
 #[track_caller]
-fn assert_raced_without_warning(answers: &[&Answer]) {
-    let log = support::logs::read();
+fn assert_raced_without_warning(app: &TestApp, answers: &[&Answer]) {
+    let log = app.log();
     let is_of_these = |line: &&str| answers.iter().any(|answer| line.contains(request_id(answer)));
     let lines: Vec<_> = log.lines().filter(is_of_these).collect();
     let has_level = |line: &str, level: &str| line.contains(&format!("\"level\":\"{level}\""));
@@ -1538,6 +1539,6 @@ both!(a_conflict_that_ends_in_a_rejection_logs_no_warning, Sandbox, async |app| 
         codes.iter_mut().for_each(|codes| codes.sort_unstable());
         codes.sort_unstable();
         assert_eq!(codes, [vec![], rejection.iter().map(|code| (*code).to_owned()).collect()]);
-        assert_raced_without_warning(&answers);
+        assert_raced_without_warning(app, &answers);
     }
 });

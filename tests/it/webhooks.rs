@@ -125,7 +125,7 @@ both!(an_operator_creates_changes_and_deletes_endpoints, Sandbox, async |app| {
     delete(app, &own, id).await.assert_rejected("deleteWebhook", &[("WEBHOOK_NOT_FOUND", "input.id")]);
     assert_eq!(list(app, &own).await.len(), 1);
     assert_eq!(app.graphql(&own, BY_ID, json!({ "id": id })).await.data(), &json!({ "webhook": null, "node": null }));
-    assert!(!support::logs::read().contains("tok-4713"));
+    assert!(!app.log().contains("tok-4713"));
 });
 
 both!(invalid_input_is_rejected_with_its_path, Sandbox, async |app| {
@@ -179,7 +179,7 @@ both!(invalid_input_is_rejected_with_its_path, Sandbox, async |app| {
     let answer = app.graphql(&own, CREATE, with_operator).await;
     answer.assert_rejected("createWebhook", &[("INVALID_ARGUMENT", "input.operatorId")]);
     assert_eq!(app.count_rows("webhook").await, 1);
-    assert!(!support::logs::read().contains("tok-4713"));
+    assert!(!app.log().contains("tok-4713"));
 });
 
 both!(production_requires_https, Production, async |app| {
@@ -300,7 +300,7 @@ both!(a_rotation_keeps_the_previous_secret_for_some_time, Sandbox, async |app| {
     let fourth = rotated(app, &own, id, Some(0)).await["secret"].as_str().unwrap().to_owned();
     assert_eq!(secrets(app, id, now()).await, [fourth.as_str()]);
     assert_eq!(BTreeSet::from([first, second, third, fourth]).len(), 4);
-    assert!(!support::logs::read().contains("whsec_"));
+    assert!(!app.log().contains("whsec_"));
 });
 
 both!(an_endpoint_that_is_enabled_or_gets_a_url_or_position_is_due_at_once, Sandbox, async |app| {
