@@ -316,44 +316,48 @@ both!(each_request_has_its_own_id, Sandbox, async |app| {
     assert_ne!(first.headers["x-request-id"], second.headers["x-request-id"]);
 });
 
-both!(slow_clients_are_disconnected_and_do_not_block_others, Sandbox, async |app| {
-    let caller = app.operator("A").await;
-    let replica = app.replica_with_timeouts(Timeouts::with_short_clients()).await;
-    let address = replica.url.trim_start_matches("http://");
-    let mut slow = Vec::new();
-    for number in 0..300 {
-        let mut connection = TcpStream::connect(address).await.unwrap();
-        let first_bytes: [&[u8]; 3] = [b"", b"POST /graphql HTTP/1.1\r\nHost: x\r\nX-Slow: ", b"PO"];
-        connection.write_all(first_bytes[number % 3]).await.unwrap();
-        slow.push(connection);
-    }
-    assert_eq!(replica.query(&caller, "{ viewer { role } }").await["viewer"]["role"], "OPERATOR");
-    // More bytes do not extend the timeout. The first three connections send one again and again.
-    let trickle = async |connection: &mut TcpStream| {
-        let (mut reader, mut writer) = connection.split();
-        let (mut pace, mut rest) = (interval(Duration::from_millis(100)), Vec::new());
-        let send = async {
-            loop {
-                pace.tick().await;
-                // Fails when the service has closed the connection, which the reader notices.
-                let _ = writer.write_all(b"x").await;
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_clients_are_disconnected_and_do_not_block_others() {
+    run(Backend::Sqlite, Environment::Sandbox, async |app| {
+        let caller = app.operator("A").await;
+        let replica = app.replica_with_timeouts(Timeouts::with_short_clients()).await;
+        let address = replica.url.trim_start_matches("http://");
+        let mut slow = Vec::new();
+        for number in 0..300 {
+            let mut connection = TcpStream::connect(address).await.unwrap();
+            let first_bytes: [&[u8]; 3] = [b"", b"POST /graphql HTTP/1.1\r\nHost: x\r\nX-Slow: ", b"PO"];
+            connection.write_all(first_bytes[number % 3]).await.unwrap();
+            slow.push(connection);
+        }
+        assert_eq!(replica.query(&caller, "{ viewer { role } }").await["viewer"]["role"], "OPERATOR");
+        // More bytes do not extend the timeout. The first three connections send one again and again.
+        let trickle = async |connection: &mut TcpStream| {
+            let (mut reader, mut writer) = connection.split();
+            let (mut pace, mut rest) = (interval(Duration::from_millis(100)), Vec::new());
+            let send = async {
+                loop {
+                    pace.tick().await;
+                    // Fails when the service has closed the connection, which the reader notices.
+                    let _ = writer.write_all(b"x").await;
+                }
+            };
+            tokio::select! {
+                _ = reader.read_to_end(&mut rest) => {}
+                () = send => {}
             }
         };
-        tokio::select! {
-            _ = reader.read_to_end(&mut rest) => {}
-            () = send => {}
+        let (trickling, silent) = slow.split_at_mut(3);
+        let closed = timeout(Duration::from_secs(60), join_all(trickling.iter_mut().map(trickle))).await;
+        assert!(closed.is_ok(), "clients that send a byte at a time were not disconnected");
+        for connection in silent {
+            let mut rest = Vec::new();
+            let _ = timeout(Duration::from_secs(60), connection.read_to_end(&mut rest)).await.unwrap();
         }
-    };
-    let (trickling, silent) = slow.split_at_mut(3);
-    let closed = timeout(Duration::from_secs(60), join_all(trickling.iter_mut().map(trickle))).await;
-    assert!(closed.is_ok(), "clients that send a byte at a time were not disconnected");
-    for connection in silent {
-        let mut rest = Vec::new();
-        let _ = timeout(Duration::from_secs(60), connection.read_to_end(&mut rest)).await.unwrap();
-    }
-    assert_eq!(replica.query(&caller, "{ viewer { role } }").await["viewer"]["role"], "OPERATOR");
-    replica.stop().await;
-});
+        assert_eq!(replica.query(&caller, "{ viewer { role } }").await["viewer"]["role"], "OPERATOR");
+        replica.stop().await;
+    })
+    .await;
+}
 
 #[tokio::test]
 async fn a_head_that_is_too_long_is_rejected_without_a_body() {
@@ -444,17 +448,21 @@ both!(a_malformed_body_is_rejected, Sandbox, async |app| {
     assert!(response.starts_with("HTTP/1.1 400 ") && response.contains("malformed"), "{response}");
 });
 
-both!(clients_that_do_not_read_are_disconnected, Sandbox, async |app| {
-    let replica = app.replica_with_timeouts(Timeouts::with_short_clients()).await;
-    let address = replica.url.trim_start_matches("http://");
-    let requests = "GET /graphql HTTP/1.1\r\nHost: x\r\n\r\n".repeat(500_000);
-    let mut client = TcpStream::connect(address).await.unwrap();
-    // The responses fill all buffers between the service and the client. The service then waits for the client until
-    // the response timeout, and closes the connection.
-    let written = timeout(Duration::from_secs(60), client.write_all(requests.as_bytes())).await.unwrap();
-    assert!(written.is_err(), "the service read all requests");
-    replica.stop().await;
-});
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_do_not_read_are_disconnected() {
+    run(Backend::Sqlite, Environment::Sandbox, async |app| {
+        let replica = app.replica_with_timeouts(Timeouts::with_short_clients()).await;
+        let address = replica.url.trim_start_matches("http://");
+        let requests = "GET /graphql HTTP/1.1\r\nHost: x\r\n\r\n".repeat(500_000);
+        let mut client = TcpStream::connect(address).await.unwrap();
+        // The responses fill all buffers between the service and the client. The service then waits for the client until
+        // the response timeout, and closes the connection.
+        let written = timeout(Duration::from_secs(60), client.write_all(requests.as_bytes())).await.unwrap();
+        assert!(written.is_err(), "the service read all requests");
+        replica.stop().await;
+    })
+    .await;
+}
 
 both!(error_messages_do_not_repeat_values_of_the_wrong_type, Sandbox, async |app| {
     let caller = app.operator("A").await;
