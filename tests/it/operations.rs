@@ -20,7 +20,7 @@ use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, QueryTrait
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use vivamo::config::RateLimitSettings;
 use vivamo::database::{Database, Transaction};
 use vivamo::service::now;
@@ -1113,7 +1113,10 @@ fn a_file_without_tables_is_not_silently_taken_for_a_new_database() {
 async fn a_start_waits_for_postgres() {
     let Some(database) = TestDatabase::create(Backend::Postgres).await else { return };
     let folder = TempDir::new().unwrap();
-    let port = postgres::free_port();
+    // The system refuses connections to a port that is bound and not listened to.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let port = socket.local_addr().unwrap().port();
     let mut url = reqwest::Url::parse(&database.url).unwrap();
     let target = (url.host_str().unwrap().to_owned(), url.port().unwrap_or(5432));
     url.set_ip_host([127, 0, 0, 1].into()).unwrap();
@@ -1136,10 +1139,10 @@ async fn a_start_waits_for_postgres() {
     let mut log = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
     assert!(log.any(|line| line.contains("WARN") && line.contains("waiting for the database")));
     // A proxy makes PostgreSQL reachable.
-    let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+    let listener = socket.listen(1024).unwrap();
     tokio::spawn(async move {
         while let Ok((mut client, _)) = listener.accept().await {
-            let mut server = tokio::net::TcpStream::connect(target.clone()).await.unwrap();
+            let mut server = TcpStream::connect(target.clone()).await.unwrap();
             tokio::spawn(async move { tokio::io::copy_bidirectional(&mut client, &mut server).await });
         }
     });

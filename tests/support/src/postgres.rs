@@ -7,6 +7,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use sea_orm::{ConnectOptions, ConnectionTrait, Database};
@@ -50,7 +51,7 @@ async fn answers(server: &str) -> bool {
 
 /// Starts a server from the installed binaries. The server keeps running, and later test runs use it again.
 async fn start() -> Option<String> {
-    const PORT: u16 = 55432;
+    const PORT: u16 = 15432;
     let server = format!("postgres://postgres@127.0.0.1:{PORT}");
     if answers(&server).await {
         return Some(server);
@@ -210,9 +211,18 @@ pub fn folder() -> TempDir {
     tempfile::Builder::new().permissions(Permissions::from_mode(0o755)).tempdir().unwrap()
 }
 
-/// A port that is not in use.
+/// A port that is not in use, for a process that this test starts. The ports are below the range from which systems
+/// take the local ports of connections. A port of that range may be in use by a connection when the process starts.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    const FIRST: u32 = 20_000;
+    const COUNT: u32 = 12_768;
+    static TRIED: AtomicU32 = AtomicU32::new(0);
+    // Test processes that run at the same time begin with different ports.
+    let mut ports = (0..COUNT).map(|_| {
+        let number = std::process::id().wrapping_add(TRIED.fetch_add(1, Ordering::Relaxed));
+        u16::try_from(FIRST + number % COUNT).unwrap()
+    });
+    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a free port")
 }
 
 /// A command that runs as the user postgres if the tests run as root, because PostgreSQL and PgBouncer refuse to run as
