@@ -813,21 +813,21 @@ both!(private_addresses_are_not_reached, Sandbox, async |app| {
     // A name without an address has the same failure. Otherwise operators could find out which names exist in the
     // network of the service.
     assert_eq!(attempt(receiver.url_at("name.invalid"), vec![]).await, Failure::ForbiddenAddress);
-    // The name first has a public address, and then a loopback address. Each connection checks the address that it
-    // connects to.
-    let (url, public) = (receiver.url_at("rebinding.example"), "192.0.1.1");
-    let resolver = Arc::new(Rebinding { lookups: AtomicUsize::new(0), answers: vec![vec![public], vec!["127.0.0.1"]] });
-    let settings = SenderSettings {
-        resolver: resolver.clone(),
-        ..SenderSettings::new(Environment::Sandbox, AddressFilter::default())
-    };
-    let process = Process::start_with(app, SenderSettings { connect_timeout: Duration::from_millis(200), ..settings });
+    // The name first has an allowed address, at which nothing listens, and then the address of the receiver, which is
+    // not allowed. Each connection checks the address that it connects to.
+    let (url, allowed) = (receiver.url_at("rebinding.example"), "127.0.0.2");
+    let answers = vec![vec![allowed], vec!["127.0.0.1"]];
+    let resolver = Arc::new(Rebinding { lookups: AtomicUsize::new(0), answers });
+    let filter = AddressFilter::new(vec!["127.0.0.2/32".parse().unwrap()]);
+    let settings =
+        SenderSettings { resolver: resolver.clone(), ..SenderSettings::new(Environment::Sandbox, filter) };
+    let process = Process::start_with(app, settings);
     let webhook = endpoint(app, &operator, &url).await;
-    for attempts in 1..=2 {
+    for (attempts, failure) in [(1, Failure::Connection), (2, Failure::ForbiddenAddress)] {
         process.advance_to_next_attempt(webhook).await;
         process.deliver_until(async || row(app, webhook).await.failed_attempts == attempts).await;
+        assert_eq!(row(app, webhook).await.last_failure, Some(failure));
     }
-    assert_eq!(row(app, webhook).await.last_failure, Some(Failure::ForbiddenAddress));
     assert_eq!(resolver.lookups.load(Ordering::Relaxed), 2);
     assert!(receiver.take().is_empty());
 });
