@@ -748,11 +748,10 @@ fn version_names_the_commit_if_there_is_one() {
     assert_eq!(stdout(&vivamo(folder.path(), &["--version"]).output().unwrap()), expected);
 
     // Runs only the build script, once without a repository and once without git.
-    let script = build_script::compile(folder.path());
     std::fs::create_dir(folder.path().join("web")).unwrap();
     std::fs::write(folder.path().join("web/not-built.html"), "").unwrap();
     let run_script = |source: &std::path::Path, path: &str| {
-        let mut command = Command::new(&script);
+        let mut command = Command::new(build_script::compiled());
         command.current_dir(source).env("OUT_DIR", folder.path()).env("VIVAMO_BUILD_WEB", "0");
         stdout(&command.env("CARGO_PKG_VERSION", "1.2.3").env("PATH", path).output().unwrap())
     };
