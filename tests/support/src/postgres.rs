@@ -87,6 +87,11 @@ impl Cluster {
         self.folder.join("data")
     }
 
+    /// The path of the log of the server.
+    pub fn log(&self) -> PathBuf {
+        self.folder.join("log")
+    }
+
     fn program(&self, name: &str) -> Command {
         as_postgres(&self.binaries.join(name))
     }
@@ -125,13 +130,12 @@ impl Cluster {
             "-p {} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c max_connections=200 {settings}",
             self.port
         );
-        let log = self.folder.join("log");
         run(self
             .program("pg_ctl")
             .args(["start", "-w", "-D"])
             .arg(self.data())
             .arg("-l")
-            .arg(log)
+            .arg(self.log())
             .args(["-o", &settings]))
     }
 
