@@ -267,7 +267,7 @@ both!(each_administrative_change_leaves_an_entry_in_the_audit_log, Sandbox, asyn
 both!(a_change_and_its_entry_are_written_together, Sandbox, async |app| {
     let own = app.operator("Own").await;
     let rename = async |from: &str, to: &str| {
-        support::postgres::execute(app.database_url(), &format!("ALTER TABLE {from} RENAME TO {to}")).await.unwrap();
+        app.execute(&format!("ALTER TABLE {from} RENAME TO {to}")).await;
     };
     rename("admin_event", "lost").await;
     let create_key =

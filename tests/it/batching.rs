@@ -292,7 +292,7 @@ async fn only_the_write_that_the_database_rejects_fails() {
         let reject_bad = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
                       IF NEW.email LIKE 'bad%' THEN RAISE EXCEPTION 'no'; END IF; RETURN NEW; END $$; \
                       CREATE TRIGGER refuse BEFORE INSERT ON customer FOR EACH ROW EXECUTE FUNCTION refuse()";
-        support::postgres::execute(app.database_url(), reject_bad).await.unwrap();
+        app.execute(reject_bad).await;
         let creates = ["a", "bad", "c"].map(|id| create(app, &caller, new(id, &format!("{id}@example.com"))));
         assert_eq!(join_all(creates).await, ["CREATED", "INTERNAL", "CREATED"]);
     })
@@ -314,7 +314,7 @@ async fn a_write_that_waits_for_a_lock_does_not_delay_its_batch() {
         };
         assert_eq!(create(&replica, &caller, keyed("e")).await, "CREATED");
         let expire = "UPDATE idempotency_key SET expires_at = now() - interval '1 second'";
-        support::postgres::execute(app.database_url(), expire).await.unwrap();
+        app.execute(expire).await;
 
         // An update waits for the row lock of its customer, and a create waits for the row lock of its expired
         // idempotency key. Both locks are held until the other members of the batches are done.
@@ -357,7 +357,7 @@ async fn a_cancelled_leader_makes_the_other_writes_unavailable() {
                     PERFORM set_config('lock_timeout', '0', true); PERFORM pg_advisory_xact_lock(1); \
                     RETURN NEW; END $$; \
                     CREATE TRIGGER wait BEFORE INSERT ON customer FOR EACH ROW EXECUTE FUNCTION wait()";
-        support::postgres::execute(app.database_url(), wait).await.unwrap();
+        app.execute(wait).await;
         let holder = app.database.begin_write().await.unwrap();
         holder.execute_unprepared("SELECT pg_advisory_xact_lock(1)").await.unwrap();
         let (mut leader, mut follower) =

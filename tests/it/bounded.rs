@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use support::{TestApp, TestCaller, both, postgres};
+use support::{TestApp, TestCaller, both};
 
 const CUSTOMERS: &str = "query ($operator: ID!, $filter: CustomerFilter, $orderBy: CustomerOrder, \
     $first: Int, $after: String, $last: Int, $before: String) { operator(id: $operator) { \
@@ -48,9 +48,9 @@ async fn populate(app: &TestApp, caller: &TestCaller) {
          INSERT INTO customer_word (operator_id, customer_id, place, word) {numbers} \
          SELECT {operator}, {id}, 0, 'common' FROM numbers;"
     );
-    postgres::execute(app.database_url(), &sql).await.unwrap();
+    app.execute(&sql).await;
     let analyze = if app.is_postgres() { "VACUUM ANALYZE customer_operator" } else { "ANALYZE" };
-    postgres::execute(app.database_url(), analyze).await.unwrap();
+    app.execute(analyze).await;
 }
 
 /// Removes all customers with their words, links and history. The inserted customers have no history, so with them the
@@ -58,7 +58,7 @@ async fn populate(app: &TestApp, caller: &TestCaller) {
 async fn clear(app: &TestApp) {
     let tables = ["customer_word", "customer_operator", "customer_event", "customer"];
     let sql = tables.map(|table| format!("DELETE FROM {table};")).concat();
-    postgres::execute(app.database_url(), &sql).await.unwrap();
+    app.execute(&sql).await;
 }
 
 /// Follows `pageInfo` through a list. Returns the numbers of the customers in the order in which they were read, and
@@ -184,7 +184,7 @@ both!(a_short_page_of_a_search_is_read_again_with_sorted_words, Sandbox, async |
          WITH RECURSIVE places(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM places WHERE n < 250) \
          SELECT operator_id, customer_id, n, 'promo' || n FROM customer_operator CROSS JOIN places \
          WHERE external_customer_id BETWEEN '010011' AND '010050'";
-    postgres::execute(app.database_url(), sql).await.unwrap();
+    app.execute(sql).await;
     let expected: Vec<_> = (10_011..=10_050).collect();
     let arguments = json!({ "filter": { "search": "promo" } });
     for forward in [true, false] {

@@ -525,7 +525,7 @@ async fn a_retried_create_looks_up_its_number_before_storing_it() {
         app.created(&other, "1", json!({ "email": "holder@example.com", "phone": "+14155550001" })).await;
         // Changes the number to a landline number, which the service rejects, and empties the cache of carrier results.
         let sql = "UPDATE customer SET phone = '+14155550002'; DELETE FROM phone_lookup";
-        support::postgres::execute(app.database_url(), sql).await.unwrap();
+        app.execute(sql).await;
         carrier.take_request_count();
 
         let holder = app.database.begin_write().await.unwrap();

@@ -228,7 +228,7 @@ async fn a_migration_that_waits_for_a_lock_lets_others_write() {
         let others = async {
             app.wait_until_blocked(1).await;
             let write = "SET lock_timeout = '10s'; DELETE FROM admin_event WHERE id IS NULL";
-            support::postgres::execute(app.database_url(), write).await.unwrap();
+            app.execute(write).await;
             reader.commit().await.unwrap();
         };
         let (applied, ()) = tokio::join!(vivamo::database::migrate(app.database_url()), others);

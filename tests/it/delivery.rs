@@ -819,8 +819,7 @@ both!(private_addresses_are_not_reached, Sandbox, async |app| {
     let answers = vec![vec![allowed], vec!["127.0.0.1"]];
     let resolver = Arc::new(Rebinding { lookups: AtomicUsize::new(0), answers });
     let filter = AddressFilter::new(vec!["127.0.0.2/32".parse().unwrap()]);
-    let settings =
-        SenderSettings { resolver: resolver.clone(), ..SenderSettings::new(Environment::Sandbox, filter) };
+    let settings = SenderSettings { resolver: resolver.clone(), ..SenderSettings::new(Environment::Sandbox, filter) };
     let process = Process::start_with(app, settings);
     let webhook = endpoint(app, &operator, &url).await;
     for (attempts, failure) in [(1, Failure::Connection), (2, Failure::ForbiddenAddress)] {
@@ -922,7 +921,7 @@ both!(an_endpoint_that_becomes_active_is_claimed_at_the_next_poll, Sandbox, asyn
         answer.notify_one();
         drop(stop);
         job.await.unwrap();
-        support::postgres::execute(app.database_url(), "DELETE FROM webhook").await.unwrap();
+        app.execute("DELETE FROM webhook").await;
     }
 });
 
@@ -936,7 +935,7 @@ async fn an_error_that_stops_the_deliveries_is_logged() {
         create(app, &operator, 0..1).await;
         let rename = async |column: &str, new: &str| {
             let sql = format!("ALTER TABLE webhook RENAME COLUMN {column} TO {new}");
-            support::postgres::execute(app.database_url(), &sql).await.unwrap();
+            app.execute(&sql).await;
         };
         rename("last_status", "renamed").await;
         let line = "\"job\":\"deliver webhooks\"";
@@ -995,7 +994,7 @@ both!(an_operator_with_deleted_endpoints_gets_no_further_deliveries_at_the_same_
     let (stop, stopped) = oneshot::channel::<()>();
     let job = tokio::spawn(process.deliveries.clone().run(async { drop(stopped.await) }));
     slow.wait_for(5).await;
-    support::postgres::execute(app.database_url(), "DELETE FROM webhook").await.unwrap();
+    app.execute("DELETE FROM webhook").await;
     let endpoints = create_endpoints().await;
     endpoint(app, &b, &fast.url).await;
     // A new change leads to a claim. The endpoints of both operators are due.
@@ -1101,7 +1100,7 @@ async fn deliveries_do_not_take_the_connections_of_authentication() {
                     RETURN NEW; END $$; \
                     CREATE TRIGGER wait BEFORE UPDATE ON webhook FOR EACH ROW \
                     WHEN (NEW.sending_position IS NOT NULL) EXECUTE FUNCTION wait()";
-        support::postgres::execute(app.database_url(), wait).await.unwrap();
+        app.execute(wait).await;
         let holder = watcher.database.begin_write().await.unwrap();
         holder.execute_unprepared("SELECT pg_advisory_xact_lock(1)").await.unwrap();
         let process = Process::start(app);

@@ -197,7 +197,7 @@ async fn an_operator_cannot_take_all_connections() {
                     IF NEW.email LIKE 'slow%' THEN PERFORM set_config('lock_timeout', '0', true); \
                     PERFORM pg_advisory_xact_lock_shared(1); END IF; RETURN NEW; END $$; \
                     CREATE TRIGGER wait BEFORE INSERT ON customer FOR EACH ROW EXECUTE FUNCTION wait()";
-        support::postgres::execute(app.database_url(), wait).await.unwrap();
+        app.execute(wait).await;
         let holder = watcher.database.begin_write().await.unwrap();
         holder.execute_unprepared("SELECT pg_advisory_xact_lock(1)").await.unwrap();
         let slow = async |number: usize| {

@@ -172,7 +172,7 @@ async fn move_clock_ahead(app: &TestApp, condition: &str) {
     for table in ["customer_change", "customer_event"] {
         let change =
             format!("UPDATE {table} SET id = {id} WHERE id IN (SELECT id FROM customer_event WHERE {condition})");
-        support::postgres::execute(app.database_url(), &change).await.unwrap();
+        app.execute(&change).await;
     }
 }
 

@@ -294,7 +294,7 @@ both!(healthz_checks_the_process_and_readyz_the_database, Sandbox, async |app| {
     assert_eq!((status("/healthz").await, status("/readyz").await), (200, 200));
     // Makes the migrations look as if they were not applied.
     let pending = "DELETE FROM seaql_migrations";
-    support::postgres::execute(app.database_url(), pending).await.unwrap();
+    app.execute(pending).await;
     assert!(not_ready(app).await.contains("lacks migrations"));
     assert_eq!((status("/healthz").await, status("/elsewhere").await), (200, 404));
 });

@@ -75,7 +75,7 @@ both!(a_rejected_key_error_names_the_reason, Sandbox, async |app| {
     let set = async |caller: &TestCaller, column: &str| {
         let prefix = &caller.key[..19];
         let sql = format!("UPDATE api_key SET {column} = created_at WHERE prefix = '{prefix}'");
-        support::postgres::execute(app.database_url(), &sql).await.unwrap();
+        app.execute(&sql).await;
     };
     set(&expired, "expires_at").await;
     set(&revoked, "revoked_at").await;

@@ -13,7 +13,6 @@ use vivamo::config::RateLimitSettings;
 use vivamo::service::api_keys::ApiKeyRequest;
 use vivamo::service::{Caller, RequestInfo};
 
-use support::postgres::execute;
 use support::{Answer, TestApp, TestCaller, both};
 
 const ROLE: &str = "{ viewer { role } }";
@@ -517,7 +516,7 @@ both!(a_match_before_a_failure_uses_a_disclosure, Sandbox, async |app| {
     let replica =
         replica_with_limits(app, RateLimitSettings { disclosures_per_hour: 1, ..RateLimitSettings::OFF }).await;
     let rename = async |table: &str, new: &str| {
-        execute(app.database_url(), &format!("ALTER TABLE {table} RENAME TO {new}")).await.unwrap();
+        app.execute(&format!("ALTER TABLE {table} RENAME TO {new}")).await;
     };
     // The request finds the person, and cannot write the search words.
     rename("customer_word", "renamed").await;

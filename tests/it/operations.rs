@@ -76,7 +76,7 @@ async fn probes_at_the_same_time_share_one_check() {
 
 both!(the_result_of_a_check_is_used_for_a_second, Sandbox, async |app| {
     let require = async |migration: &str| {
-        execute(app.database_url(), &format!("UPDATE deployment SET required_migration = {migration}")).await.unwrap();
+        app.execute(&format!("UPDATE deployment SET required_migration = {migration}")).await;
     };
     let is_ready = async || app.http.get(format!("{}/readyz", app.url)).send().await.unwrap().status() == 200;
     loop {
@@ -129,7 +129,7 @@ both!(failing_probes_share_one_check_and_healthz_needs_none, Sandbox, async |app
         "INSERT INTO seaql_migrations (version, applied_at) VALUES ('{later}', 1); \
          UPDATE deployment SET required_migration = '{later}'"
     );
-    execute(app.database_url(), &require).await.unwrap();
+    app.execute(&require).await;
     let check_count = || app.log().lines().filter(|line| line.contains(&later)).count();
     wait_until_ready_is(&replica.url, 503).await;
     let (checked, before) = (check_count(), connection_count());
@@ -196,7 +196,7 @@ both!(a_server_deletes_old_rows_and_erased_values_and_saves_the_use_of_keys, San
         days_ago(89),
         days_ago(1),
     );
-    execute(app.database_url(), &prepare).await.unwrap();
+    app.execute(&prepare).await;
     let folder = TempDir::new().unwrap();
     let mut serve = vivamo(folder.path(), &["serve"]);
     serve.env("DATABASE_URL", app.database_url()).env("VIVAMO_KEY_SECRET", KEY_SECRET);
@@ -366,14 +366,14 @@ async fn a_database_that_refuses_logins_or_writes_is_unavailable_until_it_accept
             wait_until_ready_is(&replica.url, 200).await;
             create(&replica, &operator, number).await.payload("createCustomer");
         }
-        execute(app.database_url(), &insert("REVOKE", "FROM")).await.unwrap();
+        app.execute(&insert("REVOKE", "FROM")).await;
         assert_unavailable(&create(&replica, &operator, 10).await);
         assert!(wait_until_ready_is(&replica.url, 503).await.contains("cannot be used"));
         assert_eq!(replica.query(&operator, "{ customers { totalCount } }").await["customers"]["totalCount"], 5);
-        execute(app.database_url(), &insert("GRANT", "TO")).await.unwrap();
+        app.execute(&insert("GRANT", "TO")).await;
         wait_until_ready_is(&replica.url, 200).await;
         replica.stop().await;
-        execute(app.database_url(), &format!("DROP OWNED BY {}", role.name)).await.unwrap();
+        app.execute(&format!("DROP OWNED BY {}", role.name)).await;
         role.run("DROP ROLE ROLE_NAME").await;
     })
     .await;
@@ -1204,7 +1204,7 @@ both!(the_line_of_a_rejected_key_names_only_the_address, Sandbox, async |app| {
     let revoked = app.key(&own, Access::ReadOnly).await;
     let limits = RateLimitSettings { auth_failures_per_minute: 2, cost_per_second: 1, ..RateLimitSettings::OFF };
     let replica = app.replica_with(app.database_url().to_owned(), limits).await;
-    let change = async |sql: String| execute(app.database_url(), &sql).await.unwrap();
+    let change = async |sql: String| app.execute(&sql).await;
     change(format!("UPDATE api_key SET revoked_at = created_at WHERE prefix = '{}'", &revoked.key[..19])).await;
     let suspended = "WHERE name = 'Other'";
     change(format!("UPDATE operator SET status = 'suspended' {suspended}")).await;
@@ -1442,7 +1442,7 @@ async fn reads_whose_shared_statement_fails_leave_one_error_in_the_log() {
         let find = "{ customer(by: { email: \"1@example.com\" }) { id } }";
         app.query(&operator, find).await;
         let rename = async |from: &str, to: &str| {
-            execute(app.database_url(), &format!("ALTER TABLE {from} RENAME TO {to}")).await.unwrap();
+            app.execute(&format!("ALTER TABLE {from} RENAME TO {to}")).await;
         };
         rename("customer", "renamed").await;
         let answers = join_all((0..20).map(|_| app.graphql(&operator, find, json!({})))).await;

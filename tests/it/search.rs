@@ -47,7 +47,7 @@ async fn make_common(app: &TestApp, external_id: &str, word: &str, rows: u32) {
              SELECT {operator}, randomblob(16), 0, '{word}' FROM numbers"
         )
     };
-    postgres::execute(app.database_url(), &sql).await.unwrap();
+    app.execute(&sql).await;
 }
 
 both!(search_matches_prefixes_of_words, Sandbox, async |app| {
@@ -424,10 +424,10 @@ both!(migrate_writes_the_words_of_older_versions_again, Sandbox, async |app| {
          UPDATE deployment SET words_migration = NULL",
         migration::SEARCH_WORDS
     );
-    postgres::execute(app.database_url(), &before).await.unwrap();
+    app.execute(&before).await;
     make_common(app, "1", "stale", 1).await;
     let sql = "UPDATE customer_word SET customer_id = (SELECT customer_id FROM customer_operator)";
-    postgres::execute(app.database_url(), sql).await.unwrap();
+    app.execute(sql).await;
     assert_eq!(search_names(app, &own, "stale").await, ["x"]);
     let folder = tempfile::TempDir::new().unwrap();
     migrate(app, folder.path());
@@ -439,7 +439,7 @@ both!(migrate_adds_missing_search_words, Sandbox, async |app| {
     let own = app.operator("Own").await;
     app.created(&own, "1", json!({ "email": "ada@example.com" })).await;
     app.created(&own, "2", json!({ "email": "grace@example.com" })).await;
-    postgres::execute(app.database_url(), "DELETE FROM customer_word").await.unwrap();
+    app.execute("DELETE FROM customer_word").await;
     assert_eq!(search_names(app, &own, "ada").await.len(), 0);
     let folder = tempfile::TempDir::new().unwrap();
     for _ in 0..2 {

@@ -79,7 +79,7 @@ async fn secrets(app: &TestApp, id: &Value, at: DateTime<Utc>) -> Vec<String> {
 
 /// Sets columns of all endpoints.
 async fn set(app: &TestApp, columns: &str) {
-    support::postgres::execute(app.database_url(), &format!("UPDATE webhook SET {columns}")).await.unwrap();
+    app.execute(&format!("UPDATE webhook SET {columns}")).await;
 }
 
 fn time(value: &Value) -> DateTime<Utc> {
@@ -494,7 +494,7 @@ both!(deliveries_start_at_the_end_of_the_feed_and_can_be_moved, Sandbox, async |
     unknown.assert_rejected("updateWebhook", &[("WEBHOOK_NOT_FOUND", "input.id")]);
     // The feed no longer has the change of the cursor, as after a restore of an older backup.
     let rows_of_operators = "DELETE FROM customer_change WHERE external_customer_id IS NOT NULL";
-    support::postgres::execute(app.database_url(), rows_of_operators).await.unwrap();
+    app.execute(rows_of_operators).await;
     let answer = update(app, &own, &id, json!({ "deliverFrom": { "cursor": cursor } })).await;
     answer.assert_rejected("updateWebhook", &[("CURSOR_EXPIRED", "input.deliverFrom.cursor")]);
 });

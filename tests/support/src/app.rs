@@ -205,8 +205,13 @@ impl TestApp {
 
     /// Rebuilds the search words, for tests that change customers by SQL.
     pub async fn rebuild_search_words(&self) {
-        postgres::execute(self.database_url(), "DELETE FROM customer_word").await.unwrap();
+        self.execute("DELETE FROM customer_word").await;
         self.services.customers.add_missing_words(&Caller::Platform).await.unwrap();
+    }
+
+    /// Runs statements on a new connection to the database, without the service.
+    pub async fn execute(&self, sql: &str) {
+        postgres::execute(self.database_url(), sql).await.unwrap();
     }
 
     /// Reads what was logged since the start of this server, by this test and by the tests that run at the same time.
