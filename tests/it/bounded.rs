@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use support::pages::{BACKWARDS, FORWARDS};
 use support::{TestApp, TestCaller, both};
 
 const CUSTOMERS: &str = "query ($operator: ID!, $filter: CustomerFilter, $orderBy: CustomerOrder, \
@@ -64,26 +65,16 @@ async fn clear(app: &TestApp) {
 /// Follows `pageInfo` through a list. Returns the numbers of the customers in the order in which they were read, and
 /// the number of pages.
 async fn follow(app: &TestApp, caller: &TestCaller, arguments: &Value, forward: bool) -> (Vec<usize>, usize) {
-    let [count, bound, cursor, has_more] = if forward {
-        ["first", "after", "endCursor", "hasNextPage"]
-    } else {
-        ["last", "before", "startCursor", "hasPreviousPage"]
+    let direction = if forward { FORWARDS } else { BACKWARDS };
+    let read = async |cursor: Value| {
+        page(app, caller, arguments, &json!({ direction.size: 2, direction.bound: cursor })).await
     };
-    let (mut read, mut pages, mut position) = (Vec::new(), 0, json!(null));
-    loop {
-        let page = page(app, caller, arguments, &json!({ count: 2, bound: position })).await;
-        pages += 1;
-        let mut numbers = numbers(&page);
-        if !forward {
-            numbers.reverse();
-        }
-        read.extend(numbers);
-        if page["pageInfo"][has_more] == json!(false) {
-            return (read, pages);
-        }
-        position = page["pageInfo"][cursor].clone();
-        assert!(position.is_string(), "{page}");
+    let pages = direction.read_pages(read).await;
+    let mut read: Vec<_> = pages.iter().flat_map(numbers).collect();
+    if !forward {
+        read.reverse();
     }
+    (read, pages.len())
 }
 
 async fn page(app: &TestApp, caller: &TestCaller, arguments: &Value, more: &Value) -> Value {

@@ -13,6 +13,7 @@ pub mod attacks;
 mod database;
 mod invariants;
 pub mod logs;
+pub mod pages;
 pub mod postgres;
 pub mod process;
 pub mod proxy;
