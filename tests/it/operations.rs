@@ -148,10 +148,9 @@ async fn metrics_are_read_without_a_connection() {
         let folder = TempDir::new().unwrap();
         let mut serve = vivamo(folder.path(), &["serve"]);
         serve.env("DATABASE_URL", database_url.as_str()).env("VIVAMO_KEY_SECRET", KEY_SECRET);
-        let (server, _, log) = Running::start_with_log(serve.env("VIVAMO_METRICS", "127.0.0.1:0"));
-        let metrics = log.split("metrics on ").nth(1).unwrap().split_whitespace().next().unwrap();
+        let (server, _, metrics) = Running::start_with_metrics(&mut serve);
         let before = (proxy.connection_count(), proxy.statement_count());
-        assert_eq!(status_of_probes(metrics).await, 200);
+        assert_eq!(status_of_probes(&metrics).await, 200);
         // The background jobs of the server may open connections and send statements during these requests.
         let opened = proxy.connection_count() - before.0;
         let sent = proxy.statement_count() - before.1;
@@ -260,9 +259,7 @@ both!(deliveries_and_the_delays_of_changes_are_measured, Sandbox, async |app| {
     let folder = TempDir::new().unwrap();
     let mut serve = vivamo(folder.path(), &["serve"]);
     serve.env("DATABASE_URL", app.database_url()).env("VIVAMO_KEY_SECRET", KEY_SECRET);
-    serve.env("VIVAMO_METRICS", "127.0.0.1:0").env("VIVAMO_WEBHOOK_NETWORKS", "127.0.0.0/8");
-    let (server, _, log) = Running::start_with_log(&mut serve);
-    let metrics = log.split("metrics on ").nth(1).unwrap().split_whitespace().next().unwrap();
+    let (server, _, metrics) = Running::start_with_metrics(serve.env("VIVAMO_WEBHOOK_NETWORKS", "127.0.0.0/8"));
     // The server sets `vivamo_webhook_lag_seconds` and `vivamo_webhooks_disabled` before its first delivery and then
     // every 30 seconds, so these values do not include the effect of the deliveries.
     let expected = [
@@ -275,13 +272,13 @@ both!(deliveries_and_the_delays_of_changes_are_measured, Sandbox, async |app| {
     let value = |shown: &str, name: &str| {
         shown.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse::<f64>().ok())
     };
-    let shown = scrape_until(metrics, |shown| expected.iter().all(|line| has(shown, line))).await;
+    let shown = scrape_until(&metrics, |shown| expected.iter().all(|line| has(shown, line))).await;
     let lag = value(&shown, "vivamo_webhook_lag_seconds").unwrap();
     assert!((3600.0..3900.0).contains(&lag), "{shown}");
     assert_eq!(receivers.iter().map(|receiver| receiver.take().len()).collect::<Vec<_>>(), [1, 1, 1]);
 
     let is_feed_late = |shown: &str| value(shown, "vivamo_feed_lag_seconds").map(|lag| lag > 0.0);
-    scrape_until(metrics, |shown| is_feed_late(shown) == Some(slow.is_some())).await;
+    scrape_until(&metrics, |shown| is_feed_late(shown) == Some(slow.is_some())).await;
     if let Some(slow) = slow {
         slow.commit().await.unwrap();
     }
@@ -1290,9 +1287,7 @@ both!(a_request_whose_client_disconnects_is_logged_and_its_mutation_is_applied, 
 fn start_with_metrics(app: &TestApp, folder: &Path) -> (Running, String, String) {
     let mut serve = vivamo(folder, &["serve"]);
     serve.env("DATABASE_URL", app.database_url()).env("VIVAMO_KEY_SECRET", KEY_SECRET);
-    let (server, url, log) = Running::start_with_log(serve.env("VIVAMO_METRICS", "127.0.0.1:0"));
-    let metrics = log.split("metrics on ").nth(1).unwrap().split_whitespace().next().unwrap();
-    (server, url, metrics.to_owned())
+    Running::start_with_metrics(&mut serve)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -1323,9 +1318,8 @@ async fn probes_at_the_address_of_the_metrics_work_while_the_api_accepts_no_conn
     // Each client is an open file of the test.
     rlimit::increase_nofile_limit(10_000).unwrap();
     let folder = TempDir::new().unwrap();
-    let (server, url, log) =
-        Running::start_with_log(vivamo(folder.path(), &["serve"]).env("VIVAMO_METRICS", "127.0.0.1:0"));
-    let metrics = log.split("metrics on ").nth(1).unwrap().split_whitespace().next().unwrap();
+    let (server, url, metrics) = Running::start_with_metrics(&mut vivamo(folder.path(), &["serve"]));
+    let metrics = metrics.as_str();
     let address = metrics.trim_end_matches("/metrics");
     let has = |shown: &str, count: usize| shown.lines().any(|line| line == format!("vivamo_http_connections {count}"));
     scrape_until(metrics, |shown| has(shown, 0)).await;
