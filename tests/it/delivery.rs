@@ -35,6 +35,7 @@ use vivamo::service::webhooks::sender::{Sender, SenderSettings};
 use vivamo::service::webhooks::signature::SigningSecret;
 use vivamo::service::{Caller, now};
 
+use support::postgres;
 use support::process::vivamo;
 use support::proxy::{Cut, Proxy};
 use support::receiver::{Receiver, Reply, URL_TOKEN, insert_endpoint};
@@ -870,11 +871,6 @@ both!(an_endpoint_that_becomes_active_is_claimed_at_the_next_poll, Sandbox, asyn
     app.created(&operator, "1", json!({ "email": "ada@example.com" })).await;
     app.created(&busy, "1", json!({ "email": "grace@example.com" })).await;
     app.wait_for_feed().await;
-    let set_status = async |status| {
-        let mutation = "mutation ($input: UpdateOperatorInput!) { updateOperator(input: $input) { operator { id } } }";
-        let input = json!({ "id": operator.operator, "status": status });
-        app.graphql(&app.platform(), mutation, json!({ "input": input })).await.payload("updateOperator");
-    };
     let set_enabled = async |id: WebhookId, is_enabled: bool| {
         let mutation = "mutation ($input: UpdateWebhookInput!) { updateWebhook(input: $input) { webhook { id } } }";
         let input = json!({ "id": id.to_string(), "enabled": is_enabled });
@@ -900,7 +896,7 @@ both!(an_endpoint_that_becomes_active_is_claimed_at_the_next_poll, Sandbox, asyn
         };
         match webhook {
             Some(webhook) if action == "enable" => set_enabled(webhook, false).await,
-            Some(_) => set_status("SUSPENDED").await,
+            Some(_) => set_status(app, &operator, "SUSPENDED").await,
             None => {}
         }
         let resolver = Arc::new(Rebinding { lookups: AtomicUsize::new(0), answers: vec![vec!["127.0.0.1"]] });
@@ -914,7 +910,7 @@ both!(an_endpoint_that_becomes_active_is_claimed_at_the_next_poll, Sandbox, asyn
         busy_receiver.wait_for(1).await;
         match webhook {
             Some(webhook) if action == "enable" => set_enabled(webhook, true).await,
-            Some(_) => set_status("ACTIVE").await,
+            Some(_) => set_status(app, &operator, "ACTIVE").await,
             None => create_endpoint(receiver.url_at("name.example")).await,
         }
         timeout(Duration::from_secs(20), receiver.wait_for(1)).await.expect(action);
@@ -1095,14 +1091,9 @@ async fn deliveries_do_not_take_the_connections_of_authentication() {
         let unused_key = app.key(&operator, Access::ReadOnly).await;
         // This trigger waits for a lock without a timeout, so the deliveries keep their connections until the lock is
         // released.
-        let wait = "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
-                    PERFORM set_config('lock_timeout', '0', true); PERFORM pg_advisory_xact_lock_shared(1); \
-                    RETURN NEW; END $$; \
-                    CREATE TRIGGER wait BEFORE UPDATE ON webhook FOR EACH ROW \
-                    WHEN (NEW.sending_position IS NOT NULL) EXECUTE FUNCTION wait()";
-        app.execute(wait).await;
+        app.execute(&postgres::waiting_trigger("UPDATE ON webhook", "NEW.sending_position IS NOT NULL")).await;
         let holder = watcher.database.begin_write().await.unwrap();
-        holder.execute_unprepared("SELECT pg_advisory_xact_lock(1)").await.unwrap();
+        holder.execute_unprepared(postgres::LOCK).await.unwrap();
         let process = Process::start(app);
         let authenticate = async {
             watcher.wait_until_blocked(SHARE).await;

@@ -360,7 +360,7 @@ both!(an_expired_key_is_unused_even_before_it_is_deleted, Sandbox, async |app| {
     let data = json!({ "email": "ada@example.com" });
     create(app, &operator, "k", "1", data.clone()).await.payload("createCustomer");
     assert_eq!(vivamo::service::idempotency::sweep(&app.database).await.unwrap(), 0);
-    let past = if app.is_postgres() { "now() - interval '1 second'" } else { "'2020-01-01T00:00:00+00:00'" };
+    let past = app.past();
     app.execute(&format!("UPDATE idempotency_key SET expires_at = {past}")).await;
     // The create is a new request, which is rejected because the customer exists.
     assert_eq!(create(app, &operator, "k", "1", data).await.codes(), ["EMAIL_TAKEN", "EXTERNAL_CUSTOMER_ID_TAKEN"]);

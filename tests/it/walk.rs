@@ -204,8 +204,8 @@ async fn rejected_keys(app: &TestApp, own: &TestCaller) -> Vec<String> {
     let foreign =
         production.create(&Caller::Platform, &RequestInfo::command_line(), operator, request()).await.unwrap();
     let expired = keys.create(&Caller::Platform, &RequestInfo::command_line(), operator, request()).await.unwrap();
-    let past = if app.is_postgres() { "now() - interval '1 second'" } else { "'2020-01-01T00:00:00+00:00'" };
-    let expire = format!("UPDATE api_key SET expires_at = {past} WHERE prefix = '{}'", expired.row.prefix);
+    let (past, prefix) = (app.past(), &expired.row.prefix);
+    let expire = format!("UPDATE api_key SET expires_at = {past} WHERE prefix = '{prefix}'");
     app.execute(&expire).await;
     let secret = |key: &vivamo::service::api_keys::ApiKeyWithSecret| key.secret.expose_secret().to_owned();
     vec![String::new(), secret(&revoked), secret(&expired), secret(&foreign), own.key.to_uppercase()]

@@ -269,14 +269,10 @@ async fn requests_accepted_before_the_stop_are_answered() {
     // The first requests open connections. Opening them later could take longer than a request waits for a lock.
     join_all(operators.iter().enumerate().map(create)).await;
     // This trigger waits for a lock without a timeout, so that all requests wait at the same time.
-    let wait = "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
-                PERFORM set_config('lock_timeout', '0', true); PERFORM pg_advisory_xact_lock_shared(1); \
-                RETURN NEW; END $$; \
-                CREATE TRIGGER wait BEFORE INSERT ON customer FOR EACH ROW EXECUTE FUNCTION wait()";
-    postgres::execute(servers.url(), wait).await.unwrap();
+    postgres::execute(servers.url(), &postgres::waiting_trigger("INSERT ON customer", "true")).await.unwrap();
     let holder = servers.database.begin_write().await.unwrap();
-    let hold = "SET LOCAL idle_in_transaction_session_timeout = 0; SELECT pg_advisory_xact_lock(1)";
-    holder.execute_unprepared(hold).await.unwrap();
+    holder.execute_unprepared("SET LOCAL idle_in_transaction_session_timeout = 0").await.unwrap();
+    holder.execute_unprepared(postgres::LOCK).await.unwrap();
     let requests = join_all((10..).zip(&operators).map(create));
     let stop = async {
         wait_until_blocked(&servers, operators.len()).await;

@@ -233,6 +233,11 @@ impl TestApp {
         self.database.reader().get_database_backend() == DbBackend::Postgres
     }
 
+    /// An SQL expression for a time in the past, for rows that must have expired.
+    pub fn past(&self) -> &'static str {
+        if self.is_postgres() { "now() - interval '1 second'" } else { "'2020-01-01 00:00:00+00:00'" }
+    }
+
     /// Waits until this many transactions wait: on PostgreSQL for a lock, on SQLite for the connection that writes.
     pub async fn wait_until_blocked(&self, transactions: usize) {
         let blocked = "SELECT COUNT(*) AS n FROM pg_stat_activity \

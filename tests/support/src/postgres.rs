@@ -45,6 +45,19 @@ pub async fn execute(database_url: &str, sql: &str) -> Result<(), sea_orm::DbErr
     connection.close().await
 }
 
+/// Returns statements that create a trigger: each row for which the condition holds waits for [`LOCK`], without a
+/// timeout. `event` is for example `INSERT ON customer`.
+pub fn waiting_trigger(event: &str, condition: &str) -> String {
+    format!(
+        "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+         PERFORM set_config('lock_timeout', '0', true); PERFORM pg_advisory_xact_lock_shared(1); RETURN NEW; END $$; \
+         CREATE TRIGGER wait BEFORE {event} FOR EACH ROW WHEN ({condition}) EXECUTE FUNCTION wait()"
+    )
+}
+
+/// Takes the lock for which [`waiting_trigger`] waits, until the transaction ends.
+pub const LOCK: &str = "SELECT pg_advisory_xact_lock(1)";
+
 async fn answers(server: &str) -> bool {
     execute(&format!("{server}/postgres"), "SELECT 1").await.is_ok()
 }
