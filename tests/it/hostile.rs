@@ -78,11 +78,12 @@ both!(a_known_document_may_not_ask_for_too_many_fields, Sandbox, async |app| {
 
 both!(attacks_are_rejected_and_the_service_keeps_running, Sandbox, async |app| {
     let caller = app.operator("A").await;
-    for (attack, query) in attacks() {
+    for (attack, message, query) in attacks() {
         let (answer, statements) = app.statements_of(app.graphql(&caller, &query, json!({}))).await;
         assert!([200, 413].contains(&answer.status), "{attack}: {}", answer.status);
         let codes = answer.codes();
         assert!(!codes.is_empty() && codes.iter().all(|code| code == "BAD_REQUEST"), "{attack}: {codes:?}");
+        assert!(answer.message().contains(message), "{attack}: {}", answer.message());
         assert!(codes.len() <= 50, "{attack}");
         assert!(answer.body.get("data").is_none() && answer.body.to_string().len() < 20_000, "{attack}");
         assert_eq!(statements, Vec::<String>::new(), "{attack}");
