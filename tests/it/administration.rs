@@ -267,7 +267,7 @@ both!(each_administrative_change_leaves_an_entry_in_the_audit_log, Sandbox, asyn
 both!(a_change_and_its_entry_are_written_together, Sandbox, async |app| {
     let own = app.operator("Own").await;
     let rename = async |from: &str, to: &str| {
-        support::postgres::execute(app.database_url(), &format!("ALTER TABLE {from} RENAME TO {to}")).await.unwrap();
+        app.execute(&format!("ALTER TABLE {from} RENAME TO {to}")).await;
     };
     rename("admin_event", "lost").await;
     let create_key =
@@ -311,7 +311,7 @@ both!(history_names_the_staff_member_behind_a_request, Sandbox, async |app| {
     assert_eq!(actors(&own).await[..2], [name.clone(), json!(null)]);
     assert_eq!(actors(&app.platform()).await, [name, json!(null), json!(null)]);
     assert!(actors(&other).await.iter().all(Value::is_null));
-    assert!(!support::logs::read().contains("staff-4711"));
+    assert!(!app.log().contains("staff-4711"));
 });
 
 both!(a_malformed_actor_header_is_a_bad_request, Sandbox, async |app| {
@@ -340,7 +340,7 @@ both!(a_malformed_actor_header_is_a_bad_request, Sandbox, async |app| {
     // Without a valid key, the response says nothing about the header.
     let unknown = TestCaller { key: "x".to_owned(), ..own };
     assert_eq!(send_as(app, &unknown, b"", ROLE, json!({})).await.codes(), ["UNAUTHENTICATED"]);
-    assert!(!support::logs::read().contains("staff-4712"));
+    assert!(!app.log().contains("staff-4712"));
 });
 
 both!(all_customers_of_a_suspended_operator_are_disconnected, Sandbox, async |app| {

@@ -16,6 +16,7 @@ use vivamo::error::Error;
 use vivamo::service::Caller;
 use vivamo::service::customers::{CreateOutcome, CustomerChanges, CustomerDraft, CustomerRef};
 
+use support::postgres;
 use support::proxy::{Cut, Proxy};
 use support::{Backend, TestApp, TestCaller, Timeouts, both, run};
 
@@ -276,8 +277,8 @@ both!(idempotency_keys_work_in_a_batch, Sandbox, async |app| {
     assert_eq!(outcomes, ["CREATED", "CREATED", "REPLAYED", "REPLAYED"]);
     // Makes all keys expire.
     let expire = app.database.begin_write().await.unwrap();
-    let long_ago = if app.is_postgres() { "now() - interval '1 second'" } else { "'2000-01-01 00:00:00+00:00'" };
-    expire.execute_unprepared(&format!("UPDATE idempotency_key SET expires_at = {long_ago}")).await.unwrap();
+    let sql = format!("UPDATE idempotency_key SET expires_at = {}", app.past());
+    expire.execute_unprepared(&sql).await.unwrap();
     expire.commit().await.unwrap();
     let others = ["one", "two"].map(|key| create(app, &caller, keyed(&format!("other-{key}"), key)));
     assert_eq!(join_all(others).await, ["CREATED"; 2]);
@@ -292,7 +293,7 @@ async fn only_the_write_that_the_database_rejects_fails() {
         let reject_bad = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
                       IF NEW.email LIKE 'bad%' THEN RAISE EXCEPTION 'no'; END IF; RETURN NEW; END $$; \
                       CREATE TRIGGER refuse BEFORE INSERT ON customer FOR EACH ROW EXECUTE FUNCTION refuse()";
-        support::postgres::execute(app.database_url(), reject_bad).await.unwrap();
+        app.execute(reject_bad).await;
         let creates = ["a", "bad", "c"].map(|id| create(app, &caller, new(id, &format!("{id}@example.com"))));
         assert_eq!(join_all(creates).await, ["CREATED", "INTERNAL", "CREATED"]);
     })
@@ -313,8 +314,7 @@ async fn a_write_that_waits_for_a_lock_does_not_delay_its_batch() {
             ..new(id, &format!("{id}@example.com"))
         };
         assert_eq!(create(&replica, &caller, keyed("e")).await, "CREATED");
-        let expire = "UPDATE idempotency_key SET expires_at = now() - interval '1 second'";
-        support::postgres::execute(app.database_url(), expire).await.unwrap();
+        app.execute(&format!("UPDATE idempotency_key SET expires_at = {}", app.past())).await;
 
         // An update waits for the row lock of its customer, and a create waits for the row lock of its expired
         // idempotency key. Both locks are held until the other members of the batches are done.
@@ -353,13 +353,9 @@ async fn a_cancelled_leader_makes_the_other_writes_unavailable() {
         let own = app.operator("Own").await;
         let caller = caller(app, &own).await;
         // Disables `lock_timeout` for batches, so that the batch waits until the leader is cancelled.
-        let wait = "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
-                    PERFORM set_config('lock_timeout', '0', true); PERFORM pg_advisory_xact_lock(1); \
-                    RETURN NEW; END $$; \
-                    CREATE TRIGGER wait BEFORE INSERT ON customer FOR EACH ROW EXECUTE FUNCTION wait()";
-        support::postgres::execute(app.database_url(), wait).await.unwrap();
+        app.execute(&postgres::waiting_trigger("INSERT ON customer", "true")).await;
         let holder = app.database.begin_write().await.unwrap();
-        holder.execute_unprepared("SELECT pg_advisory_xact_lock(1)").await.unwrap();
+        holder.execute_unprepared(postgres::LOCK).await.unwrap();
         let (mut leader, mut follower) =
             ["1", "2"].map(|id| Box::pin(create(app, &caller, new(id, &format!("{id}@example.com"))))).into();
         let both = join(&mut leader, &mut follower);

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use support::{TestApp, TestCaller, both, postgres};
+use support::pages::{BACKWARDS, FORWARDS};
+use support::{TestApp, TestCaller, both};
 
 const CUSTOMERS: &str = "query ($operator: ID!, $filter: CustomerFilter, $orderBy: CustomerOrder, \
     $first: Int, $after: String, $last: Int, $before: String) { operator(id: $operator) { \
@@ -48,9 +49,9 @@ async fn populate(app: &TestApp, caller: &TestCaller) {
          INSERT INTO customer_word (operator_id, customer_id, place, word) {numbers} \
          SELECT {operator}, {id}, 0, 'common' FROM numbers;"
     );
-    postgres::execute(app.database_url(), &sql).await.unwrap();
+    app.execute(&sql).await;
     let analyze = if app.is_postgres() { "VACUUM ANALYZE customer_operator" } else { "ANALYZE" };
-    postgres::execute(app.database_url(), analyze).await.unwrap();
+    app.execute(analyze).await;
 }
 
 /// Removes all customers with their words, links and history. The inserted customers have no history, so with them the
@@ -58,32 +59,22 @@ async fn populate(app: &TestApp, caller: &TestCaller) {
 async fn clear(app: &TestApp) {
     let tables = ["customer_word", "customer_operator", "customer_event", "customer"];
     let sql = tables.map(|table| format!("DELETE FROM {table};")).concat();
-    postgres::execute(app.database_url(), &sql).await.unwrap();
+    app.execute(&sql).await;
 }
 
 /// Follows `pageInfo` through a list. Returns the numbers of the customers in the order in which they were read, and
 /// the number of pages.
 async fn follow(app: &TestApp, caller: &TestCaller, arguments: &Value, forward: bool) -> (Vec<usize>, usize) {
-    let [count, bound, cursor, has_more] = if forward {
-        ["first", "after", "endCursor", "hasNextPage"]
-    } else {
-        ["last", "before", "startCursor", "hasPreviousPage"]
+    let direction = if forward { FORWARDS } else { BACKWARDS };
+    let read = async |cursor: Value| {
+        page(app, caller, arguments, &json!({ direction.size: 2, direction.bound: cursor })).await
     };
-    let (mut read, mut pages, mut position) = (Vec::new(), 0, json!(null));
-    loop {
-        let page = page(app, caller, arguments, &json!({ count: 2, bound: position })).await;
-        pages += 1;
-        let mut numbers = numbers(&page);
-        if !forward {
-            numbers.reverse();
-        }
-        read.extend(numbers);
-        if page["pageInfo"][has_more] == json!(false) {
-            return (read, pages);
-        }
-        position = page["pageInfo"][cursor].clone();
-        assert!(position.is_string(), "{page}");
+    let pages = direction.read_pages(read).await;
+    let mut read: Vec<_> = pages.iter().flat_map(numbers).collect();
+    if !forward {
+        read.reverse();
     }
+    (read, pages.len())
 }
 
 async fn page(app: &TestApp, caller: &TestCaller, arguments: &Value, more: &Value) -> Value {
@@ -184,7 +175,7 @@ both!(a_short_page_of_a_search_is_read_again_with_sorted_words, Sandbox, async |
          WITH RECURSIVE places(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM places WHERE n < 250) \
          SELECT operator_id, customer_id, n, 'promo' || n FROM customer_operator CROSS JOIN places \
          WHERE external_customer_id BETWEEN '010011' AND '010050'";
-    postgres::execute(app.database_url(), sql).await.unwrap();
+    app.execute(sql).await;
     let expected: Vec<_> = (10_011..=10_050).collect();
     let arguments = json!({ "filter": { "search": "promo" } });
     for forward in [true, false] {

@@ -7,22 +7,25 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::LazyLock;
 
 use tempfile::TempDir;
 
-/// Compiles build.rs, and returns the path of the program.
-pub fn compile(folder: &Path) -> PathBuf {
-    let script = folder.join("build-script");
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/build.rs");
-    let status = Command::new("rustc").args(["--edition=2024", source, "-o"]).arg(&script).status().unwrap();
-    assert!(status.success());
-    script
+/// Compiles build.rs if this process has not done so yet, and returns the path of the program.
+pub fn compiled() -> &'static Path {
+    static SCRIPT: LazyLock<PathBuf> = LazyLock::new(|| {
+        let script = Path::new(env!("CARGO_TARGET_TMPDIR")).join("build-script");
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/build.rs");
+        let status = Command::new("rustc").args(["--edition=2024", source, "-o"]).arg(&script).status().unwrap();
+        assert!(status.success());
+        script
+    });
+    &SCRIPT
 }
 
 /// A source tree with `web/`, a folder for the output, and a folder for the stub for npm.
 struct Sources {
     folder: TempDir,
-    script: PathBuf,
 }
 
 impl Sources {
@@ -34,8 +37,7 @@ impl Sources {
         for name in ["web/package.json", "web/package-lock.json", "web/not-built.html", "web/graphiql/page.js"] {
             fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join(name), folder.path().join(name)).unwrap();
         }
-        let script = compile(folder.path());
-        Self { folder, script }
+        Self { folder }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -60,7 +62,7 @@ impl Sources {
 
     /// Runs the build script, and returns what it tells cargo.
     fn build(&self, profile: &str, setting: &str) -> String {
-        let mut command = Command::new(&self.script);
+        let mut command = Command::new(compiled());
         command.current_dir(self.folder.path()).env("OUT_DIR", self.path("out")).env("PATH", self.path("bin"));
         let output = command.env("PROFILE", profile).env("VIVAMO_BUILD_WEB", setting).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

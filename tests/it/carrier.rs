@@ -323,7 +323,9 @@ async fn a_match_before_a_rejected_phone_uses_a_disclosure() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hanging_carrier_blocks_neither_clients_nor_database_connections() {
-    with_carrier(async |app, _| {
+    /// The number of lookups that one operator can have at the same time.
+    const SHARE: usize = 8;
+    with_carrier(async |app, carrier| {
         let operator = app.operator("A").await;
         let started = Instant::now();
         // These are more requests than there are database connections.
@@ -334,6 +336,7 @@ async fn a_hanging_carrier_blocks_neither_clients_nor_database_connections() {
             async move { app.create(&operator, &format!("hang-{number}"), data).await }
         });
         let others = async {
+            carrier.wait_for_requests(SHARE).await;
             // These requests need no lookup, and must not wait for the requests that need one.
             for number in 0..3 {
                 let id = format!("other-{number}");
@@ -347,9 +350,8 @@ async fn a_hanging_carrier_blocks_neither_clients_nor_database_connections() {
             started.elapsed()
         });
         let (ends, others) = tokio::join!(join_all(hanging), others);
-        let last = ends.iter().max().unwrap();
-        assert!(others < *last, "requests without a phone waited for the carrier: {others:?}, {last:?}");
-        assert!(*last < Duration::from_secs(10), "{last:?}");
+        let first = ends.iter().min().unwrap();
+        assert!(others < *first, "requests without a phone waited for the carrier: {others:?}, {first:?}");
     })
     .await;
 }
@@ -523,7 +525,7 @@ async fn a_retried_create_looks_up_its_number_before_storing_it() {
         app.created(&other, "1", json!({ "email": "holder@example.com", "phone": "+14155550001" })).await;
         // Changes the number to a landline number, which the service rejects, and empties the cache of carrier results.
         let sql = "UPDATE customer SET phone = '+14155550002'; DELETE FROM phone_lookup";
-        support::postgres::execute(app.database_url(), sql).await.unwrap();
+        app.execute(sql).await;
         carrier.take_request_count();
 
         let holder = app.database.begin_write().await.unwrap();

@@ -259,7 +259,7 @@ both!(a_filter_by_type_reads_a_bounded_number_of_changes, Sandbox, async |app| {
          SELECT reader_id, position, randomblob(16), customer_id, external_customer_id, 'updated', version, \
          changed_fields, own, occurred_at, swept FROM customer_change, n"
     };
-    support::postgres::execute(app.database_url(), &format!("INSERT INTO customer_change {copies}")).await.unwrap();
+    app.execute(&format!("INSERT INTO customer_change {copies}")).await;
     app.updated(&a, json!({ "externalCustomerId": "1" }), json!({ "firstName": "Ada" })).await;
     app.wait_for_feed().await;
     let first = read(app, &a, json!({ "types": ["ERASED"] })).await.data()["changes"].clone();
@@ -329,7 +329,7 @@ async fn a_transaction_does_not_change_what_a_later_one_has_changed() {
         let (customers, request) = (&app.services.customers, RequestInfo::command_line());
         let operator = OperatorId::parse(&a.operator).unwrap();
         let suspend = "UPDATE operator SET status = 'suspended'";
-        support::postgres::execute(app.database_url(), suspend).await.unwrap();
+        app.execute(suspend).await;
         let holder = app.database.begin_write().await.unwrap();
         let lock_first = "SELECT 1 FROM customer WHERE email = '0@example.com' FOR UPDATE";
         holder.execute_unprepared(lock_first).await.unwrap();
@@ -412,7 +412,7 @@ both!(a_sweep_of_very_many_changes_takes_several_runs, Sandbox, async |app| {
          SELECT reader_id, position, {id}, customer_id, external_customer_id, type, version, changed_fields, own, \
          occurred_at, swept FROM customer_change, n"
     );
-    support::postgres::execute(app.database_url(), &copies).await.unwrap();
+    app.execute(&copies).await;
     app.wait_for_feed().await;
     let sweep = async || app.services.feed.sweep(&Caller::Platform, now() + TimeDelta::seconds(60)).await.unwrap();
     let first = sweep().await;
@@ -442,13 +442,13 @@ both!(a_sweep_continues_after_the_failure_of_a_reader, Sandbox, async |app| {
     } else {
         format!("CREATE TRIGGER refuse {condition} BEGIN SELECT RAISE(ABORT, 'refused'); END")
     };
-    support::postgres::execute(app.database_url(), &refuse).await.unwrap();
+    app.execute(&refuse).await;
     let sweep = async || app.services.feed.sweep(&Caller::Platform, now() + TimeDelta::seconds(60)).await;
     assert!(sweep().await.is_err());
     // Both rows of B are left, and one row of each of the three other readers.
     assert_eq!(app.count_rows("customer_change").await, 3 + 2);
     let drop = if app.is_postgres() { "DROP TRIGGER refuse ON customer_change" } else { "DROP TRIGGER refuse" };
-    support::postgres::execute(app.database_url(), drop).await.unwrap();
+    app.execute(drop).await;
     assert_eq!(sweep().await.unwrap().deleted, 1);
 });
 
@@ -458,9 +458,9 @@ both!(a_cursor_from_after_the_backup_is_rejected, Sandbox, async |app| {
     app.updated(&a, json!({ "externalCustomerId": "1" }), json!({ "firstName": "Ada" })).await;
     let (_, end) = follow(app, &a, 1, json!(null), json!(null)).await;
     for lost in ["DELETE FROM customer_change WHERE version = 2", "DELETE FROM customer_event WHERE version = 2"] {
-        support::postgres::execute(app.database_url(), lost).await.unwrap();
+        app.execute(lost).await;
     }
-    support::postgres::execute(app.database_url(), "UPDATE customer SET version = 1").await.unwrap();
+    app.execute("UPDATE customer SET version = 1").await;
     let answer = read(app, &a, json!({ "after": end })).await;
     answer.assert_rejected("changes", &[("CURSOR_EXPIRED", "after")]);
     // The feed passes the cursor. The reader has not seen the change before the cursor.
@@ -478,7 +478,7 @@ async fn a_dump_is_restored_into_a_younger_server() {
         app.created(&a, "1", json!({ "email": "ada@example.com" })).await;
         // Sets the positions that a server with more transactions would have given.
         let restore = "UPDATE customer_change SET position = position + 1000000000";
-        support::postgres::execute(app.database_url(), restore).await.unwrap();
+        app.execute(restore).await;
         let open = async |pending_migrations| {
             let url = app.database_url().to_owned();
             let timeouts = DatabaseTimeouts::default();

@@ -748,11 +748,10 @@ fn version_names_the_commit_if_there_is_one() {
     assert_eq!(stdout(&vivamo(folder.path(), &["--version"]).output().unwrap()), expected);
 
     // Runs only the build script, once without a repository and once without git.
-    let script = build_script::compile(folder.path());
     std::fs::create_dir(folder.path().join("web")).unwrap();
     std::fs::write(folder.path().join("web/not-built.html"), "").unwrap();
     let run_script = |source: &std::path::Path, path: &str| {
-        let mut command = Command::new(&script);
+        let mut command = Command::new(build_script::compiled());
         command.current_dir(source).env("OUT_DIR", folder.path()).env("VIVAMO_BUILD_WEB", "0");
         stdout(&command.env("CARGO_PKG_VERSION", "1.2.3").env("PATH", path).output().unwrap())
     };
@@ -765,10 +764,9 @@ fn version_names_the_commit_if_there_is_one() {
 #[tokio::test]
 async fn metrics_are_served_at_their_own_address() {
     let folder = TempDir::new().unwrap();
-    let (server, url, log) = Running::start_with_log(
-        vivamo(folder.path(), &[]).env("VIVAMO_METRICS", "127.0.0.1:0").env("VIVAMO_AUTH_FAILURES_PER_MINUTE", "1"),
-    );
-    let metrics = log.split("metrics on ").nth(1).unwrap().split_whitespace().next().unwrap();
+    let mut serve = vivamo(folder.path(), &[]);
+    let (server, url, metrics) = Running::start_with_metrics(serve.env("VIVAMO_AUTH_FAILURES_PER_MINUTE", "1"));
+    let metrics = metrics.as_str();
     // Series that start with their first event would hide this event from the alerts.
     let shown = http_client().get(metrics).send().await.unwrap().text().await.unwrap();
     let mut expected = Vec::new();

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::time::Duration;
 
 use entity::deployment::Environment;
 use migration::{Migrator, MigratorTrait};
@@ -14,7 +13,7 @@ use serde_json::json;
 use vivamo::database::Inspection;
 use vivamo::service::deployment;
 
-use support::{Backend, both, run};
+use support::{Backend, both, run, wait_until};
 
 /// The columns of a table: name, and true if the column may be null.
 type Columns = BTreeSet<(String, bool)>;
@@ -136,7 +135,7 @@ both!(deletes_by_sql_have_the_same_effect_on_both_databases, Sandbox, async |app
     let answer = replica.graphql(&replica.platform(), history, json!({})).await;
     assert_eq!(answer.codes(), ["INTERNAL"]);
     let id = answer.headers["x-request-id"].to_str().unwrap();
-    let log = support::logs::read();
+    let log = app.log();
     let cause = "a row refers to a row that does not exist";
     assert!(log.lines().any(|line| line.contains(id) && line.contains("\"level\":\"ERROR\"") && line.contains(cause)));
     replica.stop().await;
@@ -229,13 +228,13 @@ async fn a_migration_that_waits_for_a_lock_lets_others_write() {
         let others = async {
             app.wait_until_blocked(1).await;
             let write = "SET lock_timeout = '10s'; DELETE FROM admin_event WHERE id IS NULL";
-            support::postgres::execute(app.database_url(), write).await.unwrap();
+            app.execute(write).await;
             reader.commit().await.unwrap();
         };
         let (applied, ()) = tokio::join!(vivamo::database::migrate(app.database_url()), others);
         assert_eq!(applied.unwrap().len(), count);
         let cause = "migrations are waiting: another transaction holds a lock";
-        assert!(support::logs::read().lines().any(|line| line.contains("\"level\":\"WARN\"") && line.contains(cause)));
+        assert!(app.log().lines().any(|line| line.contains("\"level\":\"WARN\"") && line.contains(cause)));
         connection.close().await.unwrap();
     })
     .await;
@@ -246,13 +245,10 @@ async fn a_migration_waits_until_a_sqlite_file_can_be_written() {
     run(Backend::Sqlite, Environment::Sandbox, async |app| {
         let writer = app.database.begin_write().await.unwrap();
         let cause = "migrations are waiting: another process is writing";
-        let count = || support::logs::read().lines().filter(|line| line.contains(cause)).count();
+        let count = || app.log().lines().filter(|line| line.contains(cause)).count();
         let before = count();
         let release = async {
-            let mut interval = tokio::time::interval(Duration::from_millis(50));
-            while count() == before {
-                interval.tick().await;
-            }
+            wait_until("the migration waits", async || (count() > before).then_some(())).await;
             drop(writer);
             Ok(())
         };

@@ -25,8 +25,7 @@ use serde_json::{Value, json};
 use standardwebhooks::Webhook;
 use tempfile::TempDir;
 use tokio::sync::{Notify, oneshot};
-use tokio::time::{interval, timeout};
-
+use tokio::time::timeout;
 use vivamo::graphql::{self, ApiChangeRenderer};
 use vivamo::keyed_hash::KeyedHasher;
 use vivamo::service::feed_positions::FeedPosition;
@@ -36,10 +35,11 @@ use vivamo::service::webhooks::sender::{Sender, SenderSettings};
 use vivamo::service::webhooks::signature::SigningSecret;
 use vivamo::service::{Caller, now};
 
+use support::postgres;
 use support::process::vivamo;
 use support::proxy::{Cut, Proxy};
 use support::receiver::{Receiver, Reply, URL_TOKEN, insert_endpoint};
-use support::{Backend, KEY_SECRET, TestApp, TestCaller, both, http_client, logs, run};
+use support::{Backend, KEY_SECRET, TestApp, TestCaller, both, http_client, logs, run, wait_until};
 
 use crate::cli::usage_error;
 
@@ -106,14 +106,14 @@ impl<'a> Process<'a> {
     /// Calls `deliver_due` again and again until `is_done` returns true. Changes can become visible late on PostgreSQL,
     /// because the feed shows a change only after all older transactions have ended, including those of other tests.
     async fn deliver_until(&self, mut is_done: impl AsyncFnMut() -> bool) {
-        let mut pace = interval(Duration::from_millis(20));
-        let deliver = async {
-            while !is_done().await {
-                pace.tick().await;
+        wait_until("the deliveries end", async || {
+            let is_done = is_done().await;
+            if !is_done {
                 self.deliveries.deliver_due().await.unwrap();
             }
-        };
-        timeout(Duration::from_secs(60), deliver).await.expect("the deliveries end");
+            is_done.then_some(())
+        })
+        .await;
     }
 
     /// Calls `deliver_due` until the receiver has got a delivery. Returns the deliveries that the receiver got.
@@ -186,10 +186,9 @@ both!(a_delivery_has_the_changes_of_the_api_and_a_signature, Sandbox, async |app
     app.updated(&operator, json!({ "externalCustomerId": "1" }), json!({ "phone": "+14155552671" })).await;
     app.updated(&other, json!({ "externalCustomerId": "other" }), json!({ "lastName": "Lovelace" })).await;
     // Waits until all changes are visible, so that the changes arrive in one page.
-    let mut feed = Value::Null;
-    while feed["changes"].as_array().is_none_or(|changes| changes.len() < 3) {
-        feed = read_feed(app, &operator).await;
-    }
+    app.wait_for_feed().await;
+    let feed = read_feed(app, &operator).await;
+    assert_eq!(feed["changes"].as_array().unwrap().len(), 3);
     let process = Process::start(app);
     let [delivery] = &process.deliver_to(&receiver).await[..] else { panic!("one delivery") };
     let body = delivery.json();
@@ -210,7 +209,7 @@ both!(a_delivery_has_the_changes_of_the_api_and_a_signature, Sandbox, async |app
     assert_eq!((row.last_status, row.failed_attempts, row.lease_until), (Some(204), 0, None));
     assert_eq!((row.sending_position, row.last_failure, row.failing_since), (None, None, None));
     assert_eq!(row.last_attempt_at, Some(process.now()));
-    assert!(!logs::read().contains(URL_TOKEN));
+    assert!(!app.log().contains(URL_TOKEN));
 });
 
 both!(pages_have_at_most_100_changes_and_20_kilobytes, Sandbox, async |app| {
@@ -223,6 +222,8 @@ both!(pages_have_at_most_100_changes_and_20_kilobytes, Sandbox, async |app| {
         let id = format!("{number}{}", &long[3..]);
         app.created(&operator, &id, json!({ "email": format!("{number}@example.com") })).await;
     }
+    // Changes that become visible one after the other would also be delivered one after the other.
+    app.wait_for_feed().await;
     let process = Process::start(app);
     let mut received = Vec::new();
     let count =
@@ -238,6 +239,13 @@ both!(pages_have_at_most_100_changes_and_20_kilobytes, Sandbox, async |app| {
     assert_eq!(ids[..120], (0..120).map(|number| format!("user-{number}")).collect::<Vec<_>>());
     for page in &received {
         assert!(page.changes().len() <= 100 && page.body.len() <= 20_000, "{}", page.body.len());
+    }
+    // The next change would have made a page too large. The service counts 500 bytes for the parts of a body that are
+    // not changes.
+    for pages in received.windows(2) {
+        let next = pages[1].changes()[0].to_string().len();
+        let is_full = pages[0].changes().len() == 100 || pages[0].body.len() + next + 500 > 20_000;
+        assert!(is_full, "{} changes in {} bytes", pages[0].changes().len(), pages[0].body.len());
     }
     let distinct: BTreeSet<_> = received.iter().map(|page| &page.id).collect();
     assert_eq!(distinct.len(), received.len());
@@ -447,7 +455,7 @@ both!(an_endpoint_is_disabled_after_five_days_of_failures, Sandbox, async |app| 
     assert_eq!(disabled.disabled_at, failing_since.map(|since| since + TimeDelta::days(5)));
     assert!((30..=50).contains(&attempts.len()), "{} attempts", attempts.len());
     assert!(attempts.iter().all(|attempt| attempt.id == attempts[0].id));
-    let log = logs::read();
+    let log = app.log();
     let line =
         log.lines().find(|line| line.contains("webhook endpoint disabled") && line.contains(&webhook.to_string()));
     assert!(line.is_some_and(|line| line.contains(&operator.operator) && line.contains("failing")), "{line:?}");
@@ -841,21 +849,20 @@ both!(private_addresses_are_not_reached, Sandbox, async |app| {
     // A name without an address has the same failure. Otherwise operators could find out which names exist in the
     // network of the service.
     assert_eq!(attempt(receiver.url_at("name.invalid"), vec![]).await, Failure::ForbiddenAddress);
-    // The name first has a public address, and then a loopback address. Each connection checks the address that it
-    // connects to.
-    let (url, public) = (receiver.url_at("rebinding.example"), "192.0.1.1");
-    let resolver = Arc::new(Rebinding { lookups: AtomicUsize::new(0), answers: vec![vec![public], vec!["127.0.0.1"]] });
-    let settings = SenderSettings {
-        resolver: resolver.clone(),
-        ..SenderSettings::new(Environment::Sandbox, AddressFilter::default())
-    };
-    let process = Process::start_with(app, SenderSettings { connect_timeout: Duration::from_millis(200), ..settings });
+    // The name first has an allowed address, at which nothing listens, and then the address of the receiver, which is
+    // not allowed. Each connection checks the address that it connects to.
+    let (url, allowed) = (receiver.url_at("rebinding.example"), "127.0.0.2");
+    let answers = vec![vec![allowed], vec!["127.0.0.1"]];
+    let resolver = Arc::new(Rebinding { lookups: AtomicUsize::new(0), answers });
+    let filter = AddressFilter::new(vec!["127.0.0.2/32".parse().unwrap()]);
+    let settings = SenderSettings { resolver: resolver.clone(), ..SenderSettings::new(Environment::Sandbox, filter) };
+    let process = Process::start_with(app, settings);
     let webhook = endpoint(app, &operator, &url).await;
-    for attempts in 1..=2 {
+    for (attempts, failure) in [(1, Failure::Connection), (2, Failure::ForbiddenAddress)] {
         process.advance_to_next_attempt(webhook).await;
         process.deliver_until(async || row(app, webhook).await.failed_attempts == attempts).await;
+        assert_eq!(row(app, webhook).await.last_failure, Some(failure));
     }
-    assert_eq!(row(app, webhook).await.last_failure, Some(Failure::ForbiddenAddress));
     assert_eq!(resolver.lookups.load(Ordering::Relaxed), 2);
     assert!(receiver.take().is_empty());
 });
@@ -899,11 +906,6 @@ both!(an_endpoint_that_becomes_active_is_claimed_at_the_next_poll, Sandbox, asyn
     app.created(&operator, "1", json!({ "email": "ada@example.com" })).await;
     app.created(&busy, "1", json!({ "email": "grace@example.com" })).await;
     app.wait_for_feed().await;
-    let set_status = async |status| {
-        let mutation = "mutation ($input: UpdateOperatorInput!) { updateOperator(input: $input) { operator { id } } }";
-        let input = json!({ "id": operator.operator, "status": status });
-        app.graphql(&app.platform(), mutation, json!({ "input": input })).await.payload("updateOperator");
-    };
     let set_enabled = async |id: WebhookId, is_enabled: bool| {
         let mutation = "mutation ($input: UpdateWebhookInput!) { updateWebhook(input: $input) { webhook { id } } }";
         let input = json!({ "id": id.to_string(), "enabled": is_enabled });
@@ -929,7 +931,7 @@ both!(an_endpoint_that_becomes_active_is_claimed_at_the_next_poll, Sandbox, asyn
         };
         match webhook {
             Some(webhook) if action == "enable" => set_enabled(webhook, false).await,
-            Some(_) => set_status("SUSPENDED").await,
+            Some(_) => set_status(app, &operator, "SUSPENDED").await,
             None => {}
         }
         let resolver = Arc::new(Rebinding { lookups: AtomicUsize::new(0), answers: vec![vec!["127.0.0.1"]] });
@@ -943,14 +945,14 @@ both!(an_endpoint_that_becomes_active_is_claimed_at_the_next_poll, Sandbox, asyn
         busy_receiver.wait_for(1).await;
         match webhook {
             Some(webhook) if action == "enable" => set_enabled(webhook, true).await,
-            Some(_) => set_status("ACTIVE").await,
+            Some(_) => set_status(app, &operator, "ACTIVE").await,
             None => create_endpoint(receiver.url_at("name.example")).await,
         }
         timeout(Duration::from_secs(20), receiver.wait_for(1)).await.expect(action);
         answer.notify_one();
         drop(stop);
         job.await.unwrap();
-        support::postgres::execute(app.database_url(), "DELETE FROM webhook").await.unwrap();
+        app.execute("DELETE FROM webhook").await;
     }
 });
 
@@ -964,16 +966,12 @@ async fn an_error_that_stops_the_deliveries_is_logged() {
         create(app, &operator, 0..1).await;
         let rename = async |column: &str, new: &str| {
             let sql = format!("ALTER TABLE webhook RENAME COLUMN {column} TO {new}");
-            support::postgres::execute(app.database_url(), &sql).await.unwrap();
+            app.execute(&sql).await;
         };
         rename("last_status", "renamed").await;
-        let is_logged = async {
-            let mut polls = interval(Duration::from_millis(20));
-            while !logs::read().contains("\"job\":\"deliver webhooks\"") {
-                polls.tick().await;
-            }
-        };
-        timeout(Duration::from_secs(60), Process::start(app).deliveries.run(is_logged)).await.unwrap();
+        let line = "\"job\":\"deliver webhooks\"";
+        let is_logged = wait_until("the error is logged", async || app.log().contains(line).then_some(()));
+        Process::start(app).deliveries.run(is_logged).await;
         rename("renamed", "last_status").await;
         Process::start(app).deliver_to(&receiver).await;
     })
@@ -999,7 +997,7 @@ both!(an_endpoint_that_cannot_be_read_stops_no_other, Sandbox, async |app| {
     set_failure("'unknown'").await;
     let process = Process::start(app);
     process.deliver_to(&read).await;
-    assert!(logs::read().contains(&format!("\"webhook\":\"{webhook}\",\"cause\"")));
+    assert!(app.log().contains(&format!("\"webhook\":\"{webhook}\",\"cause\"")));
     assert!(unread.take().is_empty());
     // The endpoint is claimed again at the end of its lease.
     set_failure("NULL").await;
@@ -1026,25 +1024,22 @@ both!(an_operator_with_deleted_endpoints_gets_no_further_deliveries_at_the_same_
     let process = Process::start_with(app, sender);
     let (stop, stopped) = oneshot::channel::<()>();
     let job = tokio::spawn(process.deliveries.clone().run(async { drop(stopped.await) }));
-    timeout(Duration::from_secs(60), slow.wait_for(5)).await.unwrap();
-    support::postgres::execute(app.database_url(), "DELETE FROM webhook").await.unwrap();
+    slow.wait_for(5).await;
+    app.execute("DELETE FROM webhook").await;
     let endpoints = create_endpoints().await;
     endpoint(app, &b, &fast.url).await;
     // A new change leads to a claim. The endpoints of both operators are due.
     app.created(&b, "2", json!({ "email": "edith@example.com" })).await;
-    timeout(Duration::from_secs(60), fast.wait_for(1)).await.unwrap();
+    fast.wait_for(1).await;
     for endpoint in &endpoints {
         assert_eq!(row(app, *endpoint).await.lease_until, None);
     }
     // The new endpoints are claimed as soon as the deliveries to the deleted endpoints have ended.
-    let wait = async {
-        let mut polls = interval(Duration::from_millis(20));
-        while row(app, endpoints[0]).await.delivered_position == 0 {
-            answer.notify_waiters();
-            polls.tick().await;
-        }
-    };
-    timeout(Duration::from_secs(60), wait).await.unwrap();
+    wait_until("a new endpoint has its delivery", async || {
+        answer.notify_waiters();
+        (row(app, endpoints[0]).await.delivered_position > 0).then_some(())
+    })
+    .await;
     drop(stop);
     answer.notify_waiters();
     drop(slow);
@@ -1131,14 +1126,9 @@ async fn deliveries_do_not_take_the_connections_of_authentication() {
         let unused_key = app.key(&operator, Access::ReadOnly).await;
         // This trigger waits for a lock without a timeout, so the deliveries keep their connections until the lock is
         // released.
-        let wait = "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
-                    PERFORM set_config('lock_timeout', '0', true); PERFORM pg_advisory_xact_lock_shared(1); \
-                    RETURN NEW; END $$; \
-                    CREATE TRIGGER wait BEFORE UPDATE ON webhook FOR EACH ROW \
-                    WHEN (NEW.sending_position IS NOT NULL) EXECUTE FUNCTION wait()";
-        support::postgres::execute(app.database_url(), wait).await.unwrap();
+        app.execute(&postgres::waiting_trigger("UPDATE ON webhook", "NEW.sending_position IS NOT NULL")).await;
         let holder = watcher.database.begin_write().await.unwrap();
-        holder.execute_unprepared("SELECT pg_advisory_xact_lock(1)").await.unwrap();
+        holder.execute_unprepared(postgres::LOCK).await.unwrap();
         let process = Process::start(app);
         let authenticate = async {
             watcher.wait_until_blocked(SHARE).await;

@@ -54,7 +54,7 @@ fn documented(heading: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn the_page_of_the_api_names_each_error_code_and_lists_the_codes_of_each_mutation() {
+fn the_section_on_codes_names_each_error_code_and_each_mutation() {
     let api = read("docs/api.md");
     let codes = api.split("\n### Codes of each field\n").nth(1).unwrap().split("\n#").next().unwrap();
     let schema = read("schema.graphql");

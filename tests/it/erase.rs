@@ -15,7 +15,7 @@ use vivamo::keyed_hash::KeyedHasher;
 use vivamo::service::phone_lookup::lookup_hashes;
 use vivamo::service::{Caller, now};
 
-use support::{Answer, Backend, KEY_SECRET, TestApp, TestCaller, both, copy_history, logs, run};
+use support::{Answer, Backend, KEY_SECRET, TestApp, TestCaller, both, copy_history, run};
 
 const ERASE: &str = "mutation ($input: EraseCustomerInput!) { eraseCustomer(input: $input) { replayed \
     erasure { id customerId erasedAt reference requestId operators entries } } }";
@@ -137,7 +137,7 @@ both!(erasure_leaves_no_personal_data, Sandbox, async |app| {
     app.services.feed.sweep(&Caller::Platform, now() + TimeDelta::seconds(1)).await.unwrap();
     assert_eq!(app.services.customers.purge_erased(&Caller::Platform).await.unwrap(), !app.is_postgres());
     assert_eq!(found_in(&stored(app), &values), Vec::<&str>::new());
-    assert_eq!(found_in(&logs::read().to_lowercase(), &values), Vec::<&str>::new());
+    assert_eq!(found_in(&app.log().to_lowercase(), &values), Vec::<&str>::new());
     // The other customers are still there.
     assert_eq!(app.count_rows("customer").await, 200);
     assert!(!app.services.customers.purge_erased(&Caller::Platform).await.unwrap());
@@ -273,7 +273,7 @@ both!(cached_carrier_answers_of_all_phones_are_deleted, Sandbox, async |app| {
         let hex: String = hashes.current.iter().map(|byte| format!("{byte:02x}")).collect();
         let hash = if app.is_postgres() { format!("'\\x{hex}'") } else { format!("x'{hex}'") };
         let row = format!("INSERT INTO phone_lookup VALUES ({hash}, 'mobile', '2126-01-01T00:00:00+00:00')");
-        support::postgres::execute(app.database_url(), &row).await.unwrap();
+        app.execute(&row).await;
     }
     erased(app, &id).await;
     assert_eq!(app.count_rows("phone_lookup").await, 1);
@@ -285,14 +285,14 @@ both!(a_long_history_loses_its_values, Sandbox, async |app| {
     let id = app.created(&operator, "quuxid", data.clone()).await["customer"]["id"].clone();
     // More entries than three statements of an erasure change, and the rows of two operators in the feed for each of
     // these entries.
-    support::postgres::execute(app.database_url(), &copy_history(&app.database, 32_000)).await.unwrap();
+    app.execute(&copy_history(&app.database, 32_000)).await;
     app.created(&app.operator("B").await, "quuxother", data).await;
     let changes = "INSERT INTO customer_change (reader_id, position, id, customer_id, external_customer_id, type, version, \
                    changed_fields, own, occurred_at, swept) \
                    SELECT c.reader_id, c.position, e.id, c.customer_id, c.external_customer_id, 'updated', c.version, \
                    c.changed_fields, c.own, c.occurred_at, c.swept FROM customer_change c, customer_event e \
                    WHERE c.external_customer_id IS NOT NULL AND e.type = 'updated'";
-    support::postgres::execute(app.database_url(), changes).await.unwrap();
+    app.execute(changes).await;
     assert_eq!(app.count_rows("customer_change").await, 64_004);
     assert_eq!(erased(app, &id).await["entries"], 32_002);
     let text = |column: &str| if app.is_postgres() { format!("CAST({column} AS text)") } else { column.to_owned() };
@@ -308,7 +308,7 @@ both!(a_long_history_loses_its_values, Sandbox, async |app| {
     assert_eq!(count("customer_change", "external_customer_id LIKE 'quux%' AND type <> 'erased'").await, 0);
     for table in ["customer_event", "customer_change"] {
         let copies = format!("DELETE FROM {table} WHERE type = 'updated'");
-        support::postgres::execute(app.database_url(), &copies).await.unwrap();
+        app.execute(&copies).await;
     }
 });
 

@@ -115,9 +115,9 @@ async fn codes_of(app: &TestApp, code: ErrorCode) -> Vec<String> {
         }
         ErrorCode::Internal => {
             let rename = |from: &str, to: &str| format!("ALTER TABLE {from} RENAME TO {to}");
-            execute(app, &rename("customer_operator", "lost")).await;
+            app.execute(&rename("customer_operator", "lost")).await;
             let answer = app.graphql(&own, by, json!({ "by": { "email": "a@example.com" } })).await;
-            execute(app, &rename("lost", "customer_operator")).await;
+            app.execute(&rename("lost", "customer_operator")).await;
             assert_eq!(answer.body["data"], json!({ "customer": null }));
             assert!(!answer.body.to_string().contains("lost"));
             answer.codes()
@@ -138,10 +138,6 @@ async fn codes_of_second_disclosure(app: &TestApp, other: &TestCaller) -> Vec<St
     let codes = limited.create(&own, "2", json!({ "email": "known-1@example.com" })).await.codes();
     limited.stop().await;
     codes
-}
-
-async fn execute(app: &TestApp, sql: &str) {
-    support::postgres::execute(app.database_url(), sql).await.unwrap();
 }
 
 /// The environment in which the scenario of a code runs.

@@ -19,6 +19,7 @@ use vivamo::keyed_hash::KeyedHasher;
 use vivamo::service::ServiceSettings;
 use vivamo::service::phone_lookup::{CarrierSettings, LineTypeLookup, LookupError};
 
+use support::postgres;
 use support::proxy::{Cut, Proxy};
 use support::{Answer, Backend, KEY_SECRET, TestApp, TestCaller, Timeouts, both, run, run_on};
 
@@ -212,13 +213,9 @@ async fn an_operator_cannot_take_all_connections() {
         let watcher = app.replica(app.database_url().to_owned()).await;
         // This trigger waits for a lock without a timeout, so the creates of `own` keep their connections until the
         // lock is released.
-        let wait = "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
-                    IF NEW.email LIKE 'slow%' THEN PERFORM set_config('lock_timeout', '0', true); \
-                    PERFORM pg_advisory_xact_lock_shared(1); END IF; RETURN NEW; END $$; \
-                    CREATE TRIGGER wait BEFORE INSERT ON customer FOR EACH ROW EXECUTE FUNCTION wait()";
-        support::postgres::execute(app.database_url(), wait).await.unwrap();
+        app.execute(&postgres::waiting_trigger("INSERT ON customer", "NEW.email LIKE 'slow%'")).await;
         let holder = watcher.database.begin_write().await.unwrap();
-        holder.execute_unprepared("SELECT pg_advisory_xact_lock(1)").await.unwrap();
+        holder.execute_unprepared(postgres::LOCK).await.unwrap();
         let slow = async |number: usize| {
             // Sends the creates one after the other, because creates that arrive together share a connection.
             watcher.wait_until_blocked(number.min(SHARE)).await;

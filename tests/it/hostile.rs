@@ -78,11 +78,12 @@ both!(a_known_document_may_not_ask_for_too_many_fields, Sandbox, async |app| {
 
 both!(attacks_are_rejected_and_the_service_keeps_running, Sandbox, async |app| {
     let caller = app.operator("A").await;
-    for (attack, query) in attacks() {
+    for (attack, message, query) in attacks() {
         let (answer, statements) = app.statements_of(app.graphql(&caller, &query, json!({}))).await;
         assert!([200, 413].contains(&answer.status), "{attack}: {}", answer.status);
         let codes = answer.codes();
         assert!(!codes.is_empty() && codes.iter().all(|code| code == "BAD_REQUEST"), "{attack}: {codes:?}");
+        assert!(answer.message().contains(message), "{attack}: {}", answer.message());
         assert!(codes.len() <= 50, "{attack}");
         assert!(answer.body.get("data").is_none() && answer.body.to_string().len() < 20_000, "{attack}");
         assert_eq!(statements, Vec::<String>::new(), "{attack}");
@@ -151,13 +152,24 @@ both!(a_client_that_reads_a_few_bytes_at_a_time_does_not_keep_its_memory, Sandbo
         "POST /graphql HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\nContent-Type: application/json\r\n\
          Content-Length: {length}\r\n\r\n{body}"
     );
-    let started = Semaphore::new(0);
-    let read_slowly = async || {
+    let start = async |server: &TestApp| {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(4096).unwrap();
-        let mut client = socket.connect(replica.url.trim_start_matches("http://").parse().unwrap()).await.unwrap();
+        let mut client = socket.connect(server.url.trim_start_matches("http://").parse().unwrap()).await.unwrap();
         client.write_all(request.as_bytes()).await.unwrap();
         client.read_exact(&mut [0; 64]).await.unwrap();
+        client
+    };
+    // This server gives its clients two minutes, so the fifth response waits in vain.
+    let unread = join_all((0..4).map(|_| start(app))).await;
+    let answer = app.graphql(&operator, &query, json!({})).await;
+    assert_eq!(answer.codes(), ["UNAVAILABLE"]);
+    assert!(answer.message().starts_with("Too many large responses"), "{}", answer.message());
+    drop(unread);
+
+    let started = Semaphore::new(0);
+    let read_slowly = async || {
+        let mut client = start(&replica).await;
         started.add_permits(1);
         loop {
             let _ = client.read(&mut [0; 64]).await;

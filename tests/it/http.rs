@@ -1,17 +1,18 @@
 //! GraphQL over HTTP: authentication, status codes, headers, slow clients, CORS and the log.
 
 use std::io::Read;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use entity::deployment::Environment;
 use flate2::read::GzDecoder;
+use futures::future::join_all;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{interval, timeout};
 
-use support::{Answer, Backend, TestApp, TestCaller, Timeouts, both, run};
+use support::{Answer, Backend, TestApp, TestCaller, Timeouts, both, run, wait_until};
 
 const QUERY: &str = r#"{"query":"{ viewer { role } }"}"#;
 
@@ -293,7 +294,7 @@ both!(healthz_checks_the_process_and_readyz_the_database, Sandbox, async |app| {
     assert_eq!((status("/healthz").await, status("/readyz").await), (200, 200));
     // Makes the migrations look as if they were not applied.
     let pending = "DELETE FROM seaql_migrations";
-    support::postgres::execute(app.database_url(), pending).await.unwrap();
+    app.execute(pending).await;
     assert!(not_ready(app).await.contains("lacks migrations"));
     assert_eq!((status("/healthz").await, status("/elsewhere").await), (200, 404));
 });
@@ -301,14 +302,11 @@ both!(healthz_checks_the_process_and_readyz_the_database, Sandbox, async |app| {
 /// Waits until `/readyz` has the status 503, and returns the body. The service keeps the result of a check for one
 /// second, so the first responses may have the status 200.
 async fn not_ready(app: &TestApp) -> String {
-    let since = Instant::now();
-    loop {
+    wait_until("the service is not ready", async || {
         let answer = app.http.get(format!("{}/readyz", app.url)).send().await.unwrap();
-        if answer.status() == 503 {
-            return answer.text().await.unwrap();
-        }
-        assert!(since.elapsed() < Duration::from_secs(30));
-    }
+        if answer.status() == 503 { answer.text().await.ok() } else { None }
+    })
+    .await
 }
 
 both!(each_request_has_its_own_id, Sandbox, async |app| {
@@ -318,27 +316,48 @@ both!(each_request_has_its_own_id, Sandbox, async |app| {
     assert_ne!(first.headers["x-request-id"], second.headers["x-request-id"]);
 });
 
-both!(slow_clients_are_disconnected_and_do_not_block_others, Sandbox, async |app| {
-    let caller = app.operator("A").await;
-    let replica = app.replica_with_timeouts(Timeouts::with_short_clients()).await;
-    let address = replica.url.trim_start_matches("http://");
-    let mut slow = Vec::new();
-    for number in 0..300 {
-        let mut connection = TcpStream::connect(address).await.unwrap();
-        let first_bytes: [&[u8]; 3] = [b"", b"POST /graphql HTTP/1.1\r\nHost: x\r\nX-Slow: ", b"PO"];
-        connection.write_all(first_bytes[number % 3]).await.unwrap();
-        slow.push(connection);
-    }
-    assert_eq!(replica.query(&caller, "{ viewer { role } }").await["viewer"]["role"], "OPERATOR");
-    for mut connection in slow {
-        // Another byte does not extend the timeout.
-        let _ = connection.write_all(b"x").await;
-        let mut rest = Vec::new();
-        let _ = timeout(Duration::from_secs(60), connection.read_to_end(&mut rest)).await.unwrap();
-    }
-    assert_eq!(replica.query(&caller, "{ viewer { role } }").await["viewer"]["role"], "OPERATOR");
-    replica.stop().await;
-});
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn slow_clients_are_disconnected_and_do_not_block_others() {
+    run(Backend::Sqlite, Environment::Sandbox, async |app| {
+        let caller = app.operator("A").await;
+        let replica = app.replica_with_timeouts(Timeouts::with_short_clients()).await;
+        let address = replica.url.trim_start_matches("http://");
+        let mut slow = Vec::new();
+        for number in 0..300 {
+            let mut connection = TcpStream::connect(address).await.unwrap();
+            let first_bytes: [&[u8]; 3] = [b"", b"POST /graphql HTTP/1.1\r\nHost: x\r\nX-Slow: ", b"PO"];
+            connection.write_all(first_bytes[number % 3]).await.unwrap();
+            slow.push(connection);
+        }
+        assert_eq!(replica.query(&caller, "{ viewer { role } }").await["viewer"]["role"], "OPERATOR");
+        // More bytes do not extend the timeout. The first three connections send one again and again.
+        let trickle = async |connection: &mut TcpStream| {
+            let (mut reader, mut writer) = connection.split();
+            let (mut pace, mut rest) = (interval(Duration::from_millis(100)), Vec::new());
+            let send = async {
+                loop {
+                    pace.tick().await;
+                    // Fails when the service has closed the connection, which the reader notices.
+                    let _ = writer.write_all(b"x").await;
+                }
+            };
+            tokio::select! {
+                _ = reader.read_to_end(&mut rest) => {}
+                () = send => {}
+            }
+        };
+        let (trickling, silent) = slow.split_at_mut(3);
+        let closed = timeout(Duration::from_secs(60), join_all(trickling.iter_mut().map(trickle))).await;
+        assert!(closed.is_ok(), "clients that send a byte at a time were not disconnected");
+        for connection in silent {
+            let mut rest = Vec::new();
+            let _ = timeout(Duration::from_secs(60), connection.read_to_end(&mut rest)).await.unwrap();
+        }
+        assert_eq!(replica.query(&caller, "{ viewer { role } }").await["viewer"]["role"], "OPERATOR");
+        replica.stop().await;
+    })
+    .await;
+}
 
 #[tokio::test]
 async fn a_head_that_is_too_long_is_rejected_without_a_body() {
@@ -429,17 +448,21 @@ both!(a_malformed_body_is_rejected, Sandbox, async |app| {
     assert!(response.starts_with("HTTP/1.1 400 ") && response.contains("malformed"), "{response}");
 });
 
-both!(clients_that_do_not_read_are_disconnected, Sandbox, async |app| {
-    let replica = app.replica_with_timeouts(Timeouts::with_short_clients()).await;
-    let address = replica.url.trim_start_matches("http://");
-    let requests = "GET /graphql HTTP/1.1\r\nHost: x\r\n\r\n".repeat(500_000);
-    let mut client = TcpStream::connect(address).await.unwrap();
-    // The responses fill all buffers between the service and the client. The service then waits for the client until
-    // the response timeout, and closes the connection.
-    let written = timeout(Duration::from_secs(60), client.write_all(requests.as_bytes())).await.unwrap();
-    assert!(written.is_err(), "the service read all requests");
-    replica.stop().await;
-});
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_that_do_not_read_are_disconnected() {
+    run(Backend::Sqlite, Environment::Sandbox, async |app| {
+        let replica = app.replica_with_timeouts(Timeouts::with_short_clients()).await;
+        let address = replica.url.trim_start_matches("http://");
+        let requests = "GET /graphql HTTP/1.1\r\nHost: x\r\n\r\n".repeat(500_000);
+        let mut client = TcpStream::connect(address).await.unwrap();
+        // The responses fill all buffers between the service and the client. The service then waits for the client until
+        // the response timeout, and closes the connection.
+        let written = timeout(Duration::from_secs(60), client.write_all(requests.as_bytes())).await.unwrap();
+        assert!(written.is_err(), "the service read all requests");
+        replica.stop().await;
+    })
+    .await;
+}
 
 both!(error_messages_do_not_repeat_values_of_the_wrong_type, Sandbox, async |app| {
     let caller = app.operator("A").await;
@@ -522,7 +545,7 @@ both!(each_request_logs_one_line, Sandbox, async |app| {
     for (caller, operator) in [(&caller, &*caller.operator), (&app.platform(), "platform")] {
         let answer = app.graphql(caller, query, json!({ "email": "ada@example.com" })).await;
         let id = answer.headers["x-request-id"].to_str().unwrap();
-        let log = support::logs::read();
+        let log = app.log();
         let lines: Vec<Value> =
             log.lines().filter(|line| line.contains(id)).map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(lines.len(), 1, "{lines:?}");

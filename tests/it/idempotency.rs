@@ -173,7 +173,7 @@ async fn conflicting_writes_need_one_connection_each_while_the_secret_is_changed
 async fn a_plan_made_on_an_empty_table_still_uses_the_primary_key() {
     run(Backend::Postgres, Environment::Sandbox, async |app| {
         let operator = app.operator("A").await;
-        support::postgres::execute(app.database_url(), "VACUUM (ANALYZE) idempotency_key").await.unwrap();
+        app.execute("VACUUM (ANALYZE) idempotency_key").await;
         let data = json!({ "email": "ada@example.com" });
         let (_, creating) = app.statements_of(create(app, &operator, "c", "1", data)).await;
         let (_, updating) = app.statements_of(update(app, &operator, "u", "1", json!({ "firstName": "Ada" }))).await;
@@ -360,17 +360,13 @@ both!(an_expired_key_is_unused_even_before_it_is_deleted, Sandbox, async |app| {
     let data = json!({ "email": "ada@example.com" });
     create(app, &operator, "k", "1", data.clone()).await.payload("createCustomer");
     assert_eq!(vivamo::service::idempotency::delete_expired_results(&app.database).await.unwrap(), 0);
-    let past = if app.is_postgres() { "now() - interval '1 second'" } else { "'2020-01-01T00:00:00+00:00'" };
-    support::postgres::execute(app.database_url(), &format!("UPDATE idempotency_key SET expires_at = {past}"))
-        .await
-        .unwrap();
+    let past = app.past();
+    app.execute(&format!("UPDATE idempotency_key SET expires_at = {past}")).await;
     // The create is a new request, which is rejected because the customer exists.
     assert_eq!(create(app, &operator, "k", "1", data).await.codes(), ["EMAIL_TAKEN", "EXTERNAL_CUSTOMER_ID_TAKEN"]);
     let update_done = update(app, &operator, "k", "1", json!({ "firstName": "Ada" })).await.payload("updateCustomer");
     assert_eq!(update_done["replayed"], false);
-    support::postgres::execute(app.database_url(), &format!("UPDATE idempotency_key SET expires_at = {past}"))
-        .await
-        .unwrap();
+    app.execute(&format!("UPDATE idempotency_key SET expires_at = {past}")).await;
     assert_eq!(vivamo::service::idempotency::delete_expired_results(&app.database).await.unwrap(), 1);
     assert_eq!(app.count_rows("idempotency_key").await, 0);
 });

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use vivamo::service::operators::OperatorChanges;
 use vivamo::service::{Caller, RequestInfo};
 
-use support::{Answer, TestApp, TestCaller, both, postgres};
+use support::{Answer, TestApp, TestCaller, both};
 
 /// A write of a race: a request, or one batch of a command.
 enum Write<'a> {
@@ -591,7 +591,7 @@ both!(a_disconnect_while_missing_search_words_are_added, Sandbox, async |app| {
     let operator = OperatorId::parse(&a.operator).unwrap();
     let words = customer_word::Entity::find().filter(customer_word::Column::OperatorId.eq(operator));
     let word = words.one(app.database.reader()).await.unwrap().unwrap();
-    postgres::execute(app.database_url(), "DELETE FROM customer_word").await.unwrap();
+    app.execute("DELETE FROM customer_word").await;
     // On PostgreSQL, `add_missing_words` locks the customer, and then waits until this transaction rolls back its
     // insert of the same word.
     let holder = app.database.begin_write().await.unwrap();

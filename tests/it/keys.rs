@@ -4,13 +4,16 @@ use std::time::{Duration, Instant};
 
 use entity::api_key::Access;
 use entity::deployment::Environment;
-use entity::value::ApiKeyId;
 use serde_json::json;
+use vivamo::error::ErrorCode;
 use vivamo::service::api_keys::ApiKeyRequest;
 use vivamo::service::authentication::AuthenticationError;
+use vivamo::service::operators::OperatorChanges;
 use vivamo::service::{Caller, RequestInfo};
 
 use support::{Answer, KEY_SECRET, TestCaller, both, seen_within_a_second};
+
+use crate::erase::stored;
 
 const ROLE: &str = "{ viewer { role operator { name } } }";
 
@@ -42,7 +45,8 @@ both!(a_revoked_key_is_rejected, Sandbox, async |app| {
 
 both!(a_malformed_key_is_rejected_without_a_query, Sandbox, async |app| {
     let own = app.operator("Own").await;
-    let mistyped = own.key.replace(&own.key[20..21], if &own.key[20..21] == "x" { "y" } else { "x" });
+    let mut mistyped = own.key.clone();
+    mistyped.replace_range(20..21, if &own.key[20..21] == "x" { "y" } else { "x" });
     let production = app.services_with(Environment::Production, KEY_SECRET).api_keys.clone();
     let operator = entity::value::OperatorId::parse(&own.operator).unwrap();
     let name = entity::value::DisplayName::parse("production").unwrap();
@@ -71,7 +75,7 @@ both!(a_rejected_key_error_names_the_reason, Sandbox, async |app| {
     let set = async |caller: &TestCaller, column: &str| {
         let prefix = &caller.key[..19];
         let sql = format!("UPDATE api_key SET {column} = created_at WHERE prefix = '{prefix}'");
-        support::postgres::execute(app.database_url(), &sql).await.unwrap();
+        app.execute(&sql).await;
     };
     set(&expired, "expires_at").await;
     set(&revoked, "revoked_at").await;
@@ -117,22 +121,50 @@ both!(keys_are_rejected_under_another_secret, Sandbox, async |app| {
 
 both!(the_database_does_not_contain_the_key, Sandbox, async |app| {
     let own = app.operator("Own").await;
-    let row = app.services.api_keys.list(&Caller::Platform).await.unwrap().pop().unwrap();
-    assert!(own.key.starts_with(&row.prefix) && row.prefix.len() < own.key.len() - 30, "{}", row.prefix);
-    assert!(!row.hash.windows(8).any(|window| own.key.as_bytes().windows(8).any(|part| part == window)));
+    // The key is used, and the platform creates another key.
+    app.created(&own, "1", json!({ "email": "ada@example.com" })).await;
+    app.services.authenticator.save_last_used().await.unwrap();
+    let create = "mutation ($input: CreateApiKeyInput!) { createApiKey(input: $input) { secret } }";
+    let input = json!({ "input": { "operatorId": own.operator, "name": "second" } });
+    let created = app.graphql(&app.platform(), create, input).await.payload("createApiKey");
+    let rows = app.services.api_keys.list(&Caller::Platform).await.unwrap();
+    let stored = stored(app);
+    for (key, row) in [own.key.as_str(), created["secret"].as_str().unwrap()].into_iter().zip(&rows) {
+        let secret = key.strip_prefix(&row.prefix).unwrap().to_lowercase();
+        assert!(secret.len() > 30 && stored.contains(&row.prefix.to_lowercase()), "{}", row.prefix);
+        // A part of the secret would be a leak too. A dump of PostgreSQL has bytes as hexadecimal digits.
+        for part in secret.as_bytes().windows(8) {
+            let hex: String = part.iter().map(|byte| format!("{byte:02x}")).collect();
+            let text = str::from_utf8(part).unwrap();
+            assert!(!stored.contains(text) && !stored.contains(&hex), "the database contains {text}");
+        }
+    }
 });
 
 both!(operators_cannot_manage_keys_or_operators, Sandbox, async |app| {
     let own = app.operator("Own").await;
     let caller = app.services.authenticator.authenticate(&own.key, None).await.unwrap();
-    let keys = &app.services.api_keys;
+    let (keys, operators) = (&app.services.api_keys, &app.services.operators);
     let name = || entity::value::DisplayName::parse("x").unwrap();
     let operator = entity::value::OperatorId::parse(&own.operator).unwrap();
-    assert!(keys.list(&caller).await.is_err());
-    assert!(keys.revoke(&caller, &RequestInfo::command_line(), ApiKeyId::new()).await.is_err());
-    let request = ApiKeyRequest { name: name(), access: Access::ReadOnly, expires_at: None };
-    assert!(keys.create(&caller, &RequestInfo::command_line(), operator, request).await.is_err());
-    assert!(app.services.operators.create(&caller, &RequestInfo::command_line(), name()).await.is_err());
+    let before = (keys.list(&Caller::Platform).await.unwrap(), operators.list(&Caller::Platform).await.unwrap());
+    let key = before.0[0].id;
+    let request = &RequestInfo::command_line();
+    let new_key = ApiKeyRequest { name: name(), access: Access::ReadOnly, expires_at: None };
+    let rename = OperatorChanges { name: Some(name()), ..Default::default() };
+    for (method, error) in [
+        ("keys.list", keys.list(&caller).await.err()),
+        ("keys.revoke", keys.revoke(&caller, request, key).await.err()),
+        ("keys.revoke_all", keys.revoke_all(&caller, request, operator).await.err()),
+        ("keys.create", keys.create(&caller, request, operator, new_key).await.err()),
+        ("operators.list", operators.list(&caller).await.err()),
+        ("operators.create", operators.create(&caller, request, name()).await.err()),
+        ("operators.update", operators.update(&caller, request, operator, rename).await.err()),
+    ] {
+        assert!(error.is_some_and(|error| error.has(ErrorCode::Forbidden)), "{method}");
+    }
+    let after = (keys.list(&Caller::Platform).await.unwrap(), operators.list(&Caller::Platform).await.unwrap());
+    assert_eq!(before, after);
 });
 
 both!(the_platform_manages_operators_and_keys, Sandbox, async |app| {

@@ -13,7 +13,6 @@ use vivamo::config::RateLimitSettings;
 use vivamo::service::api_keys::ApiKeyRequest;
 use vivamo::service::{Caller, RequestInfo};
 
-use support::postgres::execute;
 use support::{Answer, TestApp, TestCaller, both};
 
 const ROLE: &str = "{ viewer { role } }";
@@ -42,9 +41,8 @@ async fn send_invalid_key(app: &TestApp, forwarded: Option<&str>) -> Answer {
 }
 
 /// Counts the log lines with this message about an operator.
-fn count_log_lines(operator: &str, message: &str) -> usize {
-    let log = support::logs::read();
-    log.lines().filter(|line| line.contains(operator) && line.contains(message)).count()
+fn count_log_lines(app: &TestApp, operator: &str, message: &str) -> usize {
+    app.log().lines().filter(|line| line.contains(operator) && line.contains(message)).count()
 }
 
 const KNOWN_CUSTOMERS: usize = 40;
@@ -81,8 +79,8 @@ async fn enumerate_emails(
             codes => assert_eq!(codes, Vec::<String>::new()),
         }
     }
-    assert_eq!(count_log_lines(&own.operator, "disclosed a match outside the operator"), disclosed);
-    assert_eq!(count_log_lines(&own.operator, "disclosure limit reached"), rejected);
+    assert_eq!(count_log_lines(replica, &own.operator, "disclosed a match outside the operator"), disclosed);
+    assert_eq!(count_log_lines(replica, &own.operator, "disclosure limit reached"), rejected);
     assert!(replica.query(own, ROLE).await["viewer"]["role"] == "OPERATOR");
     (disclosed, rejected)
 }
@@ -191,7 +189,7 @@ both!(the_cost_of_a_request_measures_its_work, Sandbox, async |app| {
     // A client that does not ask for the cost gets no extensions. Without a limit there is no budget.
     assert_eq!(replica.graphql(&own, ROLE, json!({})).await.body.get("extensions"), None);
     assert_eq!(cost_of(app, &own, ROLE).await, json!({ "requested": 1, "used": 1, "available": null }));
-    let log = support::logs::read();
+    let log = app.log();
     let line = log.lines().rfind(|line| line.contains(&own.operator) && line.contains("mutation")).unwrap();
     assert!(line.contains("cost_requested") && line.contains("cost_used") && line.contains("cost_available"), "{line}");
     replica.stop().await;
@@ -539,7 +537,7 @@ both!(a_match_before_a_failure_uses_a_disclosure, Sandbox, async |app| {
     let replica =
         replica_with_limits(app, RateLimitSettings { disclosures_per_hour: 1, ..RateLimitSettings::OFF }).await;
     let rename = async |table: &str, new: &str| {
-        execute(app.database_url(), &format!("ALTER TABLE {table} RENAME TO {new}")).await.unwrap();
+        app.execute(&format!("ALTER TABLE {table} RENAME TO {new}")).await;
     };
     // The request finds the person, and cannot write the search words.
     rename("customer_word", "renamed").await;

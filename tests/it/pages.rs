@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
+use support::pages::{BACKWARDS, Direction, FORWARDS};
 use support::{TestApp, TestCaller, both, is_operator_lookup};
 
 const CUSTOMERS: &str = "query ($first: Int, $after: String, $last: Int, $before: String, \
@@ -36,31 +37,18 @@ fn emails(page: &Value) -> Vec<String> {
     page["edges"].as_array().unwrap().iter().map(|edge| edge["node"]["email"].as_str().unwrap().to_owned()).collect()
 }
 
-/// Reads a whole list in pages of this size: forwards with `first` and `after`, or backwards with `last` and `before`.
-async fn read_pages(app: &TestApp, caller: &TestCaller, size: usize, from_start: bool, arguments: Value) -> Value {
-    let [count, bound, next_cursor, has_more, has_previous] = if from_start {
-        ["first", "after", "endCursor", "hasNextPage", "hasPreviousPage"]
-    } else {
-        ["last", "before", "startCursor", "hasPreviousPage", "hasNextPage"]
-    };
-    let (mut pages, mut cursor) = (Vec::new(), json!(null));
-    loop {
+/// Reads a whole list in pages of this size.
+async fn read_pages(app: &TestApp, caller: &TestCaller, size: usize, direction: Direction, arguments: Value) -> Value {
+    let read = async |cursor: Value| {
         let mut arguments = arguments.clone();
-        arguments[count] = json!(size);
-        arguments[bound] = cursor.clone();
+        arguments[direction.size] = json!(size);
+        arguments[direction.bound] = cursor.clone();
         let page = page(app, caller, arguments).await;
-        assert_eq!(page["pageInfo"][has_previous], json!(!cursor.is_null()));
-        cursor = page["pageInfo"][next_cursor].clone();
-        let is_last = page["pageInfo"][has_more] == json!(false);
-        pages.push(page["edges"].as_array().unwrap().clone());
-        if is_last {
-            break;
-        }
-    }
-    if !from_start {
-        pages.reverse();
-    }
-    json!({ "edges": pages.concat() })
+        assert_eq!(page["pageInfo"][direction.has_less], json!(!cursor.is_null()));
+        page
+    };
+    let pages = direction.read_pages(read).await;
+    json!({ "edges": pages.iter().flat_map(|page| page["edges"].as_array().unwrap().clone()).collect::<Vec<_>>() })
 }
 
 /// Creates customers, and returns their emails in the order of their creation.
@@ -85,9 +73,9 @@ both!(pages_in_both_directions_are_complete_and_ordered, Sandbox, async |app| {
     ] {
         assert!(all.len() == 7 || all.len() == 9);
         for size in [1, 2, 3, all.len(), 100] {
-            for from_start in [true, false] {
-                let listed = read_pages(app, &caller, size, from_start, json!({})).await;
-                assert_eq!(emails(&listed), all, "{size} {from_start}");
+            for direction in [FORWARDS, BACKWARDS] {
+                let listed = read_pages(app, &caller, size, direction, json!({})).await;
+                assert_eq!(emails(&listed), all, "{size} {direction:?}");
             }
         }
     }
@@ -185,17 +173,17 @@ both!(order_by_sorts_in_both_directions, Sandbox, async |app| {
     // External ids are ordered byte by byte.
     by_id.sort_unstable();
     for (field, ascending) in [("CONNECTED_AT", ids.to_vec()), ("EXTERNAL_CUSTOMER_ID", by_id)] {
-        for direction in ["ASC", "DESC"] {
+        for order in ["ASC", "DESC"] {
             let mut expected = ascending.clone();
-            if direction == "DESC" {
+            if order == "DESC" {
                 expected.reverse();
             }
-            let order = json!({ "field": field, "direction": direction });
-            for from_start in [true, false] {
-                let listed = read_pages(app, &own, 2, from_start, json!({ "orderBy": order })).await;
+            let order = json!({ "field": field, "direction": order });
+            for direction in [FORWARDS, BACKWARDS] {
+                let listed = read_pages(app, &own, 2, direction, json!({ "orderBy": order })).await;
                 let ids =
                     listed["edges"].as_array().unwrap().iter().map(|edge| edge["externalCustomerId"].as_str().unwrap());
-                assert_eq!(ids.collect::<Vec<_>>(), expected, "{order} {from_start}");
+                assert_eq!(ids.collect::<Vec<_>>(), expected, "{order} {direction:?}");
             }
         }
     }

@@ -85,8 +85,6 @@ both!(introspection_is_within_the_limits, Sandbox, async |app| {
     assert_eq!(answer.body, expected);
 });
 
-/// If a field that reads rows fails, it is null and the rest of its object remains. If the field were not nullable, its
-/// object would become null too, for example a payload with a secret that is shown only once.
 #[test]
 fn fields_of_interfaces_have_no_fields() {
     // Otherwise the check for conflicts in `src/graphql/document/rewrite.rs` would take exponential time for nested
@@ -116,6 +114,8 @@ fn fields_of_interfaces_have_no_fields() {
     assert!(interfaces > 0);
 }
 
+/// If a field that reads rows fails, it is null and the rest of its object remains. If the field were not nullable, its
+/// object would become null too, for example a payload with a secret that is shown only once.
 #[test]
 fn fields_that_can_fail_alone_are_nullable() {
     let mut resolvers = 0;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use support::postgres;
+use support::pages::{BACKWARDS, Direction, FORWARDS};
 use support::process::vivamo;
 use support::{KEY_SECRET, TestApp, TestCaller, both};
 
@@ -47,7 +47,7 @@ async fn make_common(app: &TestApp, external_id: &str, word: &str, rows: u32) {
              SELECT {operator}, randomblob(16), 0, '{word}' FROM numbers"
         )
     };
-    postgres::execute(app.database_url(), &sql).await.unwrap();
+    app.execute(&sql).await;
 }
 
 both!(search_matches_prefixes_of_words, Sandbox, async |app| {
@@ -193,25 +193,18 @@ both!(all_search_plans_return_the_same_pages, Sandbox, async |app| {
         for (search, missing) in searches.iter().flat_map(|search| [(search, None), (search, Some("PHONE"))]) {
             let whole = page(app, &own, json!({ "search": search, "missing": missing })).await;
             assert_eq!(whole["totalCount"], names(&whole).len(), "{search}");
-            let directions =
-                [("first", "after", "endCursor", "hasNextPage"), ("last", "before", "startCursor", "hasPreviousPage")];
-            let reads = directions.into_iter().flat_map(|direction| (1..=4).map(move |size| (direction, size)));
-            for ((count, bound, next_cursor, has_more), size) in reads {
-                let (mut read, mut cursor) = (Vec::new(), json!(null));
-                loop {
+            let directions = [FORWARDS, BACKWARDS].into_iter();
+            for (direction, size) in directions.flat_map(|direction| (1..=4).map(move |size| (direction, size))) {
+                let Direction { size: count, bound, has_more, .. } = direction;
+                let read = async |cursor: Value| {
                     let arguments = json!({ "search": search, "missing": missing, count: size, bound: cursor });
-                    let next = page(app, &own, arguments).await;
-                    cursor = next["pageInfo"][next_cursor].clone();
-                    read.push(names(&next));
-                    if next["pageInfo"][has_more] == json!(false) {
-                        break;
-                    }
-                    assert_eq!(names(&next).len(), size, "{search} {count} {size}");
-                }
-                if count == "last" {
-                    read.reverse();
-                }
-                assert_eq!(read.concat(), names(&whole), "{search} {count} {size}");
+                    let page = page(app, &own, arguments).await;
+                    let is_last = page["pageInfo"][has_more] == json!(false);
+                    assert!(is_last || names(&page).len() == size, "{search} {count} {size}: {page}");
+                    page
+                };
+                let read: Vec<_> = direction.read_pages(read).await.iter().flat_map(names).collect();
+                assert_eq!(read, names(&whole), "{search} {count} {size}");
             }
             // Only customer 4 has a phone.
             if missing.is_none() {
@@ -372,23 +365,14 @@ both!(the_customer_with_the_searched_email_is_first, Sandbox, async |app| {
     }
     // Reads pages of one to five customers, in both directions.
     for size in 1..=5 {
-        for (count, bound, next_cursor, has_more, has_less) in [
-            ("first", "after", "endCursor", "hasNextPage", "hasPreviousPage"),
-            ("last", "before", "startCursor", "hasPreviousPage", "hasNextPage"),
-        ] {
-            let (mut read, mut cursor) = (Vec::new(), json!(null));
-            loop {
+        for direction in [FORWARDS, BACKWARDS] {
+            let Direction { size: count, bound, has_less, .. } = direction;
+            let read = async |cursor: Value| {
                 let next = page(app, &own, json!({ "search": "ada@example.com", count: size, bound: cursor })).await;
                 assert_eq!(next["pageInfo"][has_less], json!(!cursor.is_null()), "{count} {size}");
-                cursor = next["pageInfo"][next_cursor].clone();
-                read.push(emails(&next));
-                if next["pageInfo"][has_more] == json!(false) {
-                    break;
-                }
-            }
-            if count == "last" {
-                read.reverse();
-            }
+                next
+            };
+            let read: Vec<_> = direction.read_pages(read).await.iter().map(emails).collect();
             assert!(read.iter().all(|page| !page.is_empty()), "{count} {size}: {read:?}");
             assert_eq!(read.concat(), in_order, "{count} {size}");
         }
@@ -424,10 +408,10 @@ both!(migrate_writes_the_words_of_older_versions_again, Sandbox, async |app| {
          UPDATE deployment SET words_migration = NULL",
         migration::SEARCH_WORDS
     );
-    postgres::execute(app.database_url(), &before).await.unwrap();
+    app.execute(&before).await;
     make_common(app, "1", "stale", 1).await;
     let sql = "UPDATE customer_word SET customer_id = (SELECT customer_id FROM customer_operator)";
-    postgres::execute(app.database_url(), sql).await.unwrap();
+    app.execute(sql).await;
     assert_eq!(search_names(app, &own, "stale").await, ["x"]);
     let folder = tempfile::TempDir::new().unwrap();
     migrate(app, folder.path());
@@ -439,7 +423,7 @@ both!(migrate_adds_missing_search_words, Sandbox, async |app| {
     let own = app.operator("Own").await;
     app.created(&own, "1", json!({ "email": "ada@example.com" })).await;
     app.created(&own, "2", json!({ "email": "grace@example.com" })).await;
-    postgres::execute(app.database_url(), "DELETE FROM customer_word").await.unwrap();
+    app.execute("DELETE FROM customer_word").await;
     assert_eq!(search_names(app, &own, "ada").await.len(), 0);
     let folder = tempfile::TempDir::new().unwrap();
     for _ in 0..2 {

@@ -173,7 +173,7 @@ both!(restrictions_apply_only_to_changed_values, Production, async |app| {
     app.created(&operator, "user-1", json!({ "email": "ada@example.com" })).await;
     // The stored values violate restrictions that were added later.
     let change = "UPDATE customer SET email = 'ada+1@mailinator.com', phone = '+442079460018'";
-    support::postgres::execute(app.database_url(), change).await.unwrap();
+    app.execute(change).await;
     let customer = json!({ "externalCustomerId": "user-1" });
     let same = json!({ "email": "Ada+1@Mailinator.com", "phone": "+44 20 7946 0018", "firstName": "Ada" });
     let updated = app.updated(&operator, customer.clone(), same).await;

@@ -204,9 +204,9 @@ async fn rejected_keys(app: &TestApp, own: &TestCaller) -> Vec<String> {
     let foreign =
         production.create(&Caller::Platform, &RequestInfo::command_line(), operator, request()).await.unwrap();
     let expired = keys.create(&Caller::Platform, &RequestInfo::command_line(), operator, request()).await.unwrap();
-    let past = if app.is_postgres() { "now() - interval '1 second'" } else { "'2020-01-01T00:00:00+00:00'" };
-    let expire = format!("UPDATE api_key SET expires_at = {past} WHERE prefix = '{}'", expired.row.prefix);
-    support::postgres::execute(app.database_url(), &expire).await.unwrap();
+    let (past, prefix) = (app.past(), &expired.row.prefix);
+    let expire = format!("UPDATE api_key SET expires_at = {past} WHERE prefix = '{prefix}'");
+    app.execute(&expire).await;
     let secret = |key: &vivamo::service::api_keys::ApiKeyWithSecret| key.secret.expose_secret().to_owned();
     vec![String::new(), secret(&revoked), secret(&expired), secret(&foreign), own.key.to_uppercase()]
 }
@@ -252,13 +252,12 @@ both!(every_field_respects_every_kind_of_key, Sandbox, async |app| {
             assert_eq!(answer.codes(), expected, "{field}: {request}");
         }
     }
-    let lower_case = |body: &Value| body.to_string().to_lowercase();
+    let secrets = ["secret-", "secretfirst", "secretlast", "secretstreet", "secretcity", "4155552671"];
     for (field, request) in queries.iter().chain(&mutations) {
         let answer = app.graphql(&other, request, json!({})).await;
-        assert!(
-            !lower_case(&answer.body).contains("secret-") && !lower_case(&answer.body).contains("secretfirst"),
-            "{field}"
-        );
+        let text = answer.body.to_string().to_lowercase();
+        let found: Vec<_> = secrets.into_iter().filter(|secret| text.contains(secret)).collect();
+        assert_eq!(found, [""; 0], "{field}");
         assert!(
             !answer.codes().iter().any(|code| ["INTERNAL", "BAD_REQUEST"].contains(&code.as_str())),
             "{field}: {request}"

@@ -79,7 +79,7 @@ async fn secrets(app: &TestApp, id: &Value, at: DateTime<Utc>) -> Vec<String> {
 
 /// Sets columns of all endpoints.
 async fn set(app: &TestApp, columns: &str) {
-    support::postgres::execute(app.database_url(), &format!("UPDATE webhook SET {columns}")).await.unwrap();
+    app.execute(&format!("UPDATE webhook SET {columns}")).await;
 }
 
 fn time(value: &Value) -> DateTime<Utc> {
@@ -125,7 +125,7 @@ both!(an_operator_creates_changes_and_deletes_endpoints, Sandbox, async |app| {
     delete(app, &own, id).await.assert_rejected("deleteWebhook", &[("WEBHOOK_NOT_FOUND", "input.id")]);
     assert_eq!(list(app, &own).await.len(), 1);
     assert_eq!(app.graphql(&own, BY_ID, json!({ "id": id })).await.data(), &json!({ "webhook": null, "node": null }));
-    assert!(!support::logs::read().contains("tok-4713"));
+    assert!(!app.log().contains("tok-4713"));
 });
 
 both!(invalid_input_is_rejected_with_its_path, Sandbox, async |app| {
@@ -179,7 +179,7 @@ both!(invalid_input_is_rejected_with_its_path, Sandbox, async |app| {
     let answer = app.graphql(&own, CREATE, with_operator).await;
     answer.assert_rejected("createWebhook", &[("INVALID_ARGUMENT", "input.operatorId")]);
     assert_eq!(app.count_rows("webhook").await, 1);
-    assert!(!support::logs::read().contains("tok-4713"));
+    assert!(!app.log().contains("tok-4713"));
 });
 
 both!(production_requires_https, Production, async |app| {
@@ -300,7 +300,7 @@ both!(a_rotation_keeps_the_previous_secret_for_some_time, Sandbox, async |app| {
     let fourth = rotated(app, &own, id, Some(0)).await["secret"].as_str().unwrap().to_owned();
     assert_eq!(secrets(app, id, now()).await, [fourth.as_str()]);
     assert_eq!(BTreeSet::from([first, second, third, fourth]).len(), 4);
-    assert!(!support::logs::read().contains("whsec_"));
+    assert!(!app.log().contains("whsec_"));
 });
 
 both!(an_endpoint_that_is_enabled_or_gets_a_url_or_position_is_due_at_once, Sandbox, async |app| {
@@ -499,7 +499,7 @@ both!(deliveries_start_at_the_end_of_the_feed_and_can_be_moved, Sandbox, async |
     unknown.assert_rejected("updateWebhook", &[("WEBHOOK_NOT_FOUND", "input.id")]);
     // The feed no longer has the change of the cursor, as after a restore of an older backup.
     let rows_of_operators = "DELETE FROM customer_change WHERE external_customer_id IS NOT NULL";
-    support::postgres::execute(app.database_url(), rows_of_operators).await.unwrap();
+    app.execute(rows_of_operators).await;
     let answer = update(app, &own, &id, json!({ "deliverFrom": { "cursor": cursor } })).await;
     answer.assert_rejected("updateWebhook", &[("CURSOR_EXPIRED", "input.deliverFrom.cursor")]);
 });

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use entity::customer_event;
 use entity::customer_event::EventType;
@@ -16,14 +17,15 @@ use sea_orm::{ActiveEnum, ConnectionTrait, DbBackend, EntityTrait, Statement};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::watch;
-use tokio::task::{block_in_place, yield_now};
+use tokio::task::block_in_place;
+use tokio::time::timeout;
 use vivamo::database::Database;
 
 use crate::servers::{Servers, codes};
 use support::postgres::{self, Cluster, own_cluster};
 use support::process::vivamo;
 use support::proxy::Proxy;
-use support::{Backend, KEY_SECRET, TestCaller, TestDatabase};
+use support::{Backend, KEY_SECRET, TestCaller, TestDatabase, wait_until};
 
 const OPERATORS: usize = 3;
 const WRITERS: usize = 8;
@@ -33,6 +35,11 @@ const PHONES: usize = 3;
 /// At least this many requests are answered in a round before the service is disturbed, and again after the
 /// disturbance.
 const REQUESTS: usize = 300;
+
+/// The longest time in which [`REQUESTS`] are answered. It is much longer than a failover.
+const ROUND_LIMIT: Duration = Duration::from_secs(180);
+/// The longest time in which a reader reads to the end of its feed.
+const READ_LIMIT: Duration = Duration::from_secs(60);
 
 const CHANGES: &str = "query ($after: String) { changes(first: 20, after: $after) { cursor hasMore \
     changes { id type version own customerId } } }";
@@ -59,14 +66,12 @@ struct Follower {
 }
 
 impl Follower {
-    /// Reads a page, unless the service is unavailable. Returns false if the feed has no more changes at this moment.
+    /// Reads a page, unless the process does not answer. Returns false if the feed has no more changes at this moment.
     async fn read(&mut self, servers: &Servers) -> bool {
-        let Ok((_, answer)) = servers.send(&self.caller, CHANGES, &json!({ "after": self.cursor })).await else {
+        let variables = json!({ "after": self.cursor });
+        let Ok((_, answer)) = servers.send_until_available(&self.caller, CHANGES, &variables).await else {
             return true;
         };
-        if codes(&answer) == ["UNAVAILABLE"] {
-            return true;
-        }
         let page = &answer["data"]["changes"];
         self.changes.extend(page["changes"].as_array().unwrap_or_else(|| panic!("{answer}")).iter().cloned());
         self.cursor = page["cursor"].clone();
@@ -142,7 +147,8 @@ impl Fire {
         wait_until_idle(&database).await;
         let events = customer_event::Entity::find().all(database.reader()).await.unwrap();
         for follower in &mut self.followers {
-            while follower.read(&self.servers).await {}
+            let read = async { while follower.read(&self.servers).await {} };
+            timeout(READ_LIMIT, read).await.expect("the feed has an end");
             let mut changes: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
             for change in &follower.changes {
                 let of_customer = changes.entry(change["customerId"].as_str().unwrap()).or_default();
@@ -161,7 +167,9 @@ impl Fire {
 
 /// Waits until this number of requests is answered.
 async fn wait_for(answered: &watch::Sender<usize>, count: usize) {
-    answered.subscribe().wait_for(|answered| *answered >= count).await.unwrap();
+    let mut answered = answered.subscribe();
+    let wait = answered.wait_for(|answered| *answered >= count);
+    timeout(ROUND_LIMIT, wait).await.expect("the requests of a round are answered").unwrap();
 }
 
 /// Waits until no transaction has an id. A killed process may have left a transaction that continues.
@@ -169,9 +177,12 @@ async fn wait_until_idle(database: &Database) {
     let backend = database.reader().get_database_backend();
     let running = "SELECT 1 FROM pg_stat_activity WHERE backend_xid IS NOT NULL";
     let running = || Statement::from_string(backend, running);
-    while backend == DbBackend::Postgres && !database.reader().query_all_raw(running()).await.unwrap().is_empty() {
-        yield_now().await;
-    }
+    let is_idle = async || {
+        let is_idle =
+            backend == DbBackend::Sqlite || database.reader().query_all_raw(running()).await.unwrap().is_empty();
+        is_idle.then_some(())
+    };
+    wait_until("no transaction has an id", is_idle).await;
 }
 
 /// Returns a random request: the index of its caller, then its query, then its input.
@@ -209,12 +220,8 @@ fn random_request(random: &mut StdRng, customers: &[Value]) -> (usize, &'static 
 
 /// Repeats a request until the service accepts or rejects it.
 async fn send_until_answered(servers: &Servers, caller: &TestCaller, query: &str, variables: &Value) -> Value {
-    loop {
-        match servers.send(caller, query, variables).await {
-            Ok((_, answer)) if codes(&answer) != ["UNAVAILABLE"] => return answer,
-            _ => yield_now().await,
-        }
-    }
+    let send = async || servers.send_until_available(caller, query, variables).await.ok();
+    wait_until("a process answers the request", send).await.1
 }
 
 /// Returns the changes that `reader` must see, in their order, by customer. `reader` is the id of an operator, or empty

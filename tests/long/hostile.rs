@@ -22,7 +22,7 @@ async fn attacks_do_not_leak_memory() {
     let id = servers.processes[0].0.id();
     let mut early = 0;
     for round in 0..ROUNDS {
-        for (attack, query) in attacks() {
+        for (attack, _, query) in attacks() {
             let (_, answer) = servers.send(&operator, &query, &json!({})).await.unwrap();
             let codes = codes(&answer);
             assert!(!codes.is_empty() && codes.iter().all(|code| code == "BAD_REQUEST"), "{attack}: {codes:?}");

@@ -11,7 +11,7 @@ use sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter};
 use serde_json::{Value, json};
 
 use crate::servers::{Servers, codes};
-use support::{Backend, TestCaller};
+use support::{Backend, TestCaller, wait_until};
 
 const ROUNDS: usize = 5;
 const WRITERS: usize = 8;
@@ -115,14 +115,8 @@ async fn run(backend: Backend) {
                     6 => Write::Erase(id(number - 1), customer.clone()),
                     _ => Write::Create(id(number), None),
                 };
-                // On a busy machine, a request may wait too long for the lock of SQLite. Clients then send it again.
-                let sent = loop {
-                    match servers.send(write.caller(&operator, &platform), write.query(), &write.variables()).await {
-                        Ok((_, answer)) if codes(&answer) == ["UNAVAILABLE"] => {}
-                        sent => break sent,
-                    }
-                };
-                match sent {
+                let caller = write.caller(&operator, &platform);
+                match servers.send_until_available(caller, write.query(), &write.variables()).await {
                     Ok((_, answer)) => {
                         assert_eq!(codes(&answer), Vec::<String>::new());
                         customer = answer["data"]["result"]["customer"]["id"].clone();
@@ -140,9 +134,8 @@ async fn run(backend: Backend) {
             }
         };
         let killer = async {
-            while answered.lock().unwrap().len() < ACKNOWLEDGED_PER_ROUND {
-                tokio::task::yield_now().await;
-            }
+            let is_under_load = || answered.lock().unwrap().len() >= ACKNOWLEDGED_PER_ROUND;
+            wait_until("enough writes are acknowledged", async || is_under_load().then_some(())).await;
             is_killed.store(true, Ordering::Relaxed);
             servers.processes[0].0.kill();
         };
@@ -165,7 +158,8 @@ async fn run(backend: Backend) {
     // without a response, the service returns the stored result or executes the request now.
     for (writes, may_be_new) in [(&acknowledged, false), (&unanswered, true)] {
         for write in writes {
-            let sent = servers.send(write.caller(&operator, &platform), write.query(), &write.variables()).await;
+            let caller = write.caller(&operator, &platform);
+            let sent = servers.send_until_available(caller, write.query(), &write.variables()).await;
             let (_, answer) = sent.unwrap();
             let is_gone =
                 matches!(write, Write::Create(id, _) if gone.contains(id)) && codes(&answer) == ["CUSTOMER_NOT_FOUND"];

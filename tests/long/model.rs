@@ -26,7 +26,7 @@ use vivamo::service::operators::OperatorChanges;
 use vivamo::service::{Caller, RequestInfo, Services};
 
 use crate::servers::{Servers, codes};
-use support::{Backend, TestCaller, TestDatabase};
+use support::{Backend, TestCaller, TestDatabase, wait_until};
 
 const REQUESTS: usize = 20_000;
 const WORKERS: usize = 16;
@@ -622,19 +622,12 @@ async fn remove_customers(servers: &Servers, operator: &TestCaller) -> RequestId
 
 /// Runs a command again while it fails, as an administrator does if the database is busy.
 async fn until_available<T, F: Future<Output = Result<T, Error>>>(command: impl Fn() -> F) -> T {
-    const MAX_ATTEMPTS: usize = 20;
-    for _ in 0..MAX_ATTEMPTS {
-        if let Ok(done) = command().await {
-            return done;
-        }
-    }
-    panic!("the command failed {MAX_ATTEMPTS} times");
+    wait_until("the command succeeds", async || command().await.ok()).await
 }
 
 /// Sends a request, and repeats it while the response is `UNAVAILABLE`: on a busy machine, a request may have conflicts
 /// until its time for retries is over.
 async fn send(servers: &Servers, operators: &[TestCaller], request: &Request) -> Vec<(String, Value)> {
-    const MAX_ATTEMPTS: usize = 20;
     let query = match request.kind {
         Kind::Create => CREATE,
         Kind::Update => UPDATE,
@@ -644,17 +637,7 @@ async fn send(servers: &Servers, operators: &[TestCaller], request: &Request) ->
     };
     let platform = servers.platform();
     let caller = operators.get(request.operator).unwrap_or(&platform);
-    let mut sent = Vec::new();
-    loop {
-        let variables = json!({ "input": request.input });
-        let (id, answer) = servers.send(caller, query, &variables).await.unwrap();
-        let is_unavailable = codes(&answer) == ["UNAVAILABLE"];
-        sent.push((id, answer));
-        if !is_unavailable {
-            return sent;
-        }
-        assert!(sent.len() < MAX_ATTEMPTS, "{sent:?}");
-    }
+    servers.attempts_until_available(caller, query, &json!({ "input": request.input })).await.unwrap()
 }
 
 /// The payload of a mutation, if it succeeded.
@@ -765,11 +748,9 @@ impl Follower {
     async fn read(&mut self, servers: &Servers, first: usize) {
         loop {
             let variables = json!({ "first": first, "after": self.cursor });
-            let (_, answer) = servers.send(&self.caller, CHANGES, &variables).await.unwrap();
-            match codes(&answer).iter().map(String::as_str).collect::<Vec<_>>()[..] {
-                ["UNAVAILABLE"] => continue,
-                ["UNAUTHENTICATED"] => return,
-                _ => (),
+            let (_, answer) = servers.send_until_available(&self.caller, CHANGES, &variables).await.unwrap();
+            if codes(&answer) == ["UNAUTHENTICATED"] {
+                return;
             }
             let page = &answer["data"]["changes"];
             self.changes.extend(page["changes"].as_array().unwrap_or_else(|| panic!("{answer}")).iter().cloned());

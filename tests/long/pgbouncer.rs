@@ -4,10 +4,11 @@ use std::path::Path;
 use std::process::{Child, Stdio};
 
 use tempfile::TempDir;
+use tokio::net::TcpStream;
 
 use crate::servers::Servers;
-use support::TestDatabase;
 use support::postgres::{self, as_postgres};
+use support::{TestDatabase, wait_until};
 
 /// A running PgBouncer. The process is stopped when this value is dropped.
 struct Pgbouncer {
@@ -35,9 +36,8 @@ impl Pgbouncer {
         std::fs::write(&settings, text).unwrap();
         let process = as_postgres(program).arg(&settings).stderr(Stdio::null()).spawn().unwrap();
         let pgbouncer = Self { process, port, _folder: folder };
-        while tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_err() {
-            tokio::task::yield_now().await;
-        }
+        let connect = async || TcpStream::connect(("127.0.0.1", port)).await.ok();
+        wait_until("PgBouncer accepts connections", connect).await;
         pgbouncer
     }
 }

@@ -28,7 +28,7 @@ use vivamo::service::webhooks::sender::{Sender, SenderSettings};
 use vivamo::service::{Caller, RequestInfo, ServiceSettings, Services, now};
 
 use crate::servers::Servers;
-use support::postgres::{self, Cluster, skip};
+use support::postgres::{self, own_cluster};
 use support::process::{Running, vivamo};
 use support::receiver::{Receiver, insert_endpoint};
 use support::{Backend, PLATFORM_KEY};
@@ -419,10 +419,8 @@ impl Measured<'_> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_list_uses_an_index_and_its_last_page_costs_as_much_as_its_first() {
-    let folder = postgres::folder();
-    let Some(cluster) = Cluster::at(folder.path().join("postgres"), postgres::free_port()) else {
-        return skip("the plans for a million customers");
-    };
+    let Some(stopped_at_end) = own_cluster() else { return };
+    let (cluster, folder) = (&stopped_at_end.cluster, postgres::folder());
     cluster.initialise().unwrap();
     cluster.start("-c shared_buffers=1GB -c max_wal_size=16GB -c fsync=off -c autovacuum=off").unwrap();
     postgres::execute(&format!("{}/postgres", cluster.url()), "CREATE DATABASE plans").await.unwrap();
@@ -449,7 +447,7 @@ async fn every_list_uses_an_index_and_its_last_page_costs_as_much_as_its_first()
             .env("VIVAMO_PLATFORM_KEY", PLATFORM_KEY)
             .env("VIVAMO_COST_PER_SECOND", "0"),
     );
-    let measured = Measured { url: &url, log: &folder.path().join("postgres/log") };
+    let measured = Measured { url: &url, log: &cluster.log() };
 
     // Customers with odd numbers belong to the large operator.
     let number = 777_777;
@@ -566,5 +564,4 @@ async fn every_list_uses_an_index_and_its_last_page_costs_as_much_as_its_first()
     add_missing_words(&database, measured.log).await;
     write_batches(&database, measured.log).await;
     deliver_webhooks(&database, measured.log).await;
-    cluster.stop("immediate");
 }

@@ -12,7 +12,7 @@ use vivamo::keyed_hash::KeyedHasher;
 use vivamo::service::{ServiceSettings, Services, deployment};
 
 use support::process::{Running, vivamo};
-use support::{Backend, KEY_SECRET, PLATFORM_KEY, TestCaller, TestDatabase, http_client};
+use support::{Backend, KEY_SECRET, PLATFORM_KEY, TestCaller, TestDatabase, http_client, wait_until};
 
 pub struct Servers {
     test_database: TestDatabase,
@@ -115,6 +115,37 @@ impl Servers {
         let answer = request.json(&json!({ "query": query, "variables": variables })).send().await?;
         let request_id = answer.headers()["x-request-id"].to_str().unwrap().to_owned();
         Ok((request_id, answer.json().await?))
+    }
+
+    /// Sends a request, and sends it again while the answer is `UNAVAILABLE`, as clients do: on a busy machine, a write
+    /// may wait too long for a lock. Returns the request id and the answer of the last attempt, or the error of the
+    /// connection.
+    pub async fn send_until_available(
+        &self,
+        caller: &TestCaller,
+        query: &str,
+        variables: &Value,
+    ) -> Result<(String, Value), reqwest::Error> {
+        let attempts = self.attempts_until_available(caller, query, variables).await?;
+        Ok(attempts.into_iter().next_back().unwrap())
+    }
+
+    /// Like [`send_until_available`](Self::send_until_available), but returns all attempts.
+    pub async fn attempts_until_available(
+        &self,
+        caller: &TestCaller,
+        query: &str,
+        variables: &Value,
+    ) -> Result<Vec<(String, Value)>, reqwest::Error> {
+        let mut attempts = Vec::new();
+        let send = async || {
+            let sent = self.send(caller, query, variables).await;
+            let is_unavailable = matches!(&sent, Ok((_, answer)) if codes(answer) == ["UNAVAILABLE"]);
+            let sent = sent.map(|attempt| attempts.push(attempt));
+            (!is_unavailable).then_some(sent)
+        };
+        wait_until("a request is not answered with UNAVAILABLE", send).await?;
+        Ok(attempts)
     }
 
     /// Stops the processes and removes the database.

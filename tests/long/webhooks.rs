@@ -57,8 +57,10 @@ async fn run(backend: Backend, processes: usize) {
         let writer = async |writer: usize| {
             for number in 0..CREATES_PER_WRITER {
                 let id = format!("{round}-{writer}-{number}");
-                let input = json!({ "externalCustomerId": id, "data": { "email": format!("{id}@example.com") } });
-                let Ok((_, body)) = servers.send(&operator, CREATE, &json!({ "input": input })).await else { return };
+                let data = json!({ "email": format!("{id}@example.com") });
+                let input = json!({ "externalCustomerId": id, "data": data, "idempotencyKey": id });
+                let sent = servers.send_until_available(&operator, CREATE, &json!({ "input": input })).await;
+                let Ok((_, body)) = sent else { return };
                 assert_eq!(codes(&body), Vec::<String>::new());
             }
         };

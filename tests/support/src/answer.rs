@@ -123,8 +123,13 @@ fn assert_error_shape(error: &Value, headers: &HeaderMap) {
             "{error}"
         );
     }
-    assert!(CODES.contains(extensions["code"].as_str().unwrap()), "unknown code: {error}");
-    assert!(extensions["retryable"].is_boolean(), "{error}");
+    let code = extensions["code"].as_str().unwrap();
+    assert!(CODES.contains(code), "unknown code: {error}");
+    let is_retryable = ["UNAVAILABLE", "PHONE_LOOKUP_UNAVAILABLE", "RATE_LIMITED"].contains(&code);
+    assert_eq!(extensions["retryable"], is_retryable, "{error}");
+    assert!(is_retryable || extensions.get("retryAfterMs").is_none(), "{error}");
+    let is_taken = ["EMAIL_TAKEN", "PHONE_TAKEN", "EXTERNAL_CUSTOMER_ID_TAKEN"].contains(&code);
+    assert!(is_taken || extensions.get("customerId").is_none(), "{error}");
     assert_eq!(extensions["requestId"].as_str(), headers.get("x-request-id").map(|id| id.to_str().unwrap()), "{error}");
     let message = error["message"].as_str().unwrap();
     assert!(!message.is_empty() && message.len() < 1000, "{error}");

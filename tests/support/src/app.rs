@@ -39,6 +39,8 @@ pub struct TestApp {
     statements: Arc<Mutex<Vec<String>>>,
     /// All requests of operators to this server and its replicas, for the invariants.
     exchanges: Arc<Mutex<Vec<Exchange>>>,
+    /// The length of the log at the start of this server.
+    log_start: u64,
     stop: oneshot::Sender<()>,
     server: JoinHandle<()>,
 }
@@ -151,6 +153,7 @@ impl TestApp {
         exchanges: Arc<Mutex<Vec<Exchange>>>,
     ) -> Self {
         logs::start();
+        let log_start = logs::length();
         let statements = Arc::new(Mutex::new(Vec::new()));
         let observed = statements.clone();
         let observer = Arc::new(move |sql: &str| observed.lock().unwrap().push(sql.to_owned()));
@@ -179,7 +182,7 @@ impl TestApp {
         let (stop, stopped) = oneshot::channel();
         let server = tokio::spawn(async move { app.run_until(async { drop(stopped.await) }).await });
         let http = http_client();
-        Self { url, database, services, http, test_database, statements, exchanges, stop, server }
+        Self { url, database, services, http, test_database, statements, exchanges, log_start, stop, server }
     }
 
     /// Stops the service, and removes the database if it was created for this service.
@@ -202,8 +205,18 @@ impl TestApp {
 
     /// Rebuilds the search words, for tests that change customers by SQL.
     pub async fn rebuild_search_words(&self) {
-        postgres::execute(self.database_url(), "DELETE FROM customer_word").await.unwrap();
+        self.execute("DELETE FROM customer_word").await;
         self.services.customers.add_missing_words(&Caller::Platform).await.unwrap();
+    }
+
+    /// Runs statements on a new connection to the database, without the service.
+    pub async fn execute(&self, sql: &str) {
+        postgres::execute(self.database_url(), sql).await.unwrap();
+    }
+
+    /// Reads what was logged since the start of this server, by this test and by the tests that run at the same time.
+    pub fn log(&self) -> String {
+        logs::read_after(self.log_start)
     }
 
     /// Selects a number. The statement names its column `n`.
@@ -218,6 +231,11 @@ impl TestApp {
 
     pub fn is_postgres(&self) -> bool {
         self.database.reader().get_database_backend() == DbBackend::Postgres
+    }
+
+    /// An SQL expression for a time in the past, for rows that must have expired.
+    pub fn past(&self) -> &'static str {
+        if self.is_postgres() { "now() - interval '1 second'" } else { "'2020-01-01 00:00:00+00:00'" }
     }
 
     /// Waits until this many transactions wait: on PostgreSQL for a lock, on SQLite for the connection that writes.

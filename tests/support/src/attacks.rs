@@ -17,8 +17,8 @@ fn lists_without_fields(arguments: &str) -> String {
     )
 }
 
-/// The documents, each with a description.
-pub fn attacks() -> Vec<(&'static str, String)> {
+/// The documents. Each comes after its description, and a part of the message with which it is rejected.
+pub fn attacks() -> Vec<(&'static str, &'static str, String)> {
     let repeat = |text: &str, times: usize| text.repeat(times);
     let numbered = |count: usize, field: &dyn Fn(usize) -> String| (0..count).map(field).collect::<String>();
     let create = |id: usize| {
@@ -28,50 +28,60 @@ pub fn attacks() -> Vec<(&'static str, String)> {
     let skip = "@skip(if: false) ";
     let (open, close) = ("{ customers { edges { node { operators { edges { node ", "} } } } } } ");
     let mut attacks = vec![
-        ("31 levels of fragments", fragment_bomb(31)),
-        ("300 levels of fragments", fragment_bomb(300)),
-        ("a fragment in itself", "{ ...a } fragment a on Query { ...b } fragment b on Query { ...a }".into()),
-        ("aliases", format!("{{ {} }}", numbered(101, &|n| format!("a{n}: __typename ")))),
-        ("10,000 aliases", format!("{{ {} }}", numbered(10_000, &|n| format!("a{n}: __typename ")))),
-        ("a long alias", format!("{{ viewer {{ {}: role }} }}", repeat("x", 101))),
-        ("one field 600 times", format!("{{ {} }}", repeat("__typename ", 600))),
-        ("one field 20,000 times", format!("{{ {} }}", repeat("__typename ", 20_000))),
-        ("10,000 directives", format!("{{ viewer {} {{ role }} }}", repeat(skip, 10_000))),
-        ("unknown fields", format!("{{ {} }}", numbered(5000, &|n| format!("x{n} ")))),
-        ("a long line", format!("{{ {} }}", repeat("x", 20_000))),
-        ("the same mutation twice", format!("mutation {{ {first} {second} }}")),
+        ("31 levels of fragments", "more than 500 fields and fragments", fragment_bomb(31)),
+        ("300 levels of fragments", "more than 1500 tokens", fragment_bomb(300)),
+        (
+            "a fragment in itself",
+            "contains itself",
+            "{ ...a } fragment a on Query { ...b } fragment b on Query { ...a }".into(),
+        ),
+        ("aliases", "more than 30 aliases", format!("{{ {} }}", numbered(101, &|n| format!("a{n}: __typename ")))),
+        (
+            "10,000 aliases",
+            "longer than 16 KiB",
+            format!("{{ {} }}", numbered(10_000, &|n| format!("a{n}: __typename "))),
+        ),
+        ("a long alias", "a name longer than 100 characters", format!("{{ viewer {{ {}: role }} }}", repeat("x", 101))),
+        ("one field 600 times", "more than 500 fields and fragments", format!("{{ {} }}", repeat("__typename ", 600))),
+        ("one field 20,000 times", "longer than 16 KiB", format!("{{ {} }}", repeat("__typename ", 20_000))),
+        ("10,000 directives", "longer than 16 KiB", format!("{{ viewer {} {{ role }} }}", repeat(skip, 10_000))),
+        ("unknown fields", "longer than 16 KiB", format!("{{ {} }}", numbered(5000, &|n| format!("x{n} ")))),
+        ("a long line", "longer than 16 KiB", format!("{{ {} }}", repeat("x", 20_000))),
+        ("the same mutation twice", "the same response key", format!("mutation {{ {first} {second} }}")),
         (
             "the same mutation twice by a fragment",
+            "the same response key",
             format!("mutation {{ ...f {first} }} fragment f on Mutation {{ {second} }}"),
         ),
         (
             "six mutations",
+            "more than 5 root fields",
             format!("mutation {{ {} }}", numbered(6, &|n| format!("a{n}: {} {{ outcome }} ", create(n)))),
         ),
-        ("fields of several types, 29 times nested", {
+        ("fields of several types, 29 times nested", "TODO", {
             let level = "... on Customer { a } ... on Operator { a } ... on Erasure { a } a { ";
             format!("{{ z {{ {} b {} }} }}", repeat(level, 29), repeat("}", 29))
         }),
-        ("fields of a field without fields, 14 times nested", {
+        ("fields of a field without fields, 14 times nested", "TODO", {
             let types = "... on Customer { id } ... on Operator { id } ... on Erasure { id } ... on Webhook { id } ";
             let (open, close) = (format!("{types} ... on Node {{ id {{ "), "} } ");
             format!("{{ node(id: \"x\") {{ {} __typename {} }} }}", repeat(&open, 14), repeat(close, 14))
         }),
-        ("unknown fields of an interface, 14 times nested", {
+        ("unknown fields of an interface, 14 times nested", "TODO", {
             let types = "... on Customer { a } ... on Operator { a } ... on Erasure { a } ... on Webhook { a } ";
             let (open, close) = (format!("{types} ... on Node {{ a {{ "), "} } ");
             format!("{{ node(id: \"x\") {{ {} __typename {} }} }}", repeat(&open, 14), repeat(close, 14))
         }),
-        ("490 unknown fields with long names", {
+        ("490 unknown fields with long names", "TODO", {
             let roots = numbered(10, &|n| format!("r{n}: webhooks {{ nodes {{ ...F }} }} "));
             let fields = numbered(48, &|n| format!("{}{n} ", repeat("x", 97)));
             format!("{{ {roots} }} fragment F on Webhook {{ {fields} }}")
         }),
-        ("488 unknown fields in ten operations", {
+        ("488 unknown fields in ten operations", "TODO", {
             let operations = numbered(10, &|n| format!("query Q{n} {{ a {{ ...F }} }} "));
             format!("{operations} fragment F on T {{ {} }}", numbered(488, &|n| format!("x{n} ")))
         }),
-        ("millions of conflicts", {
+        ("millions of conflicts", "TODO", {
             let (arguments, levels) = (repeat("a: 1 ", 386), 28);
             let open: String = (0..levels).map(|n| format!("... on {} {{ ", ["A", "B"][n % 2])).collect();
             let fields = numbered(21, &|n| format!("x(b: {n}) "));
@@ -81,74 +91,106 @@ pub fn attacks() -> Vec<(&'static str, String)> {
                 repeat("}", levels)
             )
         }),
-        ("conflicts in introspection", {
+        ("conflicts in introspection", "TODO", {
             let open = repeat("... on __Field { ... on __Type { ", 14);
             let fields = numbered(200, &|n| format!("x(b: {n}) "));
             format!("{{ __type(name: \"A\") {{ {open} x {fields} {} }} }}", repeat("} }", 14))
         }),
-        ("a directive of a fragment", "{ viewer { ...F } } fragment F on Viewer @skip(if: false) { role }".into()),
-        ("four aliases of a name", "{ a: __typename b: __typename c: __typename d: __typename }".into()),
+        (
+            "a directive of a fragment",
+            "A fragment definition has a directive",
+            "{ viewer { ...F } } fragment F on Viewer @skip(if: false) { role }".into(),
+        ),
+        (
+            "four aliases of a name",
+            "more than 3 aliases of `__typename`",
+            "{ a: __typename b: __typename c: __typename d: __typename }".into(),
+        ),
         (
             "an argument of a directive that a missing variable would remove",
+            "Unknown argument",
             "query ($x: Int) { viewer { role @include(if: true, foo: $x) } }".into(),
         ),
-        ("fields of a name", "{ viewer { __typename { x } } }".into()),
-        ("arguments of a name", "{ viewer { __typename(a: 1) } }".into()),
-        ("a list that fragments copy", {
+        ("fields of a name", "TODO", "{ viewer { __typename { x } } }".into()),
+        ("arguments of a name", "TODO", "{ viewer { __typename(a: 1) } }".into()),
+        ("a list that fragments copy", "more than 2000 values in arguments", {
             let (spreads, list) = (repeat("...F ", 240), repeat("1 ", 900));
             let fragments =
                 format!("fragment G on Customer {{ {spreads} }} fragment F on Operator {{ a(x: [{list}]) }}");
             format!("{} {fragments}", numbered(10, &|n| format!("query Q{n} {{ q {{ ...G }} }} ")))
         }),
-        ("a variable of an unknown type", "query ($a: [Foo] = [1]) { viewer { role } }".into()),
-        ("440 nested sets in fragments", {
+        ("a variable of an unknown type", "Unknown input type", "query ($a: [Foo] = [1]) { viewer { role } }".into()),
+        ("440 nested sets in fragments", "more than 32 levels of fields and fragments", {
             let (open, close) = (repeat("a { ", 36), repeat("} ", 36));
             let fragments = numbered(11, &|n| format!("fragment F{n} on T {{ {open} ...F{} {close} }} ", n + 1));
             format!("{{ a {{ ...F0 }} }} {fragments} fragment F11 on T {{ a }}")
         }),
-        ("a null byte", "{ viewer \0 { role } }".into()),
-        ("30 directives", format!("{{ viewer {} {{ role }} }}", repeat(skip, 30))),
+        ("a null byte", "Syntax error", "{ viewer \0 { role } }".into()),
+        ("30 directives", "more than 20 directives", format!("{{ viewer {} {{ role }} }}", repeat(skip, 30))),
         (
             "an introspection in cycles",
+            "more than 3 levels of types",
             "{ __schema { types { fields { type { fields { type { fields { type { fields { name } } } } } } } } } }"
                 .into(),
         ),
         (
             "lists of lists",
+            "TODO",
             "{ operators(first: 100) { edges { node { customers(first: 100) { edges { node { operators(first: 100) { \
              edges { cursor } } } } } } } } }"
                 .into(),
         ),
         (
             "lists of lists by nodes",
+            "TODO",
             "{ operators(first: 100) { nodes { customers(first: 100) { nodes { operators(first: 100) { \
              nodes { id } } } } } } }"
                 .into(),
         ),
         // Each of these lists reads a page, or has an error, although the response repeats only a name.
-        ("lists of lists without fields", lists_without_fields("first: 100")),
-        ("lists of lists with errors", lists_without_fields("first: 0")),
-        ("a field 20 levels deep", format!("{{ operator {} id {} }}", repeat(open, 4), repeat(close, 4))),
+        ("lists of lists without fields", "TODO", lists_without_fields("first: 100")),
+        ("lists of lists with errors", "TODO", lists_without_fields("first: 0")),
+        ("a field 20 levels deep", "TODO", format!("{{ operator {} id {} }}", repeat(open, 4), repeat(close, 4))),
     ];
     for levels in [430, 3000, 20_000] {
+        let limit = |other| if levels == 20_000 { "longer than 16 KiB" } else { other };
         attacks.extend([
-            ("nested lists", format!("{{ viewer(x: {}1{}) {{ role }} }}", repeat("[", levels), repeat("]", levels))),
+            (
+                "nested lists",
+                limit("more than 40 levels of brackets"),
+                format!("{{ viewer(x: {}1{}) {{ role }} }}", repeat("[", levels), repeat("]", levels)),
+            ),
             (
                 "nested objects",
+                limit("more than 40 levels of brackets"),
                 format!("{{ viewer(x: {}1{}) {{ role }} }}", repeat("{a:", levels), repeat("}", levels)),
             ),
-            ("nested default values", format!("query ($x: Int = {}) {{ viewer {{ role }} }}", repeat("[", levels))),
-            ("nested arguments of directives", format!("{{ viewer @x(y: {}) {{ role }} }}", repeat("[", levels))),
+            (
+                "nested default values",
+                limit("more than 40 levels of brackets"),
+                format!("query ($x: Int = {}) {{ viewer {{ role }} }}", repeat("[", levels)),
+            ),
+            (
+                "nested arguments of directives",
+                limit("more than 40 levels of brackets"),
+                format!("{{ viewer @x(y: {}) {{ role }} }}", repeat("[", levels)),
+            ),
             (
                 "nested lists after a string without an end",
+                limit("an unterminated string"),
                 format!("{{a(x:[\"\"\"\"{}{}])}}", repeat("[", levels), repeat("]", levels)),
             ),
             (
                 "nested lists within a string without an end",
+                limit("an unterminated string"),
                 format!("{{a(x:[\"\"\"[[[\" {}{}])}}", repeat("[", levels), repeat("]", levels)),
             ),
-            ("nested selections", repeat("{ a ", levels)),
-            ("nested types of variables", format!("query ($x: {}Int) {{ viewer {{ role }} }}", repeat("[", levels))),
+            ("nested selections", limit("more than 40 levels of brackets"), repeat("{ a ", levels)),
+            (
+                "nested types of variables",
+                limit("more than 40 levels of brackets"),
+                format!("query ($x: {}Int) {{ viewer {{ role }} }}", repeat("[", levels)),
+            ),
         ]);
     }
     attacks

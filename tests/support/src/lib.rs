@@ -13,22 +13,26 @@ pub mod attacks;
 mod database;
 mod invariants;
 pub mod logs;
+pub mod pages;
 pub mod postgres;
 pub mod process;
 pub mod proxy;
 pub mod receiver;
+mod wait;
 
 pub use answer::{Answer, errors};
 pub use app::{
     KEY_SECRET, PLATFORM_KEY, TestApp, TestCaller, Timeouts, http_client, is_key_lookup, is_operator_lookup,
 };
 pub use database::{Backend, TestDatabase, copy_history, wait_for_feed};
+pub use wait::wait_until;
 
 use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::time::{Duration, Instant};
 
 use entity::deployment::Environment;
 use futures::FutureExt;
+use tokio::time::timeout;
 
 /// Sends requests until `is_seen` returns true for an answer, and returns this answer. Call this after a change that
 /// each request must see that is sent more than a second later. How long an answer takes does not matter.
@@ -91,11 +95,18 @@ pub async fn run(backend: Backend, environment: Environment, test: impl AsyncFnO
     run_on(app, test).await;
 }
 
+/// The longest time that a test may take. Without this limit, a test that hangs would use up the time limit of CI, and
+/// the output would not name the test.
+const TEST_LIMIT: Duration = Duration::from_secs(600);
+
 /// Runs a test on a service that is already started, checks the invariants, and stops the service.
 pub async fn run_on(app: TestApp, test: impl AsyncFnOnce(&TestApp)) {
     let outcome = AssertUnwindSafe(async {
-        test(&app).await;
-        invariants::check(&app).await;
+        let checked = async {
+            test(&app).await;
+            invariants::check(&app).await;
+        };
+        timeout(TEST_LIMIT, checked).await.unwrap_or_else(|_| panic!("the test hangs: it takes over {TEST_LIMIT:?}"));
     });
     let outcome = outcome.catch_unwind().await;
     app.stop().await;

@@ -24,17 +24,15 @@ fn path() -> PathBuf {
     binary.ancestors().nth(3).unwrap().join("tmp").join(name).with_extension("log")
 }
 
-/// Reads everything that was logged so far, by all tests of this run.
-pub fn read() -> String {
-    std::fs::read_to_string(path()).unwrap()
-}
-
-/// Returns the number of bytes that were logged so far.
+/// Returns the number of bytes that were logged so far, by all tests of this run.
 pub fn length() -> u64 {
+    // Replaces the log of the previous run, if nothing was logged yet.
+    LazyLock::force(&LOG);
     std::fs::metadata(path()).unwrap().len()
 }
 
-/// Reads what was logged after the first `length` bytes.
+/// Reads what was logged after the first `length` bytes, by all tests of this run. See also
+/// [`TestApp::log`](crate::TestApp::log).
 pub fn read_after(length: u64) -> String {
     let (mut file, mut bytes) = (File::open(path()).unwrap(), Vec::new());
     file.seek(SeekFrom::Start(length)).unwrap();

@@ -7,6 +7,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use sea_orm::{ConnectOptions, ConnectionTrait, Database};
@@ -44,13 +45,26 @@ pub async fn execute(database_url: &str, sql: &str) -> Result<(), sea_orm::DbErr
     connection.close().await
 }
 
+/// Returns statements that create a trigger: each row for which the condition holds waits for [`LOCK`], without a
+/// timeout. `event` is for example `INSERT ON customer`.
+pub fn waiting_trigger(event: &str, condition: &str) -> String {
+    format!(
+        "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+         PERFORM set_config('lock_timeout', '0', true); PERFORM pg_advisory_xact_lock_shared(1); RETURN NEW; END $$; \
+         CREATE TRIGGER wait BEFORE {event} FOR EACH ROW WHEN ({condition}) EXECUTE FUNCTION wait()"
+    )
+}
+
+/// Takes the lock for which [`waiting_trigger`] waits, until the transaction ends.
+pub const LOCK: &str = "SELECT pg_advisory_xact_lock(1)";
+
 async fn answers(server: &str) -> bool {
     execute(&format!("{server}/postgres"), "SELECT 1").await.is_ok()
 }
 
 /// Starts a server from the installed binaries. The server keeps running, and later test runs use it again.
 async fn start() -> Option<String> {
-    const PORT: u16 = 55432;
+    const PORT: u16 = 15432;
     let server = format!("postgres://postgres@127.0.0.1:{PORT}");
     if answers(&server).await {
         return Some(server);
@@ -84,6 +98,11 @@ impl Cluster {
 
     fn data(&self) -> PathBuf {
         self.folder.join("data")
+    }
+
+    /// The path of the log of the server.
+    pub fn log(&self) -> PathBuf {
+        self.folder.join("log")
     }
 
     fn program(&self, name: &str) -> Command {
@@ -124,13 +143,12 @@ impl Cluster {
             "-p {} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c max_connections=200 {settings}",
             self.port
         );
-        let log = self.folder.join("log");
         run(self
             .program("pg_ctl")
             .args(["start", "-w", "-D"])
             .arg(self.data())
             .arg("-l")
-            .arg(log)
+            .arg(self.log())
             .args(["-o", &settings]))
     }
 
@@ -210,9 +228,18 @@ pub fn folder() -> TempDir {
     tempfile::Builder::new().permissions(Permissions::from_mode(0o755)).tempdir().unwrap()
 }
 
-/// A port that is not in use.
+/// A port that is not in use, for a process that this test starts. The ports are below the range from which systems
+/// take the local ports of connections. A port of that range may be in use by a connection when the process starts.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    const FIRST: u32 = 20_000;
+    const COUNT: u32 = 12_768;
+    static TRIED: AtomicU32 = AtomicU32::new(0);
+    // Test processes that run at the same time begin with different ports.
+    let mut ports = (0..COUNT).map(|_| {
+        let number = std::process::id().wrapping_add(TRIED.fetch_add(1, Ordering::Relaxed));
+        u16::try_from(FIRST + number % COUNT).unwrap()
+    });
+    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a free port")
 }
 
 /// A command that runs as the user postgres if the tests run as root, because PostgreSQL and PgBouncer refuse to run as

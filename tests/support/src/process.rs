@@ -65,6 +65,14 @@ impl Running {
         (running, format!("http://{address}"), log)
     }
 
+    /// Starts a server as [`start`](Self::start) does, and also returns the URL of its metrics.
+    #[track_caller]
+    pub fn start_with_metrics(command: &mut Command) -> (Self, String, String) {
+        let (running, url, log) = Self::start_with_log(command.env("VIVAMO_METRICS", "127.0.0.1:0"));
+        let metrics = log.split("metrics on ").nth(1).unwrap().split_whitespace().next().unwrap();
+        (running, url, metrics.to_owned())
+    }
+
     /// The process id.
     pub fn id(&self) -> String {
         self.process.id().to_string()

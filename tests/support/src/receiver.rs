@@ -13,10 +13,12 @@ use standardwebhooks::Webhook;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
-use tokio::time::{Duration, interval};
+use tokio::time::{Duration, interval, timeout};
 use uuid::Uuid;
 use vivamo::database::Database;
 use vivamo::service::now;
+
+use crate::wait::WAIT_LIMIT;
 
 /// A receiver. Accepts a delivery with 204 unless another [`Reply`] was planned.
 pub struct Receiver {
@@ -142,15 +144,20 @@ impl Receiver {
         std::mem::take(&mut self.state.received.lock().unwrap())
     }
 
-    /// Waits until this many deliveries have arrived since the last [`take`](Self::take).
+    /// Waits until this many deliveries have arrived since the last [`take`](Self::take). Panics after a minute.
     pub async fn wait_for(&self, count: usize) {
-        loop {
-            let arrived = self.state.arrived.notified();
-            if self.state.received.lock().unwrap().len() >= count {
-                return;
+        let received = || self.state.received.lock().unwrap().len();
+        let all = async {
+            loop {
+                let arrived = self.state.arrived.notified();
+                if received() >= count {
+                    return;
+                }
+                arrived.await;
             }
-            arrived.await;
-        }
+        };
+        let waited = timeout(WAIT_LIMIT, all).await;
+        assert!(waited.is_ok(), "{} deliveries instead of {count} after {WAIT_LIMIT:?}", received());
     }
 }
 

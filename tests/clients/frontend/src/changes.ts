@@ -6,6 +6,7 @@ import { mkdtemp, readFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { setTimeout as wait } from 'node:timers/promises';
 
 const [url, key] = process.argv.slice(2);
 
@@ -28,19 +29,27 @@ const seen: string[] = [];
 for (const name of ['followed-1', 'followed-2']) {
   const customer = await create(name);
   const follower = spawn('tsx', ['src/follow.ts', url, key, file], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const limit = setTimeout(() => follower.kill(), 60_000);
   try {
+    let isPrinted = false;
     for await (const line of createInterface(follower.stdout)) {
       const [id, type, customerId, version] = line.split(' ');
       assert(!seen.includes(id), 'a change was printed twice');
       seen.push(id);
       if (customerId !== customer) continue;
       assert.deepEqual([type, version], ['CREATED', '1']);
+      isPrinted = true;
       break;
     }
+    assert(isPrinted, `the program has not printed the change of ${customer}`);
     // The program stores the cursor of the response that it has printed.
     const { viewer } = await send('{ viewer { changesCursor } }');
-    while ((await readFile(file, 'utf8').catch(() => null)) !== viewer.changesCursor) assert.equal(follower.exitCode, null);
+    while ((await readFile(file, 'utf8').catch(() => null)) !== viewer.changesCursor) {
+      assert(follower.exitCode === null && follower.signalCode === null, 'the program has not stored its cursor');
+      await wait(20);
+    }
   } finally {
+    clearTimeout(limit);
     follower.kill();
   }
 }

@@ -16,10 +16,16 @@ const send = async (query: string, variables: object) => {
   return data;
 };
 
-const probe = createServer().listen(0, '127.0.0.1');
-await once(probe, 'listening');
-const { port } = probe.address() as { port: number };
-probe.close();
+// The port is below the range from which the system takes the local ports of connections, one of which could otherwise use
+// it before the receiver does.
+const isFree = async (port: number) => {
+  const probe = createServer().listen(port, '127.0.0.1');
+  const isListening = await once(probe, 'listening').then(() => true, () => false);
+  if (isListening) await once(probe.close(), 'close');
+  return isListening;
+};
+let port = 20_000 + (process.pid % 12_000);
+while (!(await isFree(port))) port += 1;
 
 const create = 'mutation ($input: CreateWebhookInput!) { createWebhook(input: $input) { secret webhook { id } } }';
 const { createWebhook } = await send(create, { input: { url: `http://127.0.0.1:${port}/` } });
