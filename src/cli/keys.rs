@@ -6,7 +6,8 @@ use entity::api_key::{self, Access};
 use entity::value::{ApiKeyId, DisplayName, OperatorId};
 use sea_orm::ActiveEnum;
 
-use super::{display_name, operator_id, print};
+use super::print::{self, Format};
+use super::{display_name, operator_id};
 use crate::error::{Error, ErrorCode, InputField};
 use crate::fatal_error::FatalError;
 use crate::service::api_keys::ApiKeyRequest;
@@ -74,30 +75,31 @@ fn future_time(text: &str) -> Result<DateTime<Utc>, &'static str> {
 
 pub async fn run(args: KeyArgs, services: &Services) -> Result<(), FatalError> {
     let KeyArgs { json, command } = args;
+    let format = Format::new(json);
     let (keys, request) = (&services.api_keys, &RequestInfo::command_line());
     match command {
         KeyCommand::Create { operator, name, read_only, expires_at } => {
             let access = if read_only { Access::ReadOnly } else { Access::ReadWrite };
             let key = ApiKeyRequest { name, access, expires_at };
             let created = keys.create(&Caller::Platform, request, operator, key).await?;
-            print::new_key(json, &created.row.id.to_string(), created.row.name.as_str(), &created)
+            print::new_key(format, &created.row.id.to_string(), created.row.name.as_str(), &created)
         }
-        KeyCommand::List { operator: None } => print_keys(json, keys.list(&Caller::Platform).await?),
+        KeyCommand::List { operator: None } => print_keys(format, keys.list(&Caller::Platform).await?),
         KeyCommand::List { operator: Some(operator) } => {
             let found = keys.list_by_operators(&Caller::Platform, &[operator]).await?.remove(&operator);
             // Every operator is created with a first key, and keys are never deleted. An id that has no keys is
             // therefore not the id of an operator.
             let found = found.filter(|keys| !keys.is_empty()).ok_or(Error::from(ErrorCode::OperatorNotFound))?;
-            print_keys(json, found)
+            print_keys(format, found)
         }
-        KeyCommand::Revoke { id } => print_keys(json, vec![keys.revoke(&Caller::Platform, request, id).await?]),
+        KeyCommand::Revoke { id } => print_keys(format, vec![keys.revoke(&Caller::Platform, request, id).await?]),
         KeyCommand::RevokeAll { operator } => {
-            print_keys(json, keys.revoke_all(&Caller::Platform, request, operator).await?)
+            print_keys(format, keys.revoke_all(&Caller::Platform, request, operator).await?)
         }
     }
 }
 
-fn print_keys(json: bool, keys: Vec<api_key::Model>) -> Result<(), FatalError> {
+fn print_keys(format: Format, keys: Vec<api_key::Model>) -> Result<(), FatalError> {
     let columns = ["id", "operatorId", "name", "prefix", "access", "createdAt", "expiresAt", "lastUsedAt", "revokedAt"];
     let row = |key: api_key::Model| {
         [
@@ -112,5 +114,5 @@ fn print_keys(json: bool, keys: Vec<api_key::Model>) -> Result<(), FatalError> {
             key.revoked_at.map(|time| time.to_rfc3339()),
         ]
     };
-    print::rows(json, columns, keys.into_iter().map(row))
+    print::rows(format, columns, keys.into_iter().map(row))
 }

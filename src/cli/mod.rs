@@ -89,7 +89,7 @@ impl Cli {
             arg.hide(is_of_serve)
         });
         let mut command = ignore_serve_variables(variables::ignore_empty(command));
-        let matches = command.try_get_matches_from_mut(std::env::args_os()).and_then(refuse_misplaced_options);
+        let matches = command.try_get_matches_from_mut(std::env::args_os()).and_then(reject_misplaced_options);
         matches.and_then(|matches| Self::from_arg_matches(&matches)).unwrap_or_else(|mut error| {
             variables::name_source(&command, &mut error);
             error.format(&mut command).exit()
@@ -102,7 +102,7 @@ impl Cli {
         if !matches!(command, Command::Webhook(_) | Command::Schema | Command::Completions { .. }) {
             let lossy = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
             let variables = std::env::vars_os().map(|(name, value)| (lossy(name), lossy(value)));
-            variables::refuse_unknown(&variables::names(&Self::command()), variables).map_err(FatalError::Usage)?;
+            variables::reject_unknown(&variables::names(&Self::command()), variables).map_err(FatalError::Usage)?;
             settings = settings.read_files().map_err(FatalError::Usage)?;
             database::check_url(&settings.database_url).map_err(FatalError::Usage)?;
             settings.check().map_err(FatalError::Usage)?;
@@ -144,7 +144,7 @@ fn ignore_serve_variables(command: clap::Command) -> clap::Command {
 }
 
 /// Rejects options of `serve` before the name of a command. clap accepts such options, but no code would read them.
-fn refuse_misplaced_options(matches: ArgMatches) -> Result<ArgMatches, clap::Error> {
+fn reject_misplaced_options(matches: ArgMatches) -> Result<ArgMatches, clap::Error> {
     let is_misplaced = |id: &&str| is_serve_option(id) && matches.value_source(id) == Some(ValueSource::CommandLine);
     let misplaced = matches.ids().map(clap::Id::as_str).find(is_misplaced);
     let (Some(command), Some(id)) = (matches.subcommand_name(), misplaced) else { return Ok(matches) };

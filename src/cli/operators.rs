@@ -6,7 +6,8 @@ use entity::value::{DisplayName, OperatorId};
 use indicatif::ProgressBar;
 use sea_orm::ActiveEnum;
 
-use super::{display_name, operator_id, print};
+use super::print::{self, Format};
+use super::{display_name, operator_id};
 use crate::fatal_error::FatalError;
 use crate::service::operators::OperatorChanges;
 use crate::service::{Caller, RequestInfo, Services};
@@ -82,17 +83,18 @@ impl Budget {
 
 pub async fn run(args: OperatorArgs, services: &Services) -> Result<(), FatalError> {
     let OperatorArgs { json, command } = args;
+    let format = Format::new(json);
     let (operators, request) = (&services.operators, &RequestInfo::command_line());
     let update = async |operator, changes| {
         let operator = operators.update(&Caller::Platform, request, operator, changes).await?;
-        print_operators(json, vec![operator])
+        print_operators(format, vec![operator])
     };
     match command {
         OperatorCommand::Create { name } => {
             let (operator, key) = operators.create(&Caller::Platform, request, name).await?;
-            print::new_key(json, &operator.id.to_string(), operator.name.as_str(), &key)
+            print::new_key(format, &operator.id.to_string(), operator.name.as_str(), &key)
         }
-        OperatorCommand::List => print_operators(json, operators.list(&Caller::Platform).await?),
+        OperatorCommand::List => print_operators(format, operators.list(&Caller::Platform).await?),
         OperatorCommand::Update { operator, name, disclosures_per_hour } => {
             let disclosures_per_hour = disclosures_per_hour.map(|Budget(budget)| budget);
             update(operator, OperatorChanges { name, disclosures_per_hour, ..Default::default() }).await
@@ -109,7 +111,10 @@ pub async fn run(args: OperatorArgs, services: &Services) -> Result<(), FatalErr
             let removed = remove_customers(services, request, operator).await?;
             let object = serde_json::json!({ "id": operator.to_string(), "disconnected": removed });
             let line = format!("Customers disconnected from {operator}: {removed}");
-            print::text(&if json { format!("{object}\n") } else { format!("{line}\n") })
+            match format {
+                Format::Json => print::text(&format!("{object}\n")),
+                Format::Table => print::text(&format!("{line}\n")),
+            }
         }
     }
 }
@@ -129,7 +134,7 @@ async fn remove_customers(services: &Services, request: &RequestInfo, operator: 
     Ok(progress.position())
 }
 
-fn print_operators(json: bool, operators: Vec<operator::Model>) -> Result<(), FatalError> {
+fn print_operators(format: Format, operators: Vec<operator::Model>) -> Result<(), FatalError> {
     let row = |operator: operator::Model| {
         [
             Some(operator.id.to_string()),
@@ -140,5 +145,5 @@ fn print_operators(json: bool, operators: Vec<operator::Model>) -> Result<(), Fa
         ]
     };
     let columns = ["id", "name", "createdAt", "status", "disclosuresPerHour"];
-    print::rows(json, columns, operators.into_iter().map(row))
+    print::rows(format, columns, operators.into_iter().map(row))
 }

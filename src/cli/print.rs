@@ -9,6 +9,20 @@ use serde_json::{Value, json};
 use crate::fatal_error::FatalError;
 use crate::service::api_keys::ApiKeyWithSecret;
 
+/// The format of the output of a command.
+#[derive(Clone, Copy)]
+pub enum Format {
+    Table,
+    Json,
+}
+
+impl Format {
+    /// The flag is `--json`.
+    pub fn new(json: bool) -> Self {
+        if json { Self::Json } else { Self::Table }
+    }
+}
+
 /// Prints text unchanged. A closed pipe is not an error, because its reader may need only the first lines.
 pub fn text(text: &str) -> Result<(), FatalError> {
     let mut output = std::io::stdout().lock();
@@ -25,16 +39,24 @@ pub fn text(text: &str) -> Result<(), FatalError> {
 ///
 /// For example, the `createdAt` column becomes the JSON property `createdAt` or the table heading `CREATED AT`.
 pub fn rows<const COLUMNS: usize>(
-    json: bool,
+    format: Format,
     columns: [&str; COLUMNS],
     rows: impl IntoIterator<Item = [Option<String>; COLUMNS]>,
 ) -> Result<(), FatalError> {
-    if json {
-        let objects: Value = rows.into_iter().map(|row| Value::from_iter(zip(columns, row))).collect();
-        return text(&format!("{objects}\n"));
+    match format {
+        Format::Json => {
+            let objects: Value = rows.into_iter().map(|row| Value::from_iter(zip(columns, row))).collect();
+            text(&format!("{objects}\n"))
+        }
+        Format::Table => table(columns, rows.into_iter().map(|row| row.map(Option::unwrap_or_default))),
     }
-    let cells = rows.into_iter().map(|row| row.map(Option::unwrap_or_default));
-    let lines: Vec<[String; COLUMNS]> = std::iter::once(columns.map(title)).chain(cells).collect();
+}
+
+fn table<const COLUMNS: usize>(
+    columns: [&str; COLUMNS],
+    rows: impl Iterator<Item = [String; COLUMNS]>,
+) -> Result<(), FatalError> {
+    let lines: Vec<[String; COLUMNS]> = std::iter::once(columns.map(title)).chain(rows).collect();
     let width = |column: usize| lines.iter().map(|line| line[column].chars().count()).max().unwrap_or_default();
     let widths: [usize; COLUMNS] = std::array::from_fn(width);
     for line in &lines {
@@ -50,11 +72,12 @@ fn title(column: &str) -> String {
 }
 
 /// Prints the secret of a new key, with the id and the name of the new operator or key.
-pub fn new_key(json: bool, id: &str, name: &str, key: &ApiKeyWithSecret) -> Result<(), FatalError> {
+pub fn new_key(format: Format, id: &str, name: &str, key: &ApiKeyWithSecret) -> Result<(), FatalError> {
     let secret = key.secret.expose_secret();
-    if json {
-        text(&format!("{}\n", json!({ "id": id, "name": name, "key": secret })))
-    } else {
-        text(&format!("{id}  {name}\n\n    {secret}\n\nStore the key in a safe place. It is not shown again.\n"))
-    }
+    text(&match format {
+        Format::Json => format!("{}\n", json!({ "id": id, "name": name, "key": secret })),
+        Format::Table => {
+            format!("{id}  {name}\n\n    {secret}\n\nStore the key in a safe place. It is not shown again.\n")
+        }
+    })
 }

@@ -52,7 +52,7 @@ pub fn name_source(command: &Command, error: &mut clap::Error) {
 
 /// Returns an error that names each unknown variable. A variable is unknown if it is not empty, starts with `VIVAMO_`,
 /// is not in `known`, and is not one of the variables of `is_not_a_setting`.
-pub fn refuse_unknown(known: &[String], variables: impl IntoIterator<Item = (String, String)>) -> Result<(), String> {
+pub fn reject_unknown(known: &[String], variables: impl IntoIterator<Item = (String, String)>) -> Result<(), String> {
     let mut messages: Vec<String> = variables
         .into_iter()
         .filter(|(name, value)| name.starts_with(PREFIX) && !value.is_empty() && !known.contains(name))
@@ -97,7 +97,7 @@ mod tests {
             ["DATABASE_URL", "VIVAMO_LISTEN", "VIVAMO_METRICS", "VIVAMO_COST_PER_SECOND", "VIVAMO_CORS_ORIGINS"]
                 .map(str::to_owned);
         let variables = variables.iter().map(|(name, value)| (str::to_string(name), str::to_string(value)));
-        refuse_unknown(&known, variables).err()
+        reject_unknown(&known, variables).err()
     }
 
     #[test]

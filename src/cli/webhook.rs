@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use tokio::signal::ctrl_c;
 
 use super::print;
-use crate::config::{HttpTimeouts, ListenSettings};
+use crate::config::{HttpTimeouts, WebhookListenSettings};
 use crate::fatal_error::FatalError;
 use crate::http;
 use crate::service::now;
@@ -22,7 +22,7 @@ use crate::service::webhooks::signature::{ID_HEADER, SIGNATURE_HEADER, SigningSe
 pub enum WebhookCommand {
     /// Receive deliveries on a local port. Verify the signature of each delivery, and print the delivery. Ctrl-C ends
     /// the command
-    Listen(ListenSettings),
+    Listen(WebhookListenSettings),
 }
 
 pub async fn run(command: WebhookCommand) -> Result<(), FatalError> {

@@ -1,12 +1,15 @@
 //! The documentation: the targets of all links inside the repository exist, the files that a page names exist,
-//! docs/operations.md lists all settings, commands and metrics of the program, and docs/api.md lists all mutations and
-//! error codes.
+//! docs/operations.md lists all settings, commands and metrics of the program and quotes its log messages, and
+//! docs/api.md lists all mutations and error codes. The service accepts the queries that a page shows.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use async_graphql::parser::types::{TypeKind, TypeSystemDefinition};
 use clap::{Command, CommandFactory};
+use entity::deployment::Environment;
+use serde_json::{Value, json};
+use support::{Backend, run};
 use vivamo::cli::Cli;
 
 /// Folders whose files the documentation names in backticks.
@@ -168,4 +171,61 @@ fn every_metric_is_documented() {
         metrics.extend(names.map(str::to_owned));
     }
     assert_eq!(documented("Metrics and traces"), metrics);
+}
+
+#[test]
+fn the_log_messages_to_watch_are_those_of_the_program() {
+    let operations = read("docs/operations.md");
+    let (_, section) = operations.split_once("\n## Logs\n").unwrap();
+    let rows = section.lines().filter(|line| line.starts_with("| `ERROR` | `") || line.starts_with("| `WARN` | `"));
+    let messages: Vec<_> = rows.flat_map(|row| row.split('|').nth(2).unwrap().split('`').skip(1).step_by(2)).collect();
+    // Line breaks in the literals of the source are removed.
+    let source: String = crate::layers::rust_files(&root().join("src")).iter().map(read).collect();
+    let source = source.split_whitespace().collect::<Vec<_>>().join(" ").replace("\\ ", "");
+    for message in &messages {
+        // The program fills in which rows it cannot delete.
+        let start = message.trim_end_matches(" …");
+        let start = if start.starts_with("cannot delete ") { "cannot delete " } else { start };
+        assert!(source.contains(&format!("\"{start}")), "no message of the program begins with `{message}`");
+    }
+    assert!(messages.len() > 15, "the test found too few messages: {messages:?}");
+}
+
+/// The queries and mutations of a page: blocks of GraphQL, arguments of the shell function `graphql`, and bodies of
+/// curl.
+fn queries(page: &str) -> Vec<String> {
+    let parts = |start: &str, end: &str| -> Vec<String> {
+        page.split(start).skip(1).map(|rest| rest.split(end).next().unwrap().to_owned()).collect()
+    };
+    let bodies = parts("-d '{\"query\"", "'").into_iter().map(|rest| {
+        let body: Value = serde_json::from_str(&format!("{{\"query\"{rest}")).unwrap();
+        body["query"].as_str().unwrap().to_owned()
+    });
+    [parts("```graphql\n", "```"), parts("$ graphql '", "'"), bodies.collect()].concat()
+}
+
+#[tokio::test]
+async fn the_service_accepts_each_query_of_the_pages() {
+    run(Backend::Sqlite, Environment::Sandbox, async |app| {
+        let callers = [app.operator("Acme").await, app.platform()];
+        let mut checked = 0;
+        for page in ["README.md", "docs/api.md", "docs/support.md"] {
+            for query in queries(&read(page)) {
+                let mut codes = Vec::new();
+                for caller in &callers {
+                    codes.push(app.graphql(caller, &query, json!({})).await.codes());
+                }
+                // Each query is for one of the two callers. The rows that the pages name do not exist here.
+                let is_accepted = |codes: &Vec<String>| {
+                    !["BAD_REQUEST", "INVALID_ARGUMENT", "FORBIDDEN"]
+                        .iter()
+                        .any(|code| codes.contains(&(*code).to_owned()))
+                };
+                assert!(codes.iter().any(is_accepted), "{page}: {query}: {codes:?}");
+                checked += 1;
+            }
+        }
+        assert!(checked > 15, "the test found too few queries: {checked}");
+    })
+    .await;
 }

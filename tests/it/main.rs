@@ -44,6 +44,7 @@ mod races;
 mod restrictions;
 mod schema;
 mod search;
+mod settings;
 mod statements;
 mod update;
 mod values;

@@ -184,21 +184,22 @@ both!(a_server_deletes_old_rows_and_erased_values_and_saves_the_use_of_keys, San
     assert_eq!(is_in_file(), !app.is_postgres());
     app.wait_for_feed().await;
     let days_ago = |days: i64| (now() - TimeDelta::days(days)).format("%Y-%m-%d %H:%M:%S+00:00");
-    // All idempotency keys but one have expired. The feed keeps changes for 90 days.
+    // All idempotency keys but one have expired. The server is told to keep changes for 30 days.
     let prepare = format!(
         "UPDATE customer_change SET occurred_at = '{}'; \
          UPDATE customer_change SET occurred_at = '{}' \
          WHERE customer_id = (SELECT id FROM customer WHERE email = '3@example.com'); \
          UPDATE idempotency_key SET expires_at = '{}' \
          WHERE key_hash <> (SELECT key_hash FROM idempotency_key ORDER BY key_hash LIMIT 1)",
-        days_ago(91),
-        days_ago(89),
+        days_ago(31),
+        days_ago(29),
         days_ago(1),
     );
     app.execute(&prepare).await;
     let folder = TempDir::new().unwrap();
     let mut serve = vivamo(folder.path(), &["serve"]);
     serve.env("DATABASE_URL", app.database_url()).env("VIVAMO_KEY_SECRET", KEY_SECRET);
+    serve.env("VIVAMO_CHANGES_DAYS", "30");
     let (server, url) = Running::start(&mut serve);
     // The third change is left in the feed of the operator and in the feed of the platform.
     let (changes, keys) = ("customer_change WHERE swept = FALSE", "idempotency_key");

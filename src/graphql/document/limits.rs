@@ -14,29 +14,30 @@ use std::num::Saturating;
 use async_graphql::parser::types::{ExecutableDocument, Field, OperationType, Selection, SelectionSet};
 use async_graphql::{Name, Positioned, ServerResult};
 
+use super::limit::{Limit, reject};
 use super::rewrite::Fragments;
 use super::size::{values_in_arguments, values_of_directives};
-use super::text::{self, check_limit, reject};
+use super::text;
 
-const MAX_OPERATIONS: usize = 10;
-const MAX_FRAGMENTS: usize = 50;
+const OPERATIONS: Limit = Limit::new(10, "The document has more than", "operations");
+const FRAGMENTS: Limit = Limit::new(50, "The document has more than", "fragments");
 /// Fields, fragment spreads and inline fragments of an operation, with all spreads expanded.
-const MAX_SELECTIONS: usize = 500;
+const SELECTIONS: Limit = Limit::new(500, "The operation has more than", "fields and fragments");
 /// Nested selection sets of an operation, with all spreads expanded. async-graphql has the same limit, but checks it
 /// later. A deeper document could exhaust the stack, because many functions visit a document recursively.
-const MAX_LEVELS: usize = 32;
-const MAX_ALIASES: usize = 30;
-const MAX_DIRECTIVES: usize = 20;
+const LEVELS: Limit = Limit::new(32, "The operation nests more than", "levels of fields and fragments");
+const ALIASES: Limit = Limit::new(30, "The operation has more than", "aliases");
+const DIRECTIVES: Limit = Limit::new(20, "The operation has more than", "directives");
 /// Values in the arguments of an operation and of its directives, with all fragments expanded. A fragment that is
 /// spread often copies its arguments.
-const MAX_VALUES: usize = 2000;
+const VALUES: Limit = Limit::new(2000, "The operation has more than", "values in arguments");
 /// Nesting of the introspection fields in `FIELDS_TO_TYPES`. The standard introspection query has a depth of 1.
-const MAX_INTROSPECTION_DEPTH: usize = 3;
+const INTROSPECTION_DEPTH: Limit = Limit::new(3, "The introspection nests more than", "levels of types");
 /// Aliases of `__typename` in a selection set. This field has no complexity, so its number in a response has no other
 /// limit.
-const MAX_TYPE_NAME_ALIASES: usize = 3;
-const MAX_QUERY_ROOT_FIELDS: usize = 10;
-const MAX_MUTATION_ROOT_FIELDS: usize = 5;
+const TYPE_NAME_ALIASES: Limit = Limit::new(3, "A selection set has more than", "aliases of `__typename`");
+const QUERY_ROOT_FIELDS: Limit = Limit::new(10, "The operation has more than", "root fields");
+const MUTATION_ROOT_FIELDS: Limit = Limit::new(5, "The operation has more than", "root fields");
 
 /// Parses a document and checks it against the limits, also those of [`text`].
 pub fn parse(text: &str) -> ServerResult<ExecutableDocument> {
@@ -47,8 +48,8 @@ pub fn parse(text: &str) -> ServerResult<ExecutableDocument> {
 
 /// Checks the number of operations and fragments, and the selections of each operation.
 fn check_operations(document: &ExecutableDocument) -> ServerResult<()> {
-    check_limit(document.operations.iter().count(), MAX_OPERATIONS, ("The document has more than", "operations"))?;
-    check_limit(document.fragments.len(), MAX_FRAGMENTS, ("The document has more than", "fragments"))?;
+    OPERATIONS.check(document.operations.iter().count())?;
+    FRAGMENTS.check(document.fragments.len())?;
     let mut counter = SizeCounter { fragments: &document.fragments, counted: HashMap::new() };
     for (_, Positioned { node: operation, .. }) in document.operations.iter() {
         let mut size = counter.selection_set(&operation.selection_set.node)?;
@@ -57,21 +58,18 @@ fn check_operations(document: &ExecutableDocument) -> ServerResult<()> {
         if operation.variable_definitions.iter().any(|variable| !variable.node.directives.is_empty()) {
             return reject("The definition of a variable has a directive. No directive may be used there.");
         }
-        check_limit(size.selections.0, MAX_SELECTIONS, ("The operation has more than", "fields and fragments"))?;
-        let levels = ("The operation nests more than", "levels of fields and fragments");
-        check_limit(size.levels, MAX_LEVELS, levels)?;
-        check_limit(size.aliases.0, MAX_ALIASES, ("The operation has more than", "aliases"))?;
-        let type_names = ("A selection set has more than", "aliases of `__typename`");
-        check_limit(size.max_type_name_aliases.0, MAX_TYPE_NAME_ALIASES, type_names)?;
-        check_limit(size.directives.0, MAX_DIRECTIVES, ("The operation has more than", "directives"))?;
-        check_limit(size.values.0, MAX_VALUES, ("The operation has more than", "values in arguments"))?;
-        let nesting = ("The introspection nests more than", "levels of types");
-        check_limit(size.introspection_depth, MAX_INTROSPECTION_DEPTH, nesting)?;
+        SELECTIONS.check(size.selections.0)?;
+        LEVELS.check(size.levels)?;
+        ALIASES.check(size.aliases.0)?;
+        TYPE_NAME_ALIASES.check(size.max_type_name_aliases.0)?;
+        DIRECTIVES.check(size.directives.0)?;
+        VALUES.check(size.values.0)?;
+        INTROSPECTION_DEPTH.check(size.introspection_depth)?;
         let mut fields = Vec::new();
         collect_root_fields(&operation.selection_set.node, &document.fragments, &mut fields);
         let is_mutation = operation.ty == OperationType::Mutation;
-        let max_fields = if is_mutation { MAX_MUTATION_ROOT_FIELDS } else { MAX_QUERY_ROOT_FIELDS };
-        check_limit(fields.len(), max_fields, ("The operation has more than", "root fields"))?;
+        let root_fields = if is_mutation { MUTATION_ROOT_FIELDS } else { QUERY_ROOT_FIELDS };
+        root_fields.check(fields.len())?;
         // If two root fields of a mutation have the same response key, async-graphql would execute both, but the
         // response can contain only one result per key.
         let keys: HashSet<_> = fields.iter().map(|field| &field.response_key().node).collect();
@@ -179,6 +177,7 @@ impl<'d> SizeCounter<'d> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::limit::test_limit;
     use super::*;
 
     fn rejection(text: &str) -> String {
@@ -193,66 +192,35 @@ mod tests {
         fn fields(count: usize) -> String {
             repeat(count, |number| format!("a{number} "))
         }
-        // A document of a given size, and the message if that size is above the limit.
-        type Case = (usize, fn(usize) -> String, &'static str);
-        let cases: [Case; 10] = [
-            (
-                MAX_OPERATIONS,
-                |size| repeat(size, |number| format!("query Q{number} {{ a }} ")),
-                "has more than 10 operations",
-            ),
-            (
-                MAX_FRAGMENTS,
-                |size| {
-                    let spreads = repeat(size, |number| format!("...F{number} "));
-                    let fragments = repeat(size, |number| format!("fragment F{number} on T {{ a }} "));
-                    format!("{{ a {{ {spreads} }} }} {fragments}")
-                },
-                "has more than 50 fragments",
-            ),
-            (
-                MAX_SELECTIONS,
-                |size| format!("{{ a {{ {} }} }}", fields(size - 1)),
-                "more than 500 fields and fragments",
-            ),
-            (
-                MAX_LEVELS,
-                |size| {
-                    format!("{{ {} ...F {} }} fragment F on T {{ a }}", "a { ".repeat(size - 2), "}".repeat(size - 2))
-                },
-                "nests more than 32 levels of fields and fragments",
-            ),
-            (
-                MAX_ALIASES,
-                |size| format!("{{ a {{ {} }} }}", repeat(size, |number| format!("b{number}: c "))),
-                "has more than 30 aliases",
-            ),
-            (MAX_DIRECTIVES, |size| format!("query @x {{ a {} }}", "@x ".repeat(size - 1)), "more than 20 directives"),
-            (
-                MAX_INTROSPECTION_DEPTH,
-                |size| format!("{{ __schema {}a{} }}", "{ fields ".repeat(size) + "{ ", " }".repeat(size + 1)),
-                "nests more than 3 levels of types",
-            ),
-            (
-                MAX_VALUES,
-                |size| {
-                    let (spreads, rest) = ("...F ".repeat(9), "1 ".repeat(size - 1999));
-                    format!("{{ a {{ {spreads} b(c: [{rest}]) }} }} fragment F on T {{ x(y: [{}]) }}", "1 ".repeat(221))
-                },
-                "more than 2000 values in arguments",
-            ),
-            (MAX_QUERY_ROOT_FIELDS, |size| format!("{{ {} }}", fields(size)), "has more than 10 root fields"),
-            (
-                MAX_MUTATION_ROOT_FIELDS,
-                |size| format!("mutation {{ {} }}", fields(size)),
-                "has more than 5 root fields",
-            ),
+        type Case = (Limit, fn(usize) -> String);
+        let cases: [Case; 11] = [
+            (OPERATIONS, |size| repeat(size, |number| format!("query Q{number} {{ a }} "))),
+            (FRAGMENTS, |size| {
+                let spreads = repeat(size, |number| format!("...F{number} "));
+                let fragments = repeat(size, |number| format!("fragment F{number} on T {{ a }} "));
+                format!("{{ a {{ {spreads} }} }} {fragments}")
+            }),
+            (SELECTIONS, |size| format!("{{ a {{ {} }} }}", fields(size - 1))),
+            (LEVELS, |size| {
+                format!("{{ {} ...F {} }} fragment F on T {{ a }}", "a { ".repeat(size - 2), "}".repeat(size - 2))
+            }),
+            (ALIASES, |size| format!("{{ a {{ {} }} }}", repeat(size, |number| format!("b{number}: c ")))),
+            (TYPE_NAME_ALIASES, |size| {
+                format!("{{ a {{ {} }} }}", repeat(size, |number| format!("b{number}: __typename ")))
+            }),
+            (DIRECTIVES, |size| format!("query @x {{ a {} }}", "@x ".repeat(size - 1))),
+            (INTROSPECTION_DEPTH, |size| {
+                format!("{{ __schema {}a{} }}", "{ fields ".repeat(size) + "{ ", " }".repeat(size + 1))
+            }),
+            (VALUES, |size| {
+                let (spreads, rest) = ("...F ".repeat(9), "1 ".repeat(size - 1999));
+                format!("{{ a {{ {spreads} b(c: [{rest}]) }} }} fragment F on T {{ x(y: [{}]) }}", "1 ".repeat(221))
+            }),
+            (QUERY_ROOT_FIELDS, |size| format!("{{ {} }}", fields(size))),
+            (MUTATION_ROOT_FIELDS, |size| format!("mutation {{ {} }}", fields(size))),
         ];
-        for (limit, document, message) in cases {
-            let accepted = parse(&document(limit));
-            assert!(accepted.is_ok(), "{message}: {accepted:?}");
-            let rejected = rejection(&document(limit + 1));
-            assert!(rejected.contains(message), "{message}: {rejected}");
+        for (limit, document) in cases {
+            test_limit(&limit, document, parse);
         }
     }
 

@@ -5,6 +5,7 @@ mod arguments;
 mod cache;
 mod cost_estimate;
 mod fields;
+mod limit;
 mod limits;
 mod operation;
 mod rewrite;

@@ -9,26 +9,18 @@ use async_graphql::parser::types::ExecutableDocument;
 use async_graphql::parser::{self, parse_query};
 use async_graphql::{Pos, ServerError, ServerResult};
 
-const MAX_KIBIBYTES: usize = 16;
-const MAX_TOKENS: usize = 1500;
+use super::limit::{Limit, reject};
+
+const KIBIBYTES: Limit = Limit::new(16, "The document is longer than", "KiB");
+const TOKENS: Limit = Limit::new(1500, "The document has more than", "tokens");
 /// Limits the size of the response, because the response repeats an alias for each item of a list.
-const MAX_NAME_LENGTH: usize = 100;
+const NAME_LENGTH: Limit = Limit::new(100, "The document has a name longer than", "characters");
 /// The parser overflows its stack at about 2,000.
-const MAX_NESTING: usize = 40;
-
-pub fn reject<T>(message: impl Into<String>) -> ServerResult<T> {
-    Err(ServerError::new(message, None))
-}
-
-/// Rejects a count above its limit. For example, the words `("The document has more than", "tokens")` make the message
-/// "The document has more than 1500 tokens."
-pub fn check_limit(count: usize, limit: usize, (start, unit): (&str, &str)) -> ServerResult<()> {
-    if count > limit { reject(format!("{start} {limit} {unit}.")) } else { Ok(()) }
-}
+const NESTING: Limit = Limit::new(40, "The document nests more than", "levels of brackets");
 
 /// Checks the text of a document against the limits, and parses it.
 pub fn parse(text: &str) -> ServerResult<ExecutableDocument> {
-    parse_query(check_size(text)?).map_err(syntax_error)
+    parse_query(check_and_decode(text)?).map_err(syntax_error)
 }
 
 fn syntax_error(error: parser::Error) -> ServerError {
@@ -43,8 +35,8 @@ fn syntax_error(error: parser::Error) -> ServerError {
 /// Checks length, tokens and nesting, and rejects input objects that have a field twice: the parser would use the last
 /// value. Follows GraphQL's lexical rules: brackets in strings and comments do not count. Returns the text for the
 /// parser. The escapes that the parser does not know are decoded ([`decode_escapes`]).
-fn check_size(text: &str) -> ServerResult<Cow<'_, str>> {
-    check_limit(text.len().div_ceil(1024), MAX_KIBIBYTES, ("The document is longer than", "KiB"))?;
+fn check_and_decode(text: &str) -> ServerResult<Cow<'_, str>> {
+    KIBIBYTES.check(text.len().div_ceil(1024))?;
     let (mut tokens, mut brackets) = (0, Vec::new());
     let (mut decoded, mut copied) = (String::new(), 0);
     let mut rest = text;
@@ -68,24 +60,33 @@ fn check_size(text: &str) -> ServerResult<Cow<'_, str>> {
             '.' if rest.starts_with("...") => length = "...".len(),
             _ if is_name_char(char) => {
                 length = rest.find(|char| !is_name_char(char)).unwrap_or(rest.len());
-                check_limit(length, MAX_NAME_LENGTH, ("The document has a name longer than", "characters"))?;
+                NAME_LENGTH.check(length)?;
                 if let Some(Bracket::Object(fields)) = brackets.last_mut() {
                     let (name, after) = rest.split_at(length);
-                    let is_field = skip_ignored(after).starts_with(':');
-                    if is_field && fields.contains(&name) {
-                        return reject(format!("An input object has the field {name} twice."));
-                    }
-                    fields.extend(is_field.then_some(name));
+                    add_field(fields, name, after)?;
                 }
             }
             _ => {}
         }
         tokens += usize::from(!char.is_whitespace() && !matches!(char, ',' | '#' | '\u{feff}'));
-        check_limit(tokens, MAX_TOKENS, ("The document has more than", "tokens"))?;
-        check_limit(brackets.len(), MAX_NESTING, ("The document nests more than", "levels of brackets"))?;
+        TOKENS.check(tokens)?;
+        NESTING.check(brackets.len())?;
         rest = &rest[length..];
     }
     Ok(if copied == 0 { Cow::Borrowed(text) } else { Cow::Owned(decoded + &text[copied..]) })
+}
+
+/// Adds a name in an input object to the names of the object's fields, if the text after the name shows that it is one.
+/// Rejects a field that the object has already.
+fn add_field<'d>(fields: &mut Vec<&'d str>, name: &'d str, after: &str) -> ServerResult<()> {
+    if !skip_ignored(after).starts_with(':') {
+        return Ok(());
+    }
+    if fields.contains(&name) {
+        return reject(format!("An input object has the field {name} twice."));
+    }
+    fields.push(name);
+    Ok(())
 }
 
 /// An open bracket of a document.
@@ -190,6 +191,7 @@ fn unicode_escape(text: &str) -> ServerResult<Option<(char, usize)>> {
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::limit::test_limit;
     use super::*;
 
     fn rejection(text: &str) -> String {
@@ -222,24 +224,16 @@ mod tests {
 
     #[test]
     fn a_text_at_a_limit_is_accepted_and_a_larger_one_is_not() {
-        // A document of a given size, and the message if that size is above the limit.
-        type Case = (usize, fn(usize) -> String, &'static str);
+        type Case = (Limit, fn(usize) -> String);
         let cases: [Case; 5] = [
-            (MAX_KIBIBYTES, |size| format!("{{ a }}{}", " ".repeat(size * 1024 - 5)), "is longer than 16 KiB"),
-            (MAX_TOKENS, |size| format!("{{ a(b: [{}]) }}", "1 ".repeat(size - 9)), "has more than 1500 tokens"),
-            (MAX_TOKENS, |size| format!("{{ ...a b(c: [{}]) }}", "1 ".repeat(size - 11)), "has more than 1500"),
-            (MAX_NAME_LENGTH, |size| format!("{{ {} }}", "a".repeat(size)), "a name longer than 100 characters"),
-            (
-                MAX_NESTING,
-                |size| format!("{{ a(b: {}{}) }}", "[".repeat(size - 2), "]".repeat(size - 2)),
-                "nests more than 40 levels of brackets",
-            ),
+            (KIBIBYTES, |size| format!("{{ a }}{}", " ".repeat(size * 1024 - 5))),
+            (TOKENS, |size| format!("{{ a(b: [{}]) }}", "1 ".repeat(size - 9))),
+            (TOKENS, |size| format!("{{ ...a b(c: [{}]) }}", "1 ".repeat(size - 11))),
+            (NAME_LENGTH, |size| format!("{{ {} }}", "a".repeat(size))),
+            (NESTING, |size| format!("{{ a(b: {}{}) }}", "[".repeat(size - 2), "]".repeat(size - 2))),
         ];
-        for (limit, document, message) in cases {
-            let accepted = parse(&document(limit));
-            assert!(accepted.is_ok(), "{message}: {accepted:?}");
-            let rejected = rejection(&document(limit + 1));
-            assert!(rejected.contains(message), "{message}: {rejected}");
+        for (limit, document) in cases {
+            test_limit(&limit, document, parse);
         }
     }
 

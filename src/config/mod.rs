@@ -9,20 +9,23 @@
 //! [`Settings::check`] and [`ServeSettings::check`] check settings that depend on each other. They also check secrets,
 //! because a message of clap would print the secret.
 
-use std::convert::Infallible;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+mod credential;
+mod parse;
+
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use axum::http::HeaderValue;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 use reqwest::Url;
-use sea_orm::ActiveEnum;
 use secrecy::{ExposeSecret, SecretString};
 
 use entity::deployment::Environment;
+
+use credential::Credential;
+use parse::{address, environment, network, origin, secret, secure_url};
 
 /// Settings that all commands share.
 #[derive(Args, Clone, Debug)]
@@ -251,7 +254,7 @@ pub struct WebhookSettings {
 
 /// The settings of `vivamo webhook listen`.
 #[derive(Args, Clone, Debug)]
-pub struct ListenSettings {
+pub struct WebhookListenSettings {
     /// Port on this machine that receives deliveries. Port 0 takes a free port
     #[arg(long, default_value_t = 9000)]
     pub port: u16,
@@ -279,146 +282,47 @@ pub enum UnknownLinePolicy {
     Accept,
 }
 
-/// Accepts the names that the `deployment` table stores.
-fn environment() -> impl TypedValueParser<Value = Environment> {
-    PossibleValuesParser::new(["sandbox", "production"]).try_map(|name| Environment::try_from_value(&name))
-}
-
-/// Removes blanks and line breaks at the ends, because a file or a Kubernetes secret often ends in a line break. Never
-/// fails, because clap would show the secret in the message.
-fn secret(text: &str) -> Result<SecretString, Infallible> {
-    Ok(text.trim().into())
-}
-
-/// Parses an address, or looks up a host name. Prefers IPv4, because each client that connects to `localhost` tries
-/// IPv4.
-fn address(text: &str) -> Result<SocketAddr, String> {
-    if let Ok(address) = text.parse() {
-        return Ok(address);
-    }
-    let example = "expected an address and a port, for example 127.0.0.1:8000";
-    if !text.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok()) {
-        return Err(example.to_owned());
-    }
-    let found: Vec<_> = text.to_socket_addrs().map_err(|cause| format!("{example} ({cause})"))?.collect();
-    let first = found.iter().find(|address| address.is_ipv4()).or(found.first());
-    first.copied().ok_or_else(|| format!("{example} (the host has no address)"))
-}
-
-/// Parses a network. A single address becomes the network that contains only this address. IPv4 addresses in IPv6 form
-/// (`::ffff:10.0.0.1`) become IPv4 addresses, because the service compares addresses in their canonical form.
-fn network(text: &str) -> Result<IpNet, &'static str> {
-    const MAPPED_BITS: u8 = 96;
-    let text = text.trim();
-    let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-    let network = network.map_err(|_| "expected an address or a network, for example 10.0.0.0/8")?;
-    // `None` for an IPv4 network, whose prefix has at most 32 bits.
-    let prefix = network.prefix_len().checked_sub(MAPPED_BITS);
-    Ok(match (network.addr().to_canonical(), prefix) {
-        (IpAddr::V4(address), Some(prefix)) => IpNet::new_assert(address.into(), prefix),
-        _ => network,
-    })
-}
-
-/// Accepts `https`, and `http` to this machine only: the requests contain phone numbers and credentials.
-fn secure_url(text: &str) -> Result<Url, &'static str> {
-    let is_secure = |url: &Url| match url.scheme() {
-        "https" => true,
-        "http" => url.host_str().is_some_and(|host| {
-            let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
-            host == "localhost" || address.is_ok_and(|address| address.is_loopback())
-        }),
-        _ => false,
-    };
-    let url = Url::parse(text).ok().filter(is_secure);
-    url.ok_or(
-        "expected a URL with https, for example https://lookups.twilio.com (http is allowed only to this machine)",
-    )
-}
-
-/// Accepts only scheme, host and port, as browsers send them in the Origin header.
-fn origin(text: &str) -> Result<HeaderValue, &'static str> {
-    let text = text.trim();
-    let is_origin = Url::parse(text).is_ok_and(|url| url.origin().ascii_serialization() == text);
-    let origin = HeaderValue::from_str(text).ok().filter(|_| is_origin);
-    origin.ok_or("expected an origin without a path, for example https://dashboard.example.com")
-}
-
 /// The key secret of a sandbox in which no secret is configured. It is public, so production rejects it.
 const SANDBOX_KEY_SECRET: &str = "vivamo-sandbox-key-secret-known-to-everyone";
 const MIN_SECRET_BYTES: usize = 32;
 
 const DEFAULT_URL: &str = "sqlite://vivamo.db";
 
-// The names of settings in messages.
-pub const DATABASE_URL: &str = "DATABASE_URL (--database-url)";
-const KEY_SECRET_OLD: &str = "VIVAMO_KEY_SECRET_OLD (--key-secret-old)";
-const KEY_SECRET: &str = "VIVAMO_KEY_SECRET (--key-secret)";
-const PLATFORM_KEY: &str = "VIVAMO_PLATFORM_KEY (--platform-key)";
-const TWILIO_USER: &str = "VIVAMO_TWILIO_USER (--twilio-user)";
-const TWILIO_PASSWORD: &str = "VIVAMO_TWILIO_PASSWORD (--twilio-password)";
-const WEBHOOK_SECRET: &str = "VIVAMO_WEBHOOK_SECRET (--secret)";
-const UNKNOWN_LINE_TYPE: &str = "VIVAMO_UNKNOWN_LINE_TYPE (--unknown-line-type)";
-
-/// Checks that a credential is not empty. An empty credential does not count as unset: a template whose value was not
-/// filled in must not disable protection. Quotes around a credential are an error too, because Docker's `--env-file`
-/// does not remove quotes.
-fn check_credential(name: &str, value: &Option<SecretString>) -> Result<(), String> {
-    let Some(value) = value.as_ref().map(ExposeSecret::expose_secret) else { return Ok(()) };
-    if value.is_empty() {
-        return Err(format!("{name} is set but empty. Give it a value, or unset it."));
-    }
-    if ['"', '\''].iter().any(|quote| value.len() > 1 && value.starts_with(*quote) && value.ends_with(*quote)) {
-        return Err(format!("{name} is in quotes. Remove the quotes, because they count as part of the value."));
-    }
-    Ok(())
-}
-
-/// Reads a credential from its file, if a file is given. `setting` is the name of the setting that contains the
-/// credential itself.
-fn read_credential(setting: &str, value: &mut Option<SecretString>, file: &Option<PathBuf>) -> Result<(), String> {
-    let Some(file) = file else { return Ok(()) };
-    // For example `VIVAMO_KEY_SECRET_FILE (--key-secret-file)`.
-    let name = &setting.replace(" (", "_FILE (").replace(')', "-file)");
-    if value.is_some() {
-        return Err(format!("{setting} and {name} are both set. Unset one of them."));
-    }
-    let text = std::fs::read_to_string(file);
-    let text = text.map_err(|error| format!("Cannot read {}: {error}. Change {name}.", file.display()))?;
-    *value = Some(text.trim().into());
-    check_credential(name, value)
-}
-
-/// Returns the error for a secret that is not safe.
-fn insecure(name: &str, problem: &str) -> Result<(), String> {
-    Err(format!("{name} {problem}. Generate one: openssl rand -hex 32"))
-}
+/// The URL counts as a credential, because it can contain a password.
+pub const DATABASE_URL: Credential = Credential { variable: "DATABASE_URL", flag: "--database-url" };
+const KEY_SECRET: Credential = Credential { variable: "VIVAMO_KEY_SECRET", flag: "--key-secret" };
+const KEY_SECRET_OLD: Credential = Credential { variable: "VIVAMO_KEY_SECRET_OLD", flag: "--key-secret-old" };
+const PLATFORM_KEY: Credential = Credential { variable: "VIVAMO_PLATFORM_KEY", flag: "--platform-key" };
+const TWILIO_USER: Credential = Credential { variable: "VIVAMO_TWILIO_USER", flag: "--twilio-user" };
+const TWILIO_PASSWORD: Credential = Credential { variable: "VIVAMO_TWILIO_PASSWORD", flag: "--twilio-password" };
+const WEBHOOK_SECRET: Credential = Credential { variable: "VIVAMO_WEBHOOK_SECRET", flag: "--secret" };
 
 impl Settings {
     /// Reads the settings whose values are in files: the URL of the database, and the secrets.
     pub fn read_files(mut self) -> Result<Self, String> {
-        let mut url = Some(self.database_url.clone().into()).filter(|_| self.database_url != DEFAULT_URL);
-        read_credential(DATABASE_URL, &mut url, &self.database_url_file)?;
+        // The default counts as unset, so that the URL may be in a file.
+        let mut url = (self.database_url != DEFAULT_URL).then(|| self.database_url.clone().into());
+        DATABASE_URL.read(&mut url, self.database_url_file.as_deref())?;
         self.database_url = url.map_or(self.database_url, |url: SecretString| url.expose_secret().to_owned());
-        read_credential(KEY_SECRET, &mut self.key_secret, &self.key_secret_file)?;
-        read_credential(KEY_SECRET_OLD, &mut self.key_secret_old, &self.key_secret_old_file)?;
+        KEY_SECRET.read(&mut self.key_secret, self.key_secret_file.as_deref())?;
+        KEY_SECRET_OLD.read(&mut self.key_secret_old, self.key_secret_old_file.as_deref())?;
         Ok(self)
     }
 
     /// Checks the key secrets. The error says what to change.
     pub fn check(&self) -> Result<(), String> {
-        check_credential(KEY_SECRET, &self.key_secret)?;
-        check_credential(KEY_SECRET_OLD, &self.key_secret_old)?;
+        KEY_SECRET.check(self.key_secret.as_ref())?;
+        KEY_SECRET_OLD.check(self.key_secret_old.as_ref())?;
         if self.old_key_secret() == Some(self.key_secret()) {
             return Err(format!("{KEY_SECRET_OLD} and {KEY_SECRET} are the same. Unset {KEY_SECRET_OLD}."));
         }
         match self.key_secret.as_ref().map(ExposeSecret::expose_secret) {
             _ if self.environment == Environment::Sandbox => Ok(()),
-            None => insecure(KEY_SECRET, "is required in production"),
+            None => KEY_SECRET.insecure("is required in production"),
             Some(secret) if secret.len() < MIN_SECRET_BYTES => {
-                insecure(KEY_SECRET, &format!("must have at least {MIN_SECRET_BYTES} bytes"))
+                KEY_SECRET.insecure(&format!("must have at least {MIN_SECRET_BYTES} bytes"))
             }
-            Some(SANDBOX_KEY_SECRET) => insecure(KEY_SECRET, "is the public default secret of sandbox"),
+            Some(SANDBOX_KEY_SECRET) => KEY_SECRET.insecure("is the public default secret of sandbox"),
             Some(_) => Ok(()),
         }
     }
@@ -439,11 +343,11 @@ impl Settings {
     }
 }
 
-impl ListenSettings {
+impl WebhookListenSettings {
     /// Reads and checks the secret.
     pub fn read_secret(mut self) -> Result<SecretString, String> {
-        read_credential(WEBHOOK_SECRET, &mut self.secret, &self.secret_file)?;
-        check_credential(WEBHOOK_SECRET, &self.secret)?;
+        WEBHOOK_SECRET.read(&mut self.secret, self.secret_file.as_deref())?;
+        WEBHOOK_SECRET.check(self.secret.as_ref())?;
         self.secret.ok_or_else(|| format!("{WEBHOOK_SECRET} is required. `createWebhook` returns the secret."))
     }
 }
@@ -451,17 +355,17 @@ impl ListenSettings {
 impl ServeSettings {
     /// Reads the credentials that are in files.
     pub fn read_files(mut self) -> Result<Self, String> {
-        read_credential(PLATFORM_KEY, &mut self.platform_key, &self.platform_key_file)?;
+        PLATFORM_KEY.read(&mut self.platform_key, self.platform_key_file.as_deref())?;
         let RestrictionSettings { twilio_password, twilio_password_file, .. } = &mut self.restrictions;
-        read_credential(TWILIO_PASSWORD, twilio_password, twilio_password_file)?;
+        TWILIO_PASSWORD.read(twilio_password, twilio_password_file.as_deref())?;
         Ok(self)
     }
 
     /// Checks these settings together with the shared settings. The error says what to change.
     pub fn check(&self, shared: &Settings) -> Result<(), String> {
-        check_credential(PLATFORM_KEY, &self.platform_key)?;
-        check_credential(TWILIO_USER, &self.restrictions.twilio_user)?;
-        check_credential(TWILIO_PASSWORD, &self.restrictions.twilio_password)?;
+        PLATFORM_KEY.check(self.platform_key.as_ref())?;
+        TWILIO_USER.check(self.restrictions.twilio_user.as_ref())?;
+        TWILIO_PASSWORD.check(self.restrictions.twilio_password.as_ref())?;
         self.check_platform_key(shared)?;
         self.check_metrics()?;
         self.webhooks.check(shared.environment)?;
@@ -472,18 +376,18 @@ impl ServeSettings {
         let Some(key) = self.platform_key.as_ref().map(ExposeSecret::expose_secret) else { return Ok(()) };
         if key.len() < MIN_SECRET_BYTES && shared.environment == Environment::Production {
             let problem = format!("must have at least {MIN_SECRET_BYTES} characters in production");
-            return insecure(PLATFORM_KEY, &problem);
+            return PLATFORM_KEY.insecure(&problem);
         }
         let is_allowed = key.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') && key == key.trim();
         if !is_allowed {
             let problem =
                 "must consist of visible ASCII characters, with spaces only between them: it is sent in a header";
-            return insecure(PLATFORM_KEY, problem);
+            return PLATFORM_KEY.insecure(problem);
         }
         let secrets = [(KEY_SECRET, Some(shared.key_secret())), (KEY_SECRET_OLD, shared.old_key_secret())];
         if let Some((setting, _)) = secrets.into_iter().find(|(_, secret)| *secret == Some(key)) {
             let problem = format!("and {setting} are the same: a caller with the key would know the secret");
-            return insecure(PLATFORM_KEY, &problem);
+            return PLATFORM_KEY.insecure(&problem);
         }
         Ok(())
     }
@@ -514,9 +418,9 @@ impl RestrictionSettings {
     /// Checks that the settings of Twilio are complete, or that there are none.
     fn check(&self) -> Result<(), String> {
         let settings = [
-            (TWILIO_USER, self.twilio_user.is_some()),
-            (TWILIO_PASSWORD, self.twilio_password.is_some()),
-            (UNKNOWN_LINE_TYPE, self.unknown_line_type.is_some()),
+            (TWILIO_USER.to_string(), self.twilio_user.is_some()),
+            (TWILIO_PASSWORD.to_string(), self.twilio_password.is_some()),
+            ("VIVAMO_UNKNOWN_LINE_TYPE (--unknown-line-type)".to_owned(), self.unknown_line_type.is_some()),
         ];
         match self.phone_lookup {
             PhoneLookupName::Twilio if self.twilio_user.is_some() && self.twilio_password.is_some() => Ok(()),
@@ -529,39 +433,6 @@ impl RestrictionSettings {
                 )),
                 None => Ok(()),
             },
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_network_of_mapped_addresses_is_an_ipv4_network() {
-        for (text, expected) in [
-            ("::ffff:10.0.0.1", "10.0.0.1/32"),
-            ("::ffff:10.0.0.0/104", "10.0.0.0/8"),
-            ("10.0.0.0/8", "10.0.0.0/8"),
-            ("2001:db8::/32", "2001:db8::/32"),
-            ("::/0", "::/0"),
-        ] {
-            assert_eq!(network(text).unwrap().to_string(), expected);
-        }
-    }
-
-    #[test]
-    fn a_url_for_credentials_uses_https_or_stays_on_this_machine() {
-        for url in ["https://lookups.twilio.com", "http://127.0.0.1:9000", "http://[::1]:9000/x", "http://localhost"] {
-            assert!(secure_url(url).is_ok(), "{url}");
-        }
-        for url in [
-            "http://lookups.twilio.com",
-            "http://127.0.0.1.example.com",
-            "http://localhost.example.com",
-            "ftp://localhost",
-        ] {
-            assert!(secure_url(url).is_err(), "{url}");
         }
     }
 }
