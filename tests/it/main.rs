@@ -46,6 +46,7 @@ mod schema;
 mod search;
 mod settings;
 mod statements;
+mod timeouts;
 mod update;
 mod values;
 mod verify;
