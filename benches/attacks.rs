@@ -28,7 +28,7 @@ async fn main() {
     let services = Services::new(&database, ServiceSettings::new(Environment::Sandbox, hasher));
     let mut slowest = Duration::ZERO;
     println!("{:>9}  longest of {ROUNDS} rejections of", "ms");
-    for (attack, query) in support::attacks::attacks() {
+    for (attack, _, query) in support::attacks::attacks() {
         let mut longest = Duration::ZERO;
         for _ in 0..ROUNDS {
             // A new schema has an empty document cache.

@@ -55,6 +55,7 @@ both!(a_key_has_at_most_64_requests_in_flight, Sandbox, async |app| {
     while let Some(answer) = requests.next().await {
         answer.payload("createCustomer");
     }
+    drop(requests);
     assert_eq!(app.count_rows("customer").await, IN_FLIGHT as i64);
     replica.stop().await;
 });

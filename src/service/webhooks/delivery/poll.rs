@@ -11,7 +11,7 @@ use sea_orm::{ColumnTrait, ConnectionTrait, DbErr, QuerySelect, QueryTrait};
 use tokio::time::Instant;
 
 use super::Deliveries;
-use super::queries::{is_active, undelivered_changes};
+use super::queries::is_active;
 use crate::database::subquery;
 use crate::service::feed;
 
