@@ -7,8 +7,7 @@
 use chrono::{DateTime, Utc};
 use sea_orm::entity::prelude::*;
 
-use crate::changed_fields::ChangedFields;
-use crate::value::{AdminEventId, ApiKeyId, OperatorId, RequestId, StaffName, WebhookId};
+use crate::value::{AdminEventId, ApiKeyId, ChangedFields, OperatorId, RequestId, StaffName, WebhookId};
 
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]

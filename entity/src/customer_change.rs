@@ -8,9 +8,8 @@
 use chrono::{DateTime, Utc};
 use sea_orm::entity::prelude::*;
 
-use crate::changed_fields::ChangedFields;
 use crate::customer_event::EventType;
-use crate::value::{CustomerEventId, CustomerId, ExternalCustomerId, OperatorId};
+use crate::value::{ChangedFields, CustomerEventId, CustomerId, ExternalCustomerId, OperatorId};
 
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]

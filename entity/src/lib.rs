@@ -1,11 +1,10 @@
 //! The values and tables of the service.
 //!
 //! [`value`] has one type for each kind of value. The function `parse` of a type makes a value from text. Search words
-//! are made by functions such as [`SearchWord::tokenize`](value::SearchWord::tokenize). [`changed_fields`] has a type
-//! that two tables share. The other modules are the tables, one file each. The columns of the tables use these types.
-//! Values read from the database are not validated again, so a stricter rule does not make old rows unreadable.
+//! are made by functions such as [`SearchWord::tokenize`](value::SearchWord::tokenize). The other modules are the
+//! tables, one file each. The columns of the tables use these types. Values read from the database are not validated
+//! again, so a stricter rule does not make old rows unreadable.
 
-pub mod changed_fields;
 pub mod value;
 
 pub mod admin_event;

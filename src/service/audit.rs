@@ -3,8 +3,7 @@
 //! platform can read the audit log.
 
 use entity::admin_event::{Column, Entity, EventType, Model};
-use entity::changed_fields::ChangedFields;
-use entity::value::{AdminEventId, ApiKeyId, OperatorId, WebhookId};
+use entity::value::{AdminEventId, ApiKeyId, ChangedFields, OperatorId, WebhookId};
 use sea_orm::{ActiveModelTrait, ColumnTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter, QueryTrait};
 
 use super::{Caller, Origin, RequestInfo, now};

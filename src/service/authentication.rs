@@ -1,8 +1,8 @@
 //! Authenticates requests by their API keys.
 //!
 //! The database has only the keyed hash and the first characters of a key. A request looks its key up in a cache that
-//! keeps keys for 800 ms ([`Authenticator::cached_caller`]), then in the database ([`Authenticator::authenticate`]). The
-//! times of last use are collected in memory and written about once a minute.
+//! keeps keys for 800 ms ([`Authenticator::cached_caller`]), then in the database ([`Authenticator::authenticate`]).
+//! The times of last use are collected in memory and written about once a minute.
 
 use std::collections::HashMap;
 use std::mem;

@@ -6,8 +6,8 @@
 //! 1. Look up the key before customers of other operators are looked up. If the key has a result for the same input,
 //!    return the result. If it has a result for another input, fail with `IDEMPOTENCY_KEY_REUSED`. The key is looked up
 //!    first, because a caller could otherwise send a used key and learn from the response time whether a person is
-//!    known. The lookup needs no extra round trip: the statement of [`IdempotencyKeyLookup::join`] looks up the key and, only if
-//!    the key is new, also the customers.
+//!    known. The lookup needs no extra round trip: the statement of [`IdempotencyKeyLookup::join`] looks up the key
+//!    and, only if the key is new, also the customers.
 //! 2. Make the change, and insert the result in the same transaction. If another request has used the key in the
 //!    meantime, the insert conflicts and nothing is written. If two requests with the same key run at the same time,
 //!    the insert of the second waits for the first to commit.
@@ -109,14 +109,15 @@ impl IdempotentRequest {
         self.owner == operator
     }
 
-    /// Returns the values for [`IdempotencyKeyLookup::key_hash`] and [`IdempotencyKeyLookup::now`]. `None` if the request has no key.
+    /// Returns the values for [`IdempotencyKeyLookup::key_hash`] and [`IdempotencyKeyLookup::now`]. `None` if the
+    /// request has no key.
     pub fn values(&self) -> Option<[Value; 2]> {
         let (key_hash, _) = &self.hashes.as_ref()?.current;
         Some([key_hash.clone().into(), now().into()])
     }
 
-    /// Reads the stored result from a row of [`IdempotencyKeyLookup`]. `None` if the key is not in use. Fails if the key was used
-    /// for another input.
+    /// Reads the stored result from a row of [`IdempotencyKeyLookup`]. `None` if the key is not in use. Fails if the
+    /// key was used for another input.
     pub fn stored_result<R: DeserializeOwned>(&self, row: &QueryResult) -> Result<Option<R>, TransactionError> {
         let Some(input_hash) = row.try_get::<Option<Vec<u8>>>("", Column::InputHash.as_str())? else { return Ok(None) };
         if !self.hashes.iter().flat_map(PerSecret::iter).any(|(_, own)| *own == input_hash) {

@@ -1,10 +1,10 @@
 //! The value types of the service, one for each kind of value.
 //!
-//! Each type except the search words has a function `parse`, which makes a value from text. `parse` accepts the
-//! spellings that people use, returns the canonical form, and rejects all other texts. A value that `parse` returns is
-//! therefore valid, and two spellings of a value become equal values. For example, `EmailAddress::parse("
-//! Ada@Example.COM ")` is `ada@example.com`, and `EmailAddress::parse("ada@localhost")` is `Err(Reason::NotADomain)`.
-//! External ids and idempotency keys have one spelling only: their text is kept unchanged.
+//! Each type except the search words and [`ChangedFields`] has a function `parse`, which makes a value from text.
+//! `parse` accepts the spellings that people use, returns the canonical form, and rejects all other texts. A value that
+//! `parse` returns is therefore valid, and two spellings of a value become equal values. For example,
+//! `EmailAddress::parse(" Ada@Example.COM ")` is `ada@example.com`, and `EmailAddress::parse("ada@localhost")` is
+//! `Err(Reason::NotADomain)`. External ids and idempotency keys have one spelling only: their text is kept unchanged.
 //!
 //! The error of `parse` is a [`Reason`]. There are two exceptions: for an id, `parse` returns `None`; for an
 //! [`Address`], the error is a list of the invalid parts, each with its `Reason`.
@@ -14,6 +14,8 @@
 
 mod address;
 pub use address::{Address, AddressPart, AddressParts};
+mod changed_fields;
+pub use changed_fields::ChangedFields;
 mod email;
 pub use email::EmailAddress;
 mod external_customer_id;

@@ -4,11 +4,10 @@
 //! `history::visibility_to_others`), for the end of its own connection, and for the erasure of a customer that it is
 //! connected to. No row tells an operator that the customer has other operators.
 
-use entity::changed_fields::ChangedFields;
 use entity::customer_change::{Column, Entity, Model};
 use entity::customer_event::{self, EventType};
 use entity::customer_operator;
-use entity::value::OperatorId;
+use entity::value::{ChangedFields, OperatorId};
 use sea_orm::sea_query::{Alias, Expr, ExprTrait, Query, SelectStatement, SimpleExpr, UnionType};
 use sea_orm::{ActiveEnum, ColumnTrait, DbBackend, IdenStatic, Iterable, JoinType, Value};
 

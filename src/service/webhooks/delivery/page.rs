@@ -71,8 +71,8 @@ impl Deliveries {
             page.changes.retain(|change| types.0.contains(&change.r#type));
         }
         let (found, mut bytes) = (page.changes.len(), ENVELOPE_BYTES);
-        // The end of a repeated page is stored. An erasure may have made the page larger, because null is longer than an
-        // external id of one character.
+        // The end of a repeated page is stored. An erasure may have made the page larger, because null is longer than
+        // an external id of one character.
         let is_repeated = sending_end.is_some();
         let fits = |change: &RenderedChange| {
             is_repeated || {

@@ -1,4 +1,4 @@
-//! The value of the columns `changed_fields` of `admin_event` and `customer_change`.
+//! The names of changed fields, in `admin_event` and `customer_change`.
 
 use sea_orm::FromJsonQueryResult;
 use serde::{Deserialize, Serialize};
