@@ -2,8 +2,8 @@
 //! given, the flag wins.
 //!
 //! The module `src/cli` parses the settings from the arguments and the environment variables. Each group of settings,
-//! such as [`RateLimitSettings`], is a struct, which is passed to the code that it configures. This module uses no other
-//! module of `src`.
+//! such as [`RateLimitSettings`], is a struct, which is passed to the code that it configures. This module uses no
+//! other module of `src`.
 //!
 //! The doc comments of the fields are the help texts that `--help` prints; CONTRIBUTING.md says how to add a setting.
 //! [`Settings::check`] and [`ServeSettings::check`] check settings that depend on each other. They also check secrets,

@@ -455,8 +455,8 @@ async fn clients_that_do_not_read_are_disconnected() {
         let address = replica.url.trim_start_matches("http://");
         let requests = "GET /graphql HTTP/1.1\r\nHost: x\r\n\r\n".repeat(500_000);
         let mut client = TcpStream::connect(address).await.unwrap();
-        // The responses fill all buffers between the service and the client. The service then waits for the client until
-        // the response timeout, and closes the connection.
+        // The responses fill all buffers between the service and the client. The service then waits for the client
+        // until the response timeout, and closes the connection.
         let written = timeout(Duration::from_secs(60), client.write_all(requests.as_bytes())).await.unwrap();
         assert!(written.is_err(), "the service read all requests");
         replica.stop().await;

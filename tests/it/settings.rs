@@ -61,16 +61,16 @@ async fn disclosures_and_the_requests_that_their_limit_rejects_are_counted() {
         let connected = server.create(&own, "a", json!({ "email": "a@example.com" })).await;
         assert_eq!(connected.payload("createCustomer")["outcome"], "CONNECTED");
         let both = json!({ "email": "b@example.com", "phone": "+14155552673" });
-        assert_eq!(server.create(&own, "b", both.clone()).await.codes(), ["IDENTITY_CONFLICT"]);
+        assert_eq!(server.create(&own, "b", both.clone()).await.codes(), ["IDENTITY_CONFLICT"; 2]);
         let update = "mutation { updateCustomer(input: {customer: {externalCustomerId: \"a\"}, \
                       data: {email: \"c@example.com\"}}) { customer { id } } }";
         assert_eq!(server.graphql(&own, update, json!({})).await.codes(), ["EMAIL_TAKEN"]);
-        // One disclosure is left, and this create would need two.
+        // The budget is used up.
         assert_eq!(server.create(&own, "b", both).await.codes(), ["RATE_LIMITED"]);
         server
             .assert_metrics(&[
                 "vivamo_disclosures_total{kind=\"connected\"} 1",
-                "vivamo_disclosures_total{kind=\"identity_conflict\"} 1",
+                "vivamo_disclosures_total{kind=\"identity_conflict\"} 2",
                 "vivamo_disclosures_total{kind=\"taken_on_update\"} 1",
                 "vivamo_disclosures_total{kind=\"rejected_create\"} 0",
                 "vivamo_rate_limited_total{limit=\"disclosures\"} 1",

@@ -31,7 +31,8 @@ impl Operator {
 pub enum OperatorStatus {
     /// The keys of the operator are accepted, unless they are revoked or expired.
     Active,
-    /// All keys of the operator are rejected with `UNAUTHENTICATED`, and nothing is delivered to its webhook endpoints. Its customers stay connected.
+    /// All keys of the operator are rejected with `UNAUTHENTICATED`, and nothing is delivered to its webhook endpoints.
+    /// Its customers stay connected.
     Suspended,
 }
 
