@@ -503,8 +503,9 @@ mod tests {
             for search in [&text, &prefix] {
                 // `parse` would drop `(0)` as the trunk prefix of a phone.
                 if search.contains("(0)") { continue }
-                // A letter without its mark is not a prefix of the letter with the mark.
-                if !text.nfc().collect::<String>().starts_with(&search.nfc().collect::<String>()) { continue }
+                // A letter without its mark is not a prefix of the letter with the mark, nor is the first letter of a
+                // Korean syllable a prefix of the syllable.
+                if !text.nfkc().collect::<String>().starts_with(&search.nfkc().collect::<String>()) { continue }
                 let Ok(query) = SearchQuery::parse(search) else { continue };
                 for searched in query.words() {
                     let range = searched.prefix_ranges().swap_remove(0);
