@@ -23,7 +23,7 @@ use vivamo::graphql::ApiChangeRenderer;
 use vivamo::keyed_hash::KeyedHasher;
 use vivamo::service::customers::{CustomerChanges, CustomerDraft, CustomerRef};
 use vivamo::service::webhooks::addresses::AddressFilter;
-use vivamo::service::webhooks::delivery::{Deliveries, DeliverySettings};
+use vivamo::service::webhooks::delivery::{Deliveries, DeliverySettings, set_gauges};
 use vivamo::service::webhooks::sender::{Sender, SenderSettings};
 use vivamo::service::{Caller, RequestInfo, ServiceSettings, Services, now};
 
@@ -300,8 +300,8 @@ fn seed_webhooks(url: &str) -> String {
     )
 }
 
-/// Delivers webhooks until the receiver has `DELIVERIES` deliveries. The settings allow deliveries to loopback
-/// addresses.
+/// Measures the endpoints of webhooks, and delivers until the receiver has `DELIVERIES` deliveries. The settings allow
+/// deliveries to loopback addresses.
 async fn deliver(database: &Database, services: &Arc<Services>, receiver: &Receiver) {
     const DELIVERIES: usize = 3;
     let loopback = AddressFilter::new(vec!["127.0.0.0/8".parse().unwrap()]);
@@ -311,6 +311,7 @@ async fn deliver(database: &Database, services: &Arc<Services>, receiver: &Recei
         clock: Arc::new(now),
     };
     let deliveries = Deliveries::new(database.clone(), services.clone(), settings);
+    set_gauges(database).await.unwrap();
     deliveries.run(receiver.wait_for(DELIVERIES)).await;
 }
 
