@@ -21,10 +21,8 @@ impl Server {
     fn start(app: &TestApp, folder: &Path, settings: &[(&str, &str)]) -> Self {
         let mut serve = vivamo(folder, &["serve"]);
         serve.env("DATABASE_URL", app.database_url()).env("VIVAMO_KEY_SECRET", KEY_SECRET);
-        serve.env("VIVAMO_METRICS", "127.0.0.1:0").envs(settings.iter().copied());
-        let (process, url, log) = Running::start_with_log(&mut serve);
-        let metrics = log.split("metrics on ").nth(1).unwrap().split_whitespace().next().unwrap();
-        Self { process, url, metrics: metrics.to_owned() }
+        let (process, url, metrics) = Running::start_with_metrics(serve.envs(settings.iter().copied()));
+        Self { process, url, metrics }
     }
 
     async fn graphql(&self, caller: &TestCaller, query: &str, variables: Value) -> Answer {

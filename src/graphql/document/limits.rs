@@ -192,35 +192,47 @@ mod tests {
         fn fields(count: usize) -> String {
             repeat(count, |number| format!("a{number} "))
         }
-        type Case = (Limit, fn(usize) -> String);
+        type Case = (Limit, &'static str, fn(usize) -> String);
         let cases: [Case; 11] = [
-            (OPERATIONS, |size| repeat(size, |number| format!("query Q{number} {{ a }} "))),
-            (FRAGMENTS, |size| {
+            (OPERATIONS, "The document has more than 10 operations.", |size| {
+                repeat(size, |number| format!("query Q{number} {{ a }} "))
+            }),
+            (FRAGMENTS, "The document has more than 50 fragments.", |size| {
                 let spreads = repeat(size, |number| format!("...F{number} "));
                 let fragments = repeat(size, |number| format!("fragment F{number} on T {{ a }} "));
                 format!("{{ a {{ {spreads} }} }} {fragments}")
             }),
-            (SELECTIONS, |size| format!("{{ a {{ {} }} }}", fields(size - 1))),
-            (LEVELS, |size| {
+            (SELECTIONS, "The operation has more than 500 fields and fragments.", |size| {
+                format!("{{ a {{ {} }} }}", fields(size - 1))
+            }),
+            (LEVELS, "The operation nests more than 32 levels of fields and fragments.", |size| {
                 format!("{{ {} ...F {} }} fragment F on T {{ a }}", "a { ".repeat(size - 2), "}".repeat(size - 2))
             }),
-            (ALIASES, |size| format!("{{ a {{ {} }} }}", repeat(size, |number| format!("b{number}: c ")))),
-            (TYPE_NAME_ALIASES, |size| {
+            (ALIASES, "The operation has more than 30 aliases.", |size| {
+                format!("{{ a {{ {} }} }}", repeat(size, |number| format!("b{number}: c ")))
+            }),
+            (TYPE_NAME_ALIASES, "A selection set has more than 3 aliases of `__typename`.", |size| {
                 format!("{{ a {{ {} }} }}", repeat(size, |number| format!("b{number}: __typename ")))
             }),
-            (DIRECTIVES, |size| format!("query @x {{ a {} }}", "@x ".repeat(size - 1))),
-            (INTROSPECTION_DEPTH, |size| {
+            (DIRECTIVES, "The operation has more than 20 directives.", |size| {
+                format!("query @x {{ a {} }}", "@x ".repeat(size - 1))
+            }),
+            (INTROSPECTION_DEPTH, "The introspection nests more than 3 levels of types.", |size| {
                 format!("{{ __schema {}a{} }}", "{ fields ".repeat(size) + "{ ", " }".repeat(size + 1))
             }),
-            (VALUES, |size| {
+            (VALUES, "The operation has more than 2000 values in arguments.", |size| {
                 let (spreads, rest) = ("...F ".repeat(9), "1 ".repeat(size - 1999));
                 format!("{{ a {{ {spreads} b(c: [{rest}]) }} }} fragment F on T {{ x(y: [{}]) }}", "1 ".repeat(221))
             }),
-            (QUERY_ROOT_FIELDS, |size| format!("{{ {} }}", fields(size))),
-            (MUTATION_ROOT_FIELDS, |size| format!("mutation {{ {} }}", fields(size))),
+            (QUERY_ROOT_FIELDS, "The operation has more than 10 root fields.", |size| {
+                format!("{{ {} }}", fields(size))
+            }),
+            (MUTATION_ROOT_FIELDS, "The operation has more than 5 root fields.", |size| {
+                format!("mutation {{ {} }}", fields(size))
+            }),
         ];
-        for (limit, document) in cases {
-            test_limit(&limit, document, parse);
+        for (limit, message, document) in cases {
+            test_limit(&limit, message, document, parse);
         }
     }
 

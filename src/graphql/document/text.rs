@@ -224,16 +224,26 @@ mod tests {
 
     #[test]
     fn a_text_at_a_limit_is_accepted_and_a_larger_one_is_not() {
-        type Case = (Limit, fn(usize) -> String);
+        type Case = (Limit, &'static str, fn(usize) -> String);
         let cases: [Case; 5] = [
-            (KIBIBYTES, |size| format!("{{ a }}{}", " ".repeat(size * 1024 - 5))),
-            (TOKENS, |size| format!("{{ a(b: [{}]) }}", "1 ".repeat(size - 9))),
-            (TOKENS, |size| format!("{{ ...a b(c: [{}]) }}", "1 ".repeat(size - 11))),
-            (NAME_LENGTH, |size| format!("{{ {} }}", "a".repeat(size))),
-            (NESTING, |size| format!("{{ a(b: {}{}) }}", "[".repeat(size - 2), "]".repeat(size - 2))),
+            (KIBIBYTES, "The document is longer than 16 KiB.", |size| {
+                format!("{{ a }}{}", " ".repeat(size * 1024 - 5))
+            }),
+            (TOKENS, "The document has more than 1500 tokens.", |size| {
+                format!("{{ a(b: [{}]) }}", "1 ".repeat(size - 9))
+            }),
+            (TOKENS, "The document has more than 1500 tokens.", |size| {
+                format!("{{ ...a b(c: [{}]) }}", "1 ".repeat(size - 11))
+            }),
+            (NAME_LENGTH, "The document has a name longer than 100 characters.", |size| {
+                format!("{{ {} }}", "a".repeat(size))
+            }),
+            (NESTING, "The document nests more than 40 levels of brackets.", |size| {
+                format!("{{ a(b: {}{}) }}", "[".repeat(size - 2), "]".repeat(size - 2))
+            }),
         ];
-        for (limit, document) in cases {
-            test_limit(&limit, document, parse);
+        for (limit, message, document) in cases {
+            test_limit(&limit, message, document, parse);
         }
     }
 
