@@ -293,7 +293,9 @@ both!(endpoints_are_measured_by_a_server_that_cannot_deliver, Sandbox, async |ap
     app.wait_for_feed().await;
     let operator_id = OperatorId::parse(&operator.operator).unwrap();
     insert_endpoint(&app.database, operator_id, "http://127.0.0.1:9/").await;
-    insert_endpoint(&app.database, operator_id, "http://127.0.0.1:9/disabled").await;
+    for _ in 0..2 {
+        insert_endpoint(&app.database, operator_id, "http://127.0.0.1:9/disabled").await;
+    }
     app.execute(&format!("UPDATE webhook SET disabled_at = {} WHERE url LIKE '%disabled'", app.past())).await;
     let folder = TempDir::new().unwrap();
     let mut serve = vivamo(folder.path(), &["serve"]);
@@ -305,7 +307,7 @@ both!(endpoints_are_measured_by_a_server_that_cannot_deliver, Sandbox, async |ap
     let metrics = log.split("metrics on ").nth(1).unwrap().split_whitespace().next().unwrap();
     let is_measured = |shown: &str| {
         let lag = shown.lines().find_map(|line| line.strip_prefix("vivamo_webhook_lag_seconds "));
-        shown.contains("\nvivamo_webhooks_disabled 1\n") && lag.is_some_and(|lag| lag.parse::<f64>().unwrap() > 0.0)
+        shown.contains("\nvivamo_webhooks_disabled 2\n") && lag.is_some_and(|lag| lag.parse::<f64>().unwrap() > 0.0)
     };
     scrape_until(metrics, is_measured).await;
     server.stop();
