@@ -62,7 +62,7 @@ impl SearchPlan {
     /// The limits of the counts of index entries. Each count starts again and has a higher limit than the count before
     /// it. Counting ends when the plan is known. Most searches need only the first count.
     fn count_limits(search: &SearchQuery) -> &'static [u64] {
-        if search.words().len() == 1 { &[128, MAX_OTHERS] } else { &[128, 1_024, 8_192, MAX_SORTED] }
+        if search.words().len() == 1 { &[128, MAX_OTHERS] } else { &[64, 1_024, 8_192, MAX_SORTED] }
     }
 
     /// Returns the queries for the index entries to count.
