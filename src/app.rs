@@ -65,7 +65,7 @@ impl App {
         let opened = open(database, services).await?;
         let Opened { database, services, migrated, had_no_tables, search_words } = opened;
         if search_words == SearchWords::Incomplete {
-            return Err(FatalError::IncompleteWords);
+            return Err(FatalError::IncompleteSearchWords);
         }
         if !migrated.is_empty() {
             tracing::info!(migrations = migrated.join(", "), "migrated the database");

@@ -62,7 +62,7 @@ pub enum ErrorCode {
     PhoneLookupUnavailable,
 
     /// You already use this external customer id for a customer.
-    #[error("You already have a customer with this external customer id.")]
+    #[error("You already have a customer with this external customer id. Use that customer, or send another id.")]
     ExternalCustomerIdTaken,
     /// The email address belongs to another customer. In `createCustomer`: to one of your own customers (see
     /// `customerId`). In `updateCustomer`: to any customer of the platform.
@@ -99,13 +99,13 @@ pub enum ErrorCode {
     #[error("There is no such customer, or the customer is not connected to the operator.")]
     CustomerNotFound,
     /// The operator does not exist.
-    #[error("There is no such operator.")]
+    #[error("There is no such operator. Check its id.")]
     OperatorNotFound,
     /// The API key does not exist.
-    #[error("There is no such API key.")]
+    #[error("There is no such API key. Check its id.")]
     ApiKeyNotFound,
     /// The webhook endpoint does not exist, or does not belong to your operator.
-    #[error("There is no such webhook endpoint.")]
+    #[error("There is no such webhook endpoint. Check its id.")]
     WebhookNotFound,
     /// The operator has the maximum number of webhook endpoints already. Delete an endpoint first.
     #[error("An operator can have at most 5 webhook endpoints. Delete one first.")]
@@ -147,7 +147,8 @@ pub enum ErrorCode {
          with the same `idempotencyKey`, because it may have been applied."
     )]
     Unavailable,
-    /// An unexpected error on our side. A mutation may have been applied. Report the error with `requestId`.
+    /// An unexpected error on our side. A mutation may have been applied: retry it once with the same `idempotencyKey`.
+    /// If the error occurs again, report it with `requestId`.
     #[error(
         "An unexpected error occurred on our side. A mutation may have been applied: retry it once with the same \
          `idempotencyKey`. Please report the error with its request id."

@@ -31,7 +31,7 @@ pub enum FatalError {
     )]
     UnknownMigration(String),
     #[error("The search words are incomplete: `vivamo migrate` was interrupted. Run it again with the same settings.")]
-    IncompleteWords,
+    IncompleteSearchWords,
     #[error(
         "The database was restored on a PostgreSQL server with smaller transaction ids, so new changes would be ordered \
          before stored ones. Run `vivamo migrate` with the same settings: it moves the positions of new changes past the \
@@ -45,12 +45,12 @@ pub enum FatalError {
          `vivamo rotate-key-secret` with the same two values. If you run it without the old value, all API keys stop \
          working."
     )]
-    OtherKeySecret,
+    KeySecretMismatch,
     #[error(
         "This database belongs to {}, but VIVAMO_ENVIRONMENT (--environment) is {}. Change the environment, or use \
          another database: change {DATABASE_URL}.", .stored.to_value(), .configured.to_value()
     )]
-    OtherEnvironment { stored: Environment, configured: Environment },
+    EnvironmentMismatch { stored: Environment, configured: Environment },
     #[error("Cannot listen on {0}: {1}. Choose another address with {2}.")]
     Listen(SocketAddr, std::io::Error, &'static str),
 }

@@ -71,7 +71,7 @@ pub async fn open(settings: DatabaseSettings, services: ServiceSettings) -> Resu
     let checked = open_checked(settings, services.environment, &services.hasher).await?;
     let CheckedDatabase { database, deployment, migrated, had_no_tables } = checked;
     let fingerprint = deployment.key_fingerprint.as_deref().unwrap_or_default();
-    let hasher = services.hasher.clone().with_fingerprint(fingerprint).ok_or(FatalError::OtherKeySecret)?;
+    let hasher = services.hasher.clone().with_fingerprint(fingerprint).ok_or(FatalError::KeySecretMismatch)?;
     continue_feed_positions(&database, pending).await?;
     let services = Services::new(&database, ServiceSettings { hasher, ..services });
     let search_words = complete_search_words(&database, &services, pending).await?;
@@ -168,7 +168,7 @@ pub async fn rotate_key_secret(settings: DatabaseSettings, services: ServiceSett
         return Ok(false);
     }
     if hasher.has_older() && hasher.clone().with_fingerprint(stored).is_none() {
-        return Err(FatalError::OtherKeySecret);
+        return Err(FatalError::KeySecretMismatch);
     }
     deployment::change_key(&database, hasher.fingerprint()).await?;
     Ok(true)
@@ -252,5 +252,5 @@ fn cannot_open(url: &str, error: &DbErr) -> FatalError {
 }
 
 fn check_environment(stored: Environment, configured: Environment) -> Result<(), FatalError> {
-    if stored == configured { Ok(()) } else { Err(FatalError::OtherEnvironment { stored, configured }) }
+    if stored == configured { Ok(()) } else { Err(FatalError::EnvironmentMismatch { stored, configured }) }
 }

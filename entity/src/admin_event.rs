@@ -7,7 +7,7 @@
 use chrono::{DateTime, Utc};
 use sea_orm::entity::prelude::*;
 
-use crate::value::{AdminEventId, ApiKeyId, ChangedFields, OperatorId, RequestId, StaffName, WebhookId};
+use crate::value::{ActorName, AdminEventId, ApiKeyId, ChangedFields, OperatorId, RequestId, WebhookId};
 
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
@@ -26,8 +26,7 @@ pub struct Model {
     /// The user of the operating system who ran the command. `None` for a request.
     pub os_user: Option<String>,
     /// The staff member that the request named.
-    #[sea_orm(column_name = "actor")]
-    pub staff: Option<StaffName>,
+    pub actor: Option<ActorName>,
     /// The webhook endpoint that was created, changed or deleted. `None` for a change of anything else.
     pub webhook_id: Option<WebhookId>,
     /// The operator's key that made the change. `None` if the platform or a command made it.

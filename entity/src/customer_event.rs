@@ -8,7 +8,7 @@ use sea_orm::FromJsonQueryResult;
 use sea_orm::entity::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::value::{ApiKeyId, CustomerEventId, CustomerId, OperatorId, RequestId, StaffName};
+use crate::value::{ActorName, ApiKeyId, CustomerEventId, CustomerId, OperatorId, RequestId};
 
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
@@ -22,8 +22,7 @@ pub struct Model {
     pub api_key_id: Option<ApiKeyId>,
     pub request_id: RequestId,
     /// The staff member that the request named.
-    #[sea_orm(column_name = "actor")]
-    pub staff: Option<StaffName>,
+    pub actor: Option<ActorName>,
     pub r#type: EventType,
     /// The version of the customer after the change.
     pub version: i32,

@@ -10,7 +10,7 @@ use super::print::{self, Format};
 use super::{display_name, operator_id};
 use crate::error::{Error, ErrorCode, InputField};
 use crate::fatal_error::FatalError;
-use crate::service::api_keys::ApiKeyRequest;
+use crate::service::api_keys::NewApiKey;
 use crate::service::{Caller, RequestInfo, Services, check_year, now, without_leap_second};
 
 #[derive(Debug, Args)]
@@ -80,7 +80,7 @@ pub async fn run(args: KeyArgs, services: &Services) -> Result<(), FatalError> {
     match command {
         KeyCommand::Create { operator, name, read_only, expires_at } => {
             let access = if read_only { Access::ReadOnly } else { Access::ReadWrite };
-            let key = ApiKeyRequest { name, access, expires_at };
+            let key = NewApiKey { name, access, expires_at };
             let created = keys.create(&Caller::Platform, request, operator, key).await?;
             print::new_key(format, &created.row.id.to_string(), created.row.name.as_str(), &created)
         }

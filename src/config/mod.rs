@@ -51,7 +51,7 @@ pub struct Settings {
     #[arg(hide_env_values = true, global = true)]
     pub key_secret: Option<SecretString>,
 
-    /// File that contains the secret
+    /// File that contains the value of VIVAMO_KEY_SECRET
     #[arg(long, env = "VIVAMO_KEY_SECRET_FILE", value_name = "FILE", global = true)]
     pub key_secret_file: Option<PathBuf>,
 
@@ -60,7 +60,7 @@ pub struct Settings {
     #[arg(hide_env_values = true, global = true)]
     pub key_secret_old: Option<SecretString>,
 
-    /// File that contains the older secret
+    /// File that contains the value of VIVAMO_KEY_SECRET_OLD
     #[arg(long, env = "VIVAMO_KEY_SECRET_OLD_FILE", value_name = "FILE")]
     #[arg(global = true)]
     pub key_secret_old_file: Option<PathBuf>,
@@ -128,7 +128,7 @@ pub struct HttpSettings {
     #[arg(long, env = "VIVAMO_CORS_ORIGINS", value_name = "ORIGINS", value_delimiter = ',', value_parser = origin)]
     pub cors_origins: Vec<HeaderValue>,
 
-    /// This field has no flag, because only tests change its value.
+    /// The time limits. Only tests change them, so they have no flag.
     #[arg(skip)]
     pub timeouts: HttpTimeouts,
 }

@@ -30,7 +30,7 @@ pub struct ApiKeys {
 
 /// The properties of a key to create.
 #[derive(Clone, Debug)]
-pub struct ApiKeyRequest {
+pub struct NewApiKey {
     pub name: DisplayName,
     pub access: Access,
     /// `None` if the key does not expire.
@@ -66,12 +66,12 @@ impl ApiKeys {
         caller: &Caller,
         request: &RequestInfo,
         operator: OperatorId,
-        key: ApiKeyRequest,
+        key: NewApiKey,
     ) -> Result<ApiKeyWithSecret, Error> {
         caller.require_platform()?;
         let origin = &caller.authorize_write(request)?;
         // PostgreSQL would round to microseconds, and SQLite would store nanoseconds.
-        let key = ApiKeyRequest { expires_at: key.expires_at.map(|time| time.trunc_subsecs(6)), ..key };
+        let key = NewApiKey { expires_at: key.expires_at.map(|time| time.trunc_subsecs(6)), ..key };
         if key.expires_at.is_some_and(|expires_at| expires_at <= now()) {
             let note = "`expiresAt` must be in the future, for example 2100-01-31T00:00:00Z.";
             return Err(Violation::argument(InputField::ExpiresAt, note).into());
@@ -168,9 +168,9 @@ impl ApiKeys {
         transaction: &Transaction,
         origin: &Origin,
         operator: OperatorId,
-        key: ApiKeyRequest,
+        key: NewApiKey,
     ) -> Result<ApiKeyWithSecret, DbErr> {
-        let ApiKeyRequest { name, access, expires_at } = key;
+        let NewApiKey { name, access, expires_at } = key;
         let secret = key_format::generate(self.environment);
         let row = ActiveModel {
             id: Set(ApiKeyId::new()),

@@ -78,7 +78,7 @@ pub(super) async fn add_entry(
     subject: Subject,
     changed_fields: &[&str],
 ) -> Result<(), DbErr> {
-    let RequestInfo { id: request_id, staff, os_user } = origin.request().clone();
+    let RequestInfo { id: request_id, actor, os_user } = origin.request().clone();
     let (api_key_id, webhook_id) = match subject {
         Subject::Operator => (None, None),
         Subject::ApiKey(key) => (Some(key), None),
@@ -93,7 +93,7 @@ pub(super) async fn add_entry(
         changed_fields: ChangedFields(changed_fields.iter().map(ToString::to_string).collect()),
         request_id,
         os_user,
-        staff,
+        actor,
         webhook_id,
         caller_key_id: origin.caller().key(),
     };

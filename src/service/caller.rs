@@ -1,13 +1,12 @@
 //! The caller of a request, and the origin of a change.
 
 use entity::api_key::Access;
-use entity::value::{ApiKeyId, OperatorId, RequestId, StaffName};
+use entity::value::{ActorName, ApiKeyId, OperatorId, RequestId};
 
 use crate::error::{Error, ErrorCode, Violation};
 use crate::request::Tenant;
 
-/// The authenticated caller. The staff member in the `Vivamo-Actor` header, which the schema calls `actor`, is
-/// [`RequestInfo::staff`].
+/// The authenticated caller: an operator or the platform. The member of its staff is [`RequestInfo::actor`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Caller {
     /// A caller with an API key of an operator.
@@ -92,8 +91,8 @@ fn forbidden(reason: &'static str) -> Error {
 pub struct RequestInfo {
     /// The id of the request. The run of a command has an id too.
     pub id: RequestId,
-    /// The staff member on whose behalf the caller sends the request, if the request names one.
-    pub staff: Option<StaffName>,
+    /// The staff member in the `Vivamo-Actor` header, on whose behalf the caller sends the request.
+    pub actor: Option<ActorName>,
     /// The user of the operating system who runs the command. `None` for a request.
     pub os_user: Option<String>,
 }
@@ -109,7 +108,7 @@ impl RequestInfo {
 
 impl From<RequestId> for RequestInfo {
     fn from(id: RequestId) -> Self {
-        Self { id, staff: None, os_user: None }
+        Self { id, actor: None, os_user: None }
     }
 }
 

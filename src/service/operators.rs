@@ -15,7 +15,7 @@ use sea_orm::{
     Select, Set, Unchanged,
 };
 
-use super::api_keys::{ApiKeyRequest, ApiKeyWithSecret};
+use super::api_keys::{ApiKeyWithSecret, NewApiKey};
 use super::audit::{self, Subject};
 use super::authentication::CACHE_TTL;
 use super::webhooks::endpoints;
@@ -209,7 +209,7 @@ impl Operators {
         let created = EventType::OperatorCreated;
         audit::add_entry(&transaction, origin, created, operator.id, Subject::Operator, &[]).await?;
         let name = DisplayName::parse("First key").expect("a name");
-        let first = ApiKeyRequest { name, access: Access::ReadWrite, expires_at: None };
+        let first = NewApiKey { name, access: Access::ReadWrite, expires_at: None };
         let key = self.api_keys.insert(&transaction, origin, operator.id, first).await?;
         transaction.commit().await?;
         Ok((operator, key))

@@ -6,7 +6,7 @@ use entity::api_key::Access;
 use entity::deployment::Environment;
 use serde_json::json;
 use vivamo::error::ErrorCode;
-use vivamo::service::api_keys::ApiKeyRequest;
+use vivamo::service::api_keys::NewApiKey;
 use vivamo::service::authentication::AuthenticationError;
 use vivamo::service::operators::OperatorChanges;
 use vivamo::service::{Caller, RequestInfo};
@@ -50,7 +50,7 @@ both!(a_malformed_key_is_rejected_without_a_query, Sandbox, async |app| {
     let production = app.services_with(Environment::Production, KEY_SECRET).api_keys.clone();
     let operator = entity::value::OperatorId::parse(&own.operator).unwrap();
     let name = entity::value::DisplayName::parse("production").unwrap();
-    let request = ApiKeyRequest { name, access: Access::ReadWrite, expires_at: None };
+    let request = NewApiKey { name, access: Access::ReadWrite, expires_at: None };
     let production_key =
         production.create(&Caller::Platform, &RequestInfo::command_line(), operator, request).await.unwrap();
     let production_key = secrecy::ExposeSecret::expose_secret(&production_key.secret).to_owned();
@@ -88,7 +88,7 @@ both!(a_rejected_key_error_names_the_reason, Sandbox, async |app| {
     let production = app.services_with(Environment::Production, KEY_SECRET).api_keys.clone();
     let operator = entity::value::OperatorId::parse(&own.operator).unwrap();
     let name = entity::value::DisplayName::parse("production").unwrap();
-    let request = ApiKeyRequest { name, access: Access::ReadWrite, expires_at: None };
+    let request = NewApiKey { name, access: Access::ReadWrite, expires_at: None };
     let production_key =
         production.create(&Caller::Platform, &RequestInfo::command_line(), operator, request).await.unwrap();
     let production_key = secrecy::ExposeSecret::expose_secret(&production_key.secret).to_owned();
@@ -97,7 +97,7 @@ both!(a_rejected_key_error_names_the_reason, Sandbox, async |app| {
     // key secret, and a string that is not a key.
     let elsewhere = app.services_with(Environment::Sandbox, "another secret").api_keys.clone();
     let name = entity::value::DisplayName::parse("elsewhere").unwrap();
-    let request = ApiKeyRequest { name, access: Access::ReadWrite, expires_at: None };
+    let request = NewApiKey { name, access: Access::ReadWrite, expires_at: None };
     let unknown = elsewhere.create(&Caller::Platform, &RequestInfo::command_line(), operator, request).await.unwrap();
     let unknown = secrecy::ExposeSecret::expose_secret(&unknown.secret).to_owned();
     let mistyped = production_key.to_lowercase();
@@ -150,7 +150,7 @@ both!(operators_cannot_manage_keys_or_operators, Sandbox, async |app| {
     let before = (keys.list(&Caller::Platform).await.unwrap(), operators.list(&Caller::Platform).await.unwrap());
     let key = before.0[0].id;
     let request = &RequestInfo::command_line();
-    let new_key = ApiKeyRequest { name: name(), access: Access::ReadOnly, expires_at: None };
+    let new_key = NewApiKey { name: name(), access: Access::ReadOnly, expires_at: None };
     let rename = OperatorChanges { name: Some(name()), ..Default::default() };
     for (method, error) in [
         ("keys.list", keys.list(&caller).await.err()),

@@ -10,7 +10,7 @@ use sea_orm::ConnectionTrait;
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use vivamo::config::RateLimitSettings;
-use vivamo::service::api_keys::ApiKeyRequest;
+use vivamo::service::api_keys::NewApiKey;
 use vivamo::service::{Caller, RequestInfo};
 
 use support::{Answer, TestApp, TestCaller, both};
@@ -323,7 +323,7 @@ both!(unknown_keys_of_an_address_over_its_limit_share_lookups, Sandbox, async |a
     let elsewhere = app.services_with(Environment::Sandbox, "another secret").api_keys.clone();
     let operator = OperatorId::parse(&own.operator).unwrap();
     let name = DisplayName::parse("elsewhere").unwrap();
-    let request = ApiKeyRequest { name, access: Access::ReadWrite, expires_at: None };
+    let request = NewApiKey { name, access: Access::ReadWrite, expires_at: None };
     let mut unknown = Vec::new();
     for _ in 0..40 {
         let key =

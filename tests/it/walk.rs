@@ -9,7 +9,7 @@ use entity::value::{DisplayName, OperatorId};
 use secrecy::ExposeSecret;
 use serde_json::{Value, json};
 use vivamo::graphql;
-use vivamo::service::api_keys::ApiKeyRequest;
+use vivamo::service::api_keys::NewApiKey;
 use vivamo::service::{Caller, RequestInfo};
 
 use support::{KEY_SECRET, TestApp, TestCaller, both};
@@ -196,7 +196,7 @@ async fn rejected_keys(app: &TestApp, own: &TestCaller) -> Vec<String> {
     let keys = &app.services.api_keys;
     let request = || {
         let name = DisplayName::parse("rejected").unwrap();
-        ApiKeyRequest { name, access: Access::ReadWrite, expires_at: None }
+        NewApiKey { name, access: Access::ReadWrite, expires_at: None }
     };
     let revoked = keys.create(&Caller::Platform, &RequestInfo::command_line(), operator, request()).await.unwrap();
     keys.revoke(&Caller::Platform, &RequestInfo::command_line(), revoked.row.id).await.unwrap();

@@ -25,7 +25,7 @@ pub use id::{AdminEventId, ApiKeyId, CustomerEventId, CustomerId, ErasureId, Ope
 mod idempotency_key;
 pub use idempotency_key::IdempotencyKey;
 mod name;
-pub use name::{DisplayName, ErasureReference, PersonName, StaffName};
+pub use name::{ActorName, DisplayName, ErasureReference, PersonName};
 mod phone;
 pub use phone::{LineType, PhoneNumber};
 mod search;

@@ -46,9 +46,9 @@ impl DisplayName {
 
 /// The name of the staff member who acts through a key of an operator or the platform.
 #[derive(Clone, PartialEq, Eq, DeriveValueType)]
-pub struct StaffName(String);
+pub struct ActorName(String);
 
-impl StaffName {
+impl ActorName {
     pub fn parse(text: &str) -> Result<Self, Reason> {
         single_line_text(text, MAX_CHARACTERS).map(Self)
     }
@@ -58,7 +58,7 @@ impl StaffName {
     }
 }
 
-masked_debug!(StaffName);
+masked_debug!(ActorName);
 
 /// The reference that the platform gives to an erasure. It names no person, so `Debug` prints it.
 #[derive(Clone, Debug, PartialEq, Eq, DeriveValueType)]

@@ -144,7 +144,7 @@ impl AdminEvent {
 
     /// Staff member named in the `Vivamo-Actor` header of the request. Null if there was no such header.
     async fn actor(&self) -> Option<&str> {
-        self.0.staff.as_ref().map(|staff| staff.as_str())
+        self.0.actor.as_ref().map(|actor| actor.as_str())
     }
 }
 

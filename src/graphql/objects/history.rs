@@ -120,7 +120,7 @@ impl CustomerEvent {
     /// Staff member named in the `Vivamo-Actor` header of the request. Null if the request had no such header. With an
     /// operator's key, also null if `own` is false.
     async fn actor(&self) -> Option<&str> {
-        self.details()?.staff.as_ref().map(|staff| staff.as_str())
+        self.details()?.actor.as_ref().map(|actor| actor.as_str())
     }
 
     /// Fields that changed.

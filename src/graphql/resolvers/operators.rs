@@ -13,7 +13,7 @@ use crate::graphql::inputs::Violations;
 use crate::graphql::objects::{ApiKey, ApiKeyAccess, Operator, OperatorConnection, OperatorStatus};
 use crate::graphql::pagination::{PageArguments, list_complexity};
 use crate::graphql::time::Time;
-use crate::service::api_keys::ApiKeyRequest;
+use crate::service::api_keys::NewApiKey;
 use crate::service::operators::OperatorChanges;
 
 #[derive(Default)]
@@ -128,7 +128,7 @@ async fn update_operator(context: &Context<'_>, input: UpdateOperatorInput) -> R
 async fn create_api_key(context: &Context<'_>, input: CreateApiKeyInput) -> Result<CreateApiKeyPayload, Error> {
     let (services, caller) = require_platform(context)?;
     let operator = OperatorId::parse_or_unknown(&input.operator_id);
-    let request = ApiKeyRequest {
+    let request = NewApiKey {
         name: parse_name(&input.name)?,
         access: input.access.unwrap_or(ApiKeyAccess::ReadWrite).into(),
         expires_at: input.expires_at.map(|Time(time)| time),

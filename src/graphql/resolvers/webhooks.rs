@@ -15,7 +15,7 @@ use crate::graphql::objects::{ChangeType, Webhook, WebhookConnection};
 use crate::graphql::pagination::{PageArguments, list_complexity};
 use crate::graphql::time::Time;
 use crate::service::Caller;
-use crate::service::webhooks::endpoints::{EndpointChanges, EndpointRequest, EndpointWithSecret, StartOfDeliveries};
+use crate::service::webhooks::endpoints::{EndpointChanges, EndpointWithSecret, NewEndpoint, StartOfDeliveries};
 
 #[derive(Default)]
 pub struct WebhookQuery;
@@ -186,7 +186,7 @@ struct CreateWebhookInput {
 }
 
 impl CreateWebhookInput {
-    fn parse(self, caller: &Caller, cursors: &Cursors) -> Result<EndpointRequest, Error> {
+    fn parse(self, caller: &Caller, cursors: &Cursors) -> Result<NewEndpoint, Error> {
         let Self { url, types, deliver_from, operator_id } = self;
         let mut violations = Violations::default();
         let operator = violations.operator_id(
@@ -199,7 +199,7 @@ impl CreateWebhookInput {
         let deliver_from = deliver_from.and_then(|start| start.parse(cursors, &mut violations));
         let url = violations.value(ErrorCode::InvalidUrl, InputField::Url, WebhookUrl::parse(&url));
         let url = violations.finish_parsed(url)?;
-        Ok(EndpointRequest { operator, url, types, deliver_from })
+        Ok(NewEndpoint { operator, url, types, deliver_from })
     }
 }
 

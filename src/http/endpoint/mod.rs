@@ -142,7 +142,7 @@ async fn process(
     } else {
         Parameters::from_body(&parts.headers, body, state.timeouts.request).await
     }?;
-    let info = RequestInfo { id: log.request_id, staff: actor_header::read(&parts.headers)?, os_user: None };
+    let info = RequestInfo { id: log.request_id, actor: actor_header::read(&parts.headers)?, os_user: None };
     let checked = match state.schema.check(parameters.into()) {
         Ok(checked) => checked,
         Err(response) => {

@@ -17,19 +17,19 @@ use crate::service::limits::Cost;
 
 /// The kind of operation of a request.
 #[derive(Clone, Copy, EnumIter)]
-enum Kind {
+enum OperationKind {
     Query,
     Mutation,
     /// The request was rejected before its document was accepted.
-    None,
+    NotAccepted,
 }
 
-impl Kind {
+impl OperationKind {
     fn of(operation: Option<&Operation>) -> Self {
         match operation {
             Some(operation) if operation.is_mutation => Self::Mutation,
             Some(_) => Self::Query,
-            None => Self::None,
+            None => Self::NotAccepted,
         }
     }
 
@@ -38,7 +38,7 @@ impl Kind {
         match self {
             Self::Query => "query",
             Self::Mutation => "mutation",
-            Self::None => "none",
+            Self::NotAccepted => "none",
         }
     }
 
@@ -64,7 +64,7 @@ const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 /// Registers the counters of requests, with the codes that alerts use.
 pub fn register_counters() {
-    for kind in Kind::iter() {
+    for kind in OperationKind::iter() {
         kind.cost().increment(0);
         for code in [OK, ErrorCode::Internal.name(), ErrorCode::Unavailable.name(), CLIENT_DISCONNECTED] {
             kind.requests(code).increment(0);
@@ -123,7 +123,7 @@ impl RequestLog {
             None => (None, None),
         };
         let operation = self.operation.as_ref();
-        let kind = Kind::of(operation);
+        let kind = OperationKind::of(operation);
         tracing::info!(
             request_id = %self.request_id,
             address = self.address.map(|address| address.to_string()),

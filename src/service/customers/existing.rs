@@ -38,7 +38,7 @@ impl UniqueValues<'_> {
 #[derive(Default)]
 pub(super) struct OwnMatches {
     /// The customer for which the operator already uses the external customer id.
-    same_id: Option<CustomerId>,
+    by_external_id: Option<CustomerId>,
     /// The customer that has the email.
     by_email: Option<CustomerId>,
     /// The customer that has the phone.
@@ -56,13 +56,13 @@ pub(super) struct Existing {
 impl OwnMatches {
     /// Reads a row of [`own_matches_query`].
     fn from_row(row: &QueryResult) -> Result<Self, DbErr> {
-        let [same_id, by_email, by_phone] = [0, 1, 2].map(|index| row.try_get_by_index(index));
-        Ok(Self { same_id: same_id?, by_email: by_email?, by_phone: by_phone? })
+        let [by_external_id, by_email, by_phone] = [0, 1, 2].map(|index| row.try_get_by_index(index));
+        Ok(Self { by_external_id: by_external_id?, by_email: by_email?, by_phone: by_phone? })
     }
 
     /// Returns a violation for each value that the operator's own customers use.
     pub(super) fn violations(&self) -> Vec<Violation> {
-        let id = self.same_id.map(id_taken);
+        let id = self.by_external_id.map(external_id_taken);
         let email = self.by_email.map(|own| {
             taken_by_own(own, ErrorCode::EmailTaken, InputField::Email)
                 .with_message("You already have a customer with this email address.")
@@ -85,7 +85,7 @@ impl Existing {
 }
 
 /// Returns the violation of an external customer id that the operator already uses for one of its customers, `own`.
-pub(super) fn id_taken(own: CustomerId) -> Violation {
+pub(super) fn external_id_taken(own: CustomerId) -> Violation {
     taken_by_own(own, ErrorCode::ExternalCustomerIdTaken, InputField::ExternalCustomerId)
 }
 
@@ -175,9 +175,10 @@ fn holders_to_lock(email: &EmailAddress, phone: Option<&PhoneNumber>) -> SelectS
 /// customer.
 ///
 /// ```sql
-/// SELECT same_id.customer_id, CASE WHEN by_email.next_own_id = by_email.id THEN by_email.next_own_id END, …
+/// SELECT by_external_id.customer_id, CASE WHEN by_email.next_own_id = by_email.id THEN by_email.next_own_id END, …
 /// FROM (SELECT 1 AS one) AS always
-/// LEFT JOIN customer_operator AS same_id ON same_id.operator_id = $1 AND same_id.external_customer_id = $2
+/// LEFT JOIN customer_operator AS by_external_id
+///   ON by_external_id.operator_id = $1 AND by_external_id.external_customer_id = $2
 /// LEFT JOIN (…) AS by_email ON TRUE
 /// LEFT JOIN (…) AS by_phone ON TRUE
 /// ```
@@ -189,13 +190,14 @@ fn own_matches_query(
     use customer_operator::Column::{CustomerId, ExternalCustomerId, OperatorId};
     // The other tables are joined to a constant row, so that there is a result even if no customer is found.
     let always = Query::select().expr_as(Expr::cust("1"), "one").and_where_option(condition).take();
-    let has_same_id =
-        of_same_id(OperatorId).eq(operator.clone()).and(of_same_id(ExternalCustomerId).eq(external_customer_id));
+    let has_external_id = of_external_id(OperatorId)
+        .eq(operator.clone())
+        .and(of_external_id(ExternalCustomerId).eq(external_customer_id));
     let mut query = Query::select()
-        .expr(of_same_id(CustomerId))
+        .expr(of_external_id(CustomerId))
         .exprs(HOLDERS.map(own_id))
         .from_subquery(always, "always")
-        .join_as(JoinType::LeftJoin, customer_operator::Entity, "same_id", has_same_id)
+        .join_as(JoinType::LeftJoin, customer_operator::Entity, "by_external_id", has_external_id)
         .take();
     for (holder, (column, value)) in zip(HOLDERS, [(Email, email), (Phone, phone)]) {
         let found = row_reads::holder(operator.clone(), column, value);
@@ -211,8 +213,8 @@ const OWN_COLUMNS: usize = 3;
 /// [`row_reads::holder`].
 const HOLDERS: [&str; 2] = ["by_email", "by_phone"];
 
-fn of_same_id(column: customer_operator::Column) -> SimpleExpr {
-    Expr::col(("same_id", column))
+fn of_external_id(column: customer_operator::Column) -> SimpleExpr {
+    Expr::col(("by_external_id", column))
 }
 
 /// The id of the customer that a [holder](HOLDERS) found, if it is one of the operator's own customers.
@@ -231,12 +233,12 @@ fn own_id(holder: &'static str) -> SimpleExpr {
 /// SELECT …, other.*
 /// FROM …
 /// LEFT JOIN customer AS other
-///   ON other.id IN (CASE WHEN same_id.customer_id IS NULL AND … THEN by_email.id END, …)
+///   ON other.id IN (CASE WHEN by_external_id.customer_id IS NULL AND … THEN by_email.id END, …)
 /// ```
 pub(super) fn existing_query(values: [SimpleExpr; 4], condition: Option<SimpleExpr>) -> SelectStatement {
     use customer::Column::Id;
     let [by_email, by_phone] = HOLDERS.map(|holder| own_id(holder).is_null());
-    let is_new = of_same_id(customer_operator::Column::CustomerId).is_null().and(by_email).and(by_phone);
+    let is_new = of_external_id(customer_operator::Column::CustomerId).is_null().and(by_email).and(by_phone);
     let other = |holder| Expr::case(is_new.clone(), Expr::col((holder, Id)));
     let is_other = Expr::col(("other", Id)).is_in(HOLDERS.map(other));
     let mut query = own_matches_query(values, condition);

@@ -348,7 +348,7 @@ fn entry(origin: &Origin, r#type: EventType, customer: &customer::Model) -> Mode
         operator_id: origin.caller().operator(),
         api_key_id: origin.caller().key(),
         request_id: origin.request().id,
-        staff: origin.request().staff.clone(),
+        actor: origin.request().actor.clone(),
         r#type,
         version: customer.version,
         before: FieldValues::default(),

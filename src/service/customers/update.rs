@@ -5,7 +5,7 @@ use entity::{customer, customer_operator};
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryTrait};
 use serde_json::{Map, json};
 
-use super::existing::{id_taken, taken};
+use super::existing::{external_id_taken, taken};
 use super::row_reads::{self, Link, has_email_or_phone, of_operator};
 use super::{
     CustomerField, CustomerRef, CustomerView, Customers, FoundOrReplay, Prepared, Written, given_phone, history,
@@ -212,7 +212,7 @@ async fn find_taken(
         // The link was read by an earlier statement. Meanwhile another request may have given this customer the id.
         let others = of_operator(*operator_id).filter(has_id).filter(is_other());
         let others = row_reads::read_own_customers(attempt, &others.into_query()).await?;
-        violations.extend(others.iter().map(|other| id_taken(other.customer.id)));
+        violations.extend(others.iter().map(|other| external_id_taken(other.customer.id)));
     }
     Ok(violations)
 }

@@ -43,7 +43,7 @@ pub struct Webhooks {
 
 /// The properties of an endpoint to create.
 #[derive(Clone, Debug)]
-pub struct EndpointRequest {
+pub struct NewEndpoint {
     /// The operator of the endpoint, if the platform sends the request.
     pub operator: Option<OperatorId>,
     pub url: WebhookUrl,
@@ -111,10 +111,10 @@ impl Webhooks {
         &self,
         caller: &Caller,
         request: &RequestInfo,
-        endpoint: EndpointRequest,
+        endpoint: NewEndpoint,
     ) -> Result<EndpointWithSecret, Error> {
         let origin = &caller.authorize_write(request)?;
-        let EndpointRequest { operator, url, types, deliver_from } = endpoint;
+        let NewEndpoint { operator, url, types, deliver_from } = endpoint;
         self.check_url(&url)?;
         let operator_not_found = || Violation::of(ErrorCode::OperatorNotFound, InputField::OperatorId);
         let operator = caller.operator().or(operator).ok_or_else(operator_not_found)?;

@@ -18,7 +18,7 @@ use vivamo::config::{HttpSettings, HttpTimeouts, RateLimitSettings};
 use vivamo::database::{Database, DatabaseTimeouts};
 use vivamo::keyed_hash::KeyedHasher;
 use vivamo::open::{DatabaseSettings, PendingMigrations};
-use vivamo::service::api_keys::ApiKeyRequest;
+use vivamo::service::api_keys::NewApiKey;
 use vivamo::service::{Caller, RequestInfo, ServiceSettings, Services};
 
 use crate::database::POLL_INTERVAL;
@@ -285,7 +285,7 @@ impl TestApp {
     pub async fn key(&self, caller: &TestCaller, access: Access) -> TestCaller {
         let operator = OperatorId::parse(&caller.operator).unwrap();
         let name = DisplayName::parse("another key").unwrap();
-        let request = ApiKeyRequest { name, access, expires_at: None };
+        let request = NewApiKey { name, access, expires_at: None };
         let key = self
             .services
             .api_keys

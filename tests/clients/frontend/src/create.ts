@@ -8,7 +8,7 @@ const query = `mutation ($input: CreateCustomerInput!) {
 // The key belongs to this job, so each retry of the job has the same key.
 const input = { externalCustomerId: user, data: { email }, idempotencyKey: `create-${user}` };
 
-for (;;) {
+for (let attempt = 0; ; ) {
   const body = JSON.stringify({ query, variables: { input } });
   const response = await fetch(`${url}/graphql`, { method: 'POST', headers, body }).catch(() => null);
   const { data, errors } = response ? await response.json() : { data: null, errors: null };
@@ -20,7 +20,7 @@ for (;;) {
   }
   const { code, inputPath, customerId, retryable, retryAfterMs } = errors?.[0].extensions ?? { retryable: true };
   if (retryable) {
-    await wait(retryAfterMs ?? 1_000);
+    await wait(retryAfterMs ?? 1_000 * 2 ** Math.min(attempt++, 5));
     continue;
   }
   // All errors name the same customer of yours: this person is already your customer.

@@ -4,7 +4,16 @@ import type { ErrorCode, ErrorExtensions } from './gql/schema';
 /** The extensions of an error. Every error of the API has them. */
 export const extensions = (error: GraphQLFormattedError) => error.extensions as ErrorExtensions;
 
-export type Remedy = 'correct the field' | 'reload' | 'retry' | 'request access' | 'report';
+export type Remedy =
+  | 'correct the field'
+  | 'use the customer' // with the id `extensions.customerId`; if it is absent, correct the field
+  | 'delete an endpoint'
+  | 'reload'
+  | 'read all customers again'
+  | 'retry'
+  | 'retry once, then report'
+  | 'request access'
+  | 'report';
 
 /** The action that the user can take after an error. The compiler requires every known code here. Unknown codes are reported. */
 export function remedy(code: ErrorCode): Remedy {
@@ -15,22 +24,25 @@ export function remedy(code: ErrorCode): Remedy {
     case 'INVALID_NAME':
     case 'INVALID_ADDRESS':
     case 'INVALID_URL':
-    case 'TOO_MANY_WEBHOOKS':
     case 'DISPOSABLE_EMAIL':
     case 'PLUS_SUFFIX_EMAIL':
     case 'PHONE_NOT_MOBILE':
+    case 'IDENTITY_CONFLICT':
+      return 'correct the field';
     case 'EXTERNAL_CUSTOMER_ID_TAKEN':
     case 'EMAIL_TAKEN':
     case 'PHONE_TAKEN':
-    case 'IDENTITY_CONFLICT':
-      return 'correct the field';
+      return 'use the customer';
+    case 'TOO_MANY_WEBHOOKS':
+      return 'delete an endpoint';
     case 'VERSION_CONFLICT':
     case 'CUSTOMER_NOT_FOUND':
     case 'OPERATOR_NOT_FOUND':
     case 'API_KEY_NOT_FOUND':
-    case 'CURSOR_EXPIRED':
     case 'WEBHOOK_NOT_FOUND':
       return 'reload';
+    case 'CURSOR_EXPIRED':
+      return 'read all customers again';
     case 'PHONE_LOOKUP_UNAVAILABLE':
     case 'RATE_LIMITED':
     case 'UNAVAILABLE':
@@ -43,8 +55,9 @@ export function remedy(code: ErrorCode): Remedy {
     case 'RESPONSE_TOO_LARGE':
     case 'BAD_REQUEST':
     case 'PERSISTED_QUERY_NOT_SUPPORTED':
-    case 'INTERNAL':
       return 'report';
+    case 'INTERNAL':
+      return 'retry once, then report';
     default: {
       const unknown: never = code;
       console.error(`unknown code ${unknown}`);

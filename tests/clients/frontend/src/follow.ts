@@ -11,11 +11,12 @@ const query = `query ($after: String) {
 let after = await readFile(file, 'utf8').catch(() => null);
 for (;;) {
   const body = JSON.stringify({ query, variables: { after } });
-  const { data, errors } = await (await fetch(`${url}/graphql`, { method: 'POST', headers, body })).json();
+  const response = await fetch(`${url}/graphql`, { method: 'POST', headers, body }).catch(() => null);
+  const { data, errors } = response ? await response.json() : { errors: [{ extensions: { retryable: true } }] };
   if (errors) {
-    const { code, retryable } = errors[0].extensions; // CURSOR_EXPIRED: start again with step 1
-    if (!retryable) throw new Error(code);
-    await wait(2_000);
+    const { code, retryable, retryAfterMs } = errors[0].extensions;
+    if (!retryable) throw new Error(code); // CURSOR_EXPIRED: start again with step 1
+    await wait(retryAfterMs ?? 2_000);
     continue; // the stored cursor stays
   }
   for (const { id, type, customerId, customer } of data.changes.changes) {
