@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{database_settings, print, service_settings};
 use crate::app::{App, AppSettings};
-use crate::config::{ServeSettings, Settings};
+use crate::config::{PhoneLookupName, ServeSettings, Settings};
 use crate::database::sqlite_file;
 use crate::fatal_error::FatalError;
 use crate::jobs::JobSettings;
@@ -56,18 +56,20 @@ fn app_settings(settings: &Settings, serve: ServeSettings) -> Result<AppSettings
         read_domains("VIVAMO_DISPOSABLE_DOMAINS (--disposable-domains)", restrictions.disposable_domains)?,
         read_domains("VIVAMO_ALLOWED_DOMAINS (--allowed-domains)", restrictions.allowed_domains)?,
     );
-    // `check` allows the credentials only with `--phone-lookup twilio`.
-    let carrier = match (restrictions.twilio_user, restrictions.twilio_password) {
-        (Some(user), Some(password)) => {
-            let twilio = Twilio::new(restrictions.twilio_url, user, password).map_err(|error| {
+    let unknown_lines = restrictions.unknown_line_type.unwrap_or_default();
+    let carrier = match restrictions.phone_lookup {
+        PhoneLookupName::Metadata => None,
+        PhoneLookupName::Twilio => {
+            // `check` requires both credentials.
+            let credentials = restrictions.twilio_user.zip(restrictions.twilio_password);
+            let twilio = credentials.map(|(user, password)| Twilio::new(restrictions.twilio_url, user, password));
+            let twilio = twilio.transpose().map_err(|error| {
                 FatalError::Other(format!(
                     "Cannot set up Twilio Lookup: {error}. Install the CA certificates of the system."
                 ))
             })?;
-            let unknown_lines = restrictions.unknown_line_type.unwrap_or_default();
-            Some(CarrierSettings { lookup: Arc::new(twilio), unknown_lines })
+            twilio.map(|twilio| CarrierSettings { lookup: Arc::new(twilio), unknown_lines })
         }
-        _ => None,
     };
     Ok(AppSettings {
         database: database_settings(settings, DATABASE_WAIT),

@@ -74,6 +74,18 @@ both!(each_change_adds_an_event_with_the_values_before_and_after, Sandbox, async
     );
 });
 
+both!(an_entry_with_malformed_values_is_an_error_and_not_an_entry_without_values, Sandbox, async |app| {
+    let own = app.operator("Acme").await;
+    app.created(&own, "1", json!({ "email": "ada@example.com" })).await;
+    app.execute("UPDATE customer_event SET after = '{\"email\": [\"grace@example.com\"]}'").await;
+    let query = "{ customer(by: { externalCustomerId: \"1\" }) { history { nodes { type after { email } } } } }";
+    let answer = app.graphql(&own, query, json!({})).await;
+    assert_eq!(answer.codes(), ["INTERNAL"]);
+    assert_eq!(answer.body["data"]["customer"]["history"]["nodes"], json!([{ "type": "CREATED", "after": null }]));
+    assert!(app.log().contains("the values of a history entry are malformed"));
+    assert!(!app.log().contains("grace"));
+});
+
 both!(an_operator_sees_each_change_and_neither_its_author_nor_its_values, Sandbox, async |app| {
     let operators = [app.operator("Alpha").await, app.operator("Beta").await, app.operator("Gamma").await];
     let [first, second, third] = &operators;

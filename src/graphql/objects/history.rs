@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_graphql::connection::EmptyFields;
 use async_graphql::{Context, Enum, ID, Object, SimpleObject};
-use entity::customer_event;
+use entity::customer_event::{self, FieldValues};
 use entity::value::CustomerEventId;
 use serde::Deserialize;
 
@@ -135,14 +135,14 @@ impl CustomerEvent {
 
     /// Values of the changed fields before the change. Null if the change created the customer. With an operator's key,
     /// also null if `own` is false.
-    async fn before(&self) -> Option<CustomerValues<'_>> {
+    async fn before(&self) -> Option<Result<CustomerValues<'_>, Error>> {
         let event = self.details().filter(|event| event.r#type != customer_event::EventType::Created)?;
-        Some(CustomerValues::deserialize(&event.before.0).unwrap_or_default())
+        Some(CustomerValues::read(&event.before))
     }
 
     /// Values of the changed fields after the change. With an operator's key, null if `own` is false.
-    async fn after(&self) -> Option<CustomerValues<'_>> {
-        Some(CustomerValues::deserialize(&self.details()?.after.0).unwrap_or_default())
+    async fn after(&self) -> Option<Result<CustomerValues<'_>, Error>> {
+        Some(CustomerValues::read(&self.details()?.after))
     }
 }
 
@@ -155,7 +155,7 @@ impl CustomerEvent {
 
 /// Values of a customer's fields before or after a change. A field is null if it was empty, if it did not change, or if
 /// the customer was erased.
-#[derive(Default, Deserialize, SimpleObject)]
+#[derive(Deserialize, SimpleObject)]
 #[serde(rename_all = "camelCase")]
 struct CustomerValues<'e> {
     /// Email address.
@@ -171,6 +171,13 @@ struct CustomerValues<'e> {
     external_customer_id: Option<&'e str>,
     /// Postal address.
     address: Option<Address>,
+}
+
+impl<'e> CustomerValues<'e> {
+    fn read(stored: &'e FieldValues) -> Result<Self, Error> {
+        // The error of the parser is omitted, because it may quote a value.
+        Self::deserialize(&stored.0).map_err(|_| Error::internal("the values of a history entry are malformed"))
+    }
 }
 
 impl CustomerEventConnection {
