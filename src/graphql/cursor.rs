@@ -150,10 +150,14 @@ impl Cursors {
                 bytes.push(1);
                 bytes.extend(time.timestamp_micros().to_be_bytes());
             }
-            SortKey::Number(number) => {
+            SortKey::Number(number) if self.is_masked() => {
                 let mask = self.masks(&bytes).current;
                 bytes.push(4);
                 bytes.extend((number ^ mask).to_be_bytes());
+            }
+            SortKey::Number(number) => {
+                bytes.push(5);
+                bytes.extend(number.to_be_bytes());
             }
             SortKey::Text(text) => {
                 bytes.push(2);
@@ -179,9 +183,10 @@ impl Cursors {
             [1, time @ ..] => {
                 SortKey::Time(DateTime::from_timestamp_micros(i64::from_be_bytes(time.try_into().ok()?))?)
             }
-            [4, number @ ..] => {
+            [4, number @ ..] if self.is_masked() => {
                 SortKey::Number(i64::from_be_bytes(number.try_into().ok()?) ^ self.masks(id).iter().nth(secret)?)
             }
+            [5, number @ ..] => SortKey::Number(i64::from_be_bytes(number.try_into().ok()?)),
             [2, text @ ..] => SortKey::Text(String::from_utf8(text.to_vec()).ok()?),
             _ => return None,
         };
@@ -198,8 +203,15 @@ impl Cursors {
         format!("{:?}", self.caller)
     }
 
-    /// Returns the accepted masks of the number of a position. A number is a position in the change feed of the whole
-    /// platform. If an operator could read the numbers, it could compute how many changes other operators make.
+    /// True if the number of a position is masked. Only the numbers of the change feed are masked. They are positions
+    /// in the feed of the whole platform: if an operator could read them, it could compute how many changes other
+    /// operators make. The numbers of a history are versions, which the operator knows. With the same mask, they would
+    /// reveal the mask.
+    fn is_masked(&self) -> bool {
+        matches!(self.list, ListId::Changes)
+    }
+
+    /// Returns the accepted masks of the number of a position.
     fn masks(&self, id: &[u8]) -> PerSecret<i64> {
         let masks = self.hasher.accepted_digests("number in a cursor", &[self.caller_part().as_bytes(), id]);
         // The default of 0 is never used, because a digest has 32 bytes.
@@ -275,6 +287,30 @@ mod tests {
             number(7, one).abs_diff(number(8, other))
         };
         assert!(difference(Uuid::now_v7(), Uuid::now_v7()) > 1 << 20);
+    }
+
+    // A history entry and its change in the feed have the same id, and operators know the version of the entry.
+    #[test]
+    fn a_cursor_of_a_history_does_not_reveal_the_mask_of_the_feed() {
+        let hasher = KeyedHasher::new("one");
+        let position = Position { sort_key: SortKey::Number(7), id: Uuid::now_v7() };
+        let number = |list: ListId| {
+            let cursor = BASE64_URL_SAFE_NO_PAD.decode(cursors(&hasher, list).encode(&position)).expect("base64");
+            i64::from_be_bytes(cursor[ID_BYTES + 1..][..8].try_into().expect("eight bytes"))
+        };
+        let history = ListId::History(HistoryList::OfCustomer(customer()));
+        assert_eq!(number(history), 7);
+        assert_ne!(number(ListId::Changes), 7);
+    }
+
+    // Older versions of the service masked the versions in the cursors of a history.
+    #[test]
+    fn a_masked_number_is_valid_only_in_the_feed() {
+        let hasher = KeyedHasher::new("one");
+        let history = cursors(&hasher, ListId::History(HistoryList::OfCustomer(customer())));
+        let mut masked = [customer().as_uuid().as_bytes().as_slice(), &[4], &[0; 8]].concat();
+        masked.extend(history.signatures(&masked).current);
+        assert!(history.decode(&BASE64_URL_SAFE_NO_PAD.encode(&masked)).is_none());
     }
 
     fn operator() -> OperatorId {
