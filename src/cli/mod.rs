@@ -1,10 +1,11 @@
-//! The command line. The commands `serve`, `operator`, `key`, `webhook` and `backup` have a file each. This file parses
-//! the arguments, runs the other commands itself, and decides which failures are wrong usage.
+//! The command line. The commands `serve`, `operator`, `key`, `customer`, `webhook` and `backup` have a file each. This
+//! file parses the arguments, runs the other commands itself, and decides which failures are wrong usage.
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong arguments or settings. Results go to standard output, errors to standard
 //! error.
 
 mod backup;
+mod customers;
 mod keys;
 mod operators;
 mod print;
@@ -70,6 +71,8 @@ enum Command {
     Operator(operators::OperatorArgs),
     /// Create, list or revoke API keys
     Key(keys::KeyArgs),
+    /// Erase customers
+    Customer(customers::CustomerArgs),
     /// Receive the deliveries of a webhook on this machine, for developers
     #[command(subcommand)]
     Webhook(webhook::WebhookCommand),
@@ -115,6 +118,7 @@ impl Cli {
             Command::RotateKeySecret => rotate_key_secret(&settings).await?,
             Command::Operator(args) => operators::run(args, &*open_services(&settings).await?).await?,
             Command::Key(args) => keys::run(args, &*open_services(&settings).await?).await?,
+            Command::Customer(args) => customers::run(args, &*open_services(&settings).await?).await?,
             Command::Webhook(command) => webhook::run(command).await?,
             Command::Schema => print::text(&graphql::sdl())?,
             Command::Completions { shell } => {

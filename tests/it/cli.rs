@@ -278,6 +278,52 @@ async fn commands_suspend_resume_and_change_operators() {
 }
 
 #[tokio::test]
+async fn a_command_erases_a_customer() {
+    for backend in [Backend::Sqlite, Backend::Postgres] {
+        let Some(database) = TestDatabase::create(backend).await else { continue };
+        let folder = TempDir::new().unwrap();
+        let run = |arguments: &[&str]| {
+            let mut command = database.vivamo(folder.path(), arguments);
+            command.env("VIVAMO_PLATFORM_KEY", PLATFORM_KEY);
+            command
+        };
+        let operator = json_output(&mut run(&["operator", "create", "Acme", "--json"]));
+        let (server, url) = Running::start(&mut run(&[]));
+        let ask = async |key: &str, query: &str| -> Value {
+            let request = http_client().post(format!("{url}/graphql")).bearer_auth(key);
+            request.json(&json!({ "query": query })).send().await.unwrap().json().await.unwrap()
+        };
+        let create = "mutation { createCustomer(input: { externalCustomerId: \"1\", \
+            data: { email: \"ada@example.com\" } }) { customer { id } } }";
+        let created = ask(operator["key"].as_str().unwrap(), create).await;
+        let id = created["data"]["createCustomer"]["customer"]["id"].as_str().unwrap();
+
+        let erased = json_output(&mut run(&["customer", "erase", id, "Case 7", "--json"]));
+        assert_eq!(
+            (&erased[0]["customerId"], &erased[0]["operators"], &erased[0]["entries"]),
+            (&json!(id), &json!("1"), &json!("1"))
+        );
+        let query = "{ erasures { nodes { id customerId reference } } customers { nodes { id } } }";
+        let receipt = json!({ "id": erased[0]["id"], "customerId": id, "reference": "Case 7" });
+        let expected = json!({ "erasures": { "nodes": [receipt] }, "customers": { "nodes": [] } });
+        assert_eq!(ask(PLATFORM_KEY, query).await["data"], expected);
+
+        let repeated = failure(&mut run(&["customer", "erase", id, "Case 7"]));
+        assert!(repeated.contains("no such customer"), "{repeated}");
+        for (arguments, message) in [
+            (&["customer", "erase", "nonsense", "Case 7"][..], "not the id of a customer"),
+            (&["customer", "erase", id, " "], "the reference is empty"),
+            (&["customer", "erase", id], "<REFERENCE>"),
+        ] {
+            let stderr = usage_error(&mut run(arguments));
+            assert!(stderr.contains(message), "{stderr}");
+        }
+        server.stop();
+        database.remove().await;
+    }
+}
+
+#[tokio::test]
 async fn production_requires_secrets_and_migrations() {
     for backend in [Backend::Sqlite, Backend::Postgres] {
         let Some(database) = TestDatabase::create(backend).await else { continue };
@@ -705,6 +751,7 @@ fn help_lists_only_the_options_of_a_command() {
         (&["rotate-key-secret"], shared.to_vec()),
         (&["operator", "list"], shared_and("--json")),
         (&["key", "list"], shared_and("--json")),
+        (&["customer", "erase"], shared_and("--json")),
     ] {
         let help = stdout(&vivamo(folder.path(), command).arg("-h").output().unwrap());
         let options = help.lines().map(str::trim).filter(|line| line.starts_with('-'));

@@ -114,9 +114,9 @@ pub(super) fn of_operator(operator: impl Into<SimpleExpr>) -> SelectTwo<customer
 /// Timing-safe: the query does the same work for known and unknown people, so response times do not reveal the
 /// customers of other operators (a difference of 2 µs shows after 30 requests per person). Instead of looking up
 /// `value`, it reads the first customer at or after `value` in index order, then the operator's first link at or after
-/// that customer's id. Looking up the link itself would also reveal how many operators the person has. Exception: a
-/// value that sorts after all stored values. Do not turn this query into a join: PostgreSQL would read all links of the
-/// operator.
+/// that customer's id. Looking up the link itself would also reveal how many operators the person has. Exceptions: a
+/// value that sorts after all stored values, and rows that are read from the disk. Do not turn this query into a join:
+/// PostgreSQL would read all links of the operator.
 ///
 /// ```sql
 /// SELECT CASE WHEN email = $2 THEN id END AS id,
