@@ -68,8 +68,7 @@ impl ApiKeys {
         operator: OperatorId,
         key: NewApiKey,
     ) -> Result<ApiKeyWithSecret, Error> {
-        caller.require_platform()?;
-        let origin = &caller.authorize_write(request)?;
+        let origin = &caller.authorize_platform_write(request)?;
         // PostgreSQL would round to microseconds, and SQLite would store nanoseconds.
         let key = NewApiKey { expires_at: key.expires_at.map(|time| time.trunc_subsecs(6)), ..key };
         if key.expires_at.is_some_and(|expires_at| expires_at <= now()) {
@@ -114,8 +113,7 @@ impl ApiKeys {
     /// Revokes a key permanently and returns its row. Platform only. Other processes reject the key within a second.
     /// Revoking a revoked key changes nothing.
     pub async fn revoke(&self, caller: &Caller, request: &RequestInfo, id: ApiKeyId) -> Result<Model, Error> {
-        caller.require_platform()?;
-        let origin = &caller.authorize_write(request)?;
+        let origin = &caller.authorize_platform_write(request)?;
         let revoke = || async {
             let transaction = self.database.begin_write().await?;
             let found = Entity::find_by_id(id).lock(LockType::NoKeyUpdate).one(&transaction).await?;
@@ -141,8 +139,7 @@ impl ApiKeys {
         request: &RequestInfo,
         operator: OperatorId,
     ) -> Result<Vec<Model>, Error> {
-        caller.require_platform()?;
-        let origin = &caller.authorize_write(request)?;
+        let origin = &caller.authorize_platform_write(request)?;
         let revoke_all = || async {
             let transaction = self.database.begin_write().await?;
             check_operator(&transaction, operator).await?;

@@ -56,6 +56,13 @@ impl Caller {
         Ok(Origin { caller: *self, request: request.clone() })
     }
 
+    /// Checks that the caller is the platform, and returns the origin to record with the changes. Fails with
+    /// `FORBIDDEN` for operators.
+    pub fn authorize_platform_write(&self, request: &RequestInfo) -> Result<Origin, Error> {
+        self.require_platform()?;
+        self.authorize_write(request)
+    }
+
     /// Fails with `FORBIDDEN` for operators with a read-only key.
     pub fn require_write(&self) -> Result<(), Error> {
         if self.is_read_only() { Err(forbidden("The key is read-only.")) } else { Ok(()) }

@@ -113,7 +113,7 @@ impl Services {
         let limits = RateLimits::new(limits);
         let carrier = carrier.filter(|_| environment == Environment::Production);
         let phone_lookup = carrier.map(|carrier| PhoneLookup::new(carrier, database.clone(), hasher.clone()));
-        let restrictions = Restrictions { environment, disposable_domains, phone_lookup };
+        let restrictions = Restrictions::new(environment, disposable_domains, phone_lookup);
         let authenticator = Authenticator::new(database.clone(), environment, hasher.clone(), platform_key.as_ref());
         let api_keys = ApiKeys::new(database.clone(), environment, authenticator.clone());
         let feed = Feed::new(database.clone());

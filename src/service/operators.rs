@@ -116,8 +116,7 @@ impl Operators {
         request: &RequestInfo,
         name: DisplayName,
     ) -> Result<(Model, ApiKeyWithSecret), Error> {
-        caller.require_platform()?;
-        let origin = &caller.authorize_write(request)?;
+        let origin = &caller.authorize_platform_write(request)?;
         let create = || async { self.insert(self.database.begin_write().await?, origin, &name).await };
         self.database.with_retry("operator.create", create).await
     }
@@ -130,8 +129,7 @@ impl Operators {
         request: &RequestInfo,
         name: DisplayName,
     ) -> Result<Option<(Model, ApiKeyWithSecret)>, Error> {
-        caller.require_platform()?;
-        let origin = &caller.authorize_write(request)?;
+        let origin = &caller.authorize_platform_write(request)?;
         let create_first = || async {
             let transaction = self.database.begin_write().await?;
             if Entity::find().one(&transaction).await?.is_some() {
@@ -152,8 +150,7 @@ impl Operators {
         id: OperatorId,
         changes: OperatorChanges,
     ) -> Result<Model, Error> {
-        caller.require_platform()?;
-        let origin = &caller.authorize_write(request)?;
+        let origin = &caller.authorize_platform_write(request)?;
         if changes.disclosures_per_hour.flatten().is_some_and(|budget| budget < 1) {
             let note = "`disclosuresPerHour` must be at least 1, or null for the default.";
             return Err(Violation::argument(InputField::DisclosuresPerHour, note).into());

@@ -9,16 +9,17 @@ use entity::value::{EmailAddress, LineType, PhoneNumber};
 use sea_orm::EnumIter;
 use serde::{Deserialize, Serialize};
 
+use super::Caller;
 use super::disposable_domains::DisposableDomains;
 use super::phone_lookup::PhoneLookup;
 use crate::error::{Error, ErrorCode, InputField, Violation};
 
 /// The checks, and the environment that decides whether a violation is an error or a warning.
 pub struct Restrictions {
-    pub environment: Environment,
-    pub disposable_domains: DisposableDomains,
+    environment: Environment,
+    disposable_domains: DisposableDomains,
     /// Decides which phones are mobile. `None` if the numbering plans decide.
-    pub phone_lookup: Option<PhoneLookup>,
+    phone_lookup: Option<PhoneLookup>,
 }
 
 /// A restriction that a value violates. The names of the variants are stored with the results of idempotency keys, so
@@ -39,8 +40,31 @@ pub struct Checked {
 }
 
 impl Restrictions {
+    /// Without `phone_lookup`, the numbering plans decide which phones are mobile.
+    pub fn new(
+        environment: Environment,
+        disposable_domains: DisposableDomains,
+        phone_lookup: Option<PhoneLookup>,
+    ) -> Self {
+        Self { environment, disposable_domains, phone_lookup }
+    }
+
+    /// Returns true if [`check_with_carrier`](Self::check_with_carrier) must accept a new phone before it is stored.
+    pub fn needs_carrier(&self) -> bool {
+        self.phone_lookup.is_some()
+    }
+
+    /// Asks the carrier whether the phone is mobile, as [`PhoneLookup::check`] does. Accepts every phone if the
+    /// numbering plans decide.
+    pub async fn check_with_carrier(&self, caller: &Caller, phone: &PhoneNumber) -> Result<(), Error> {
+        match &self.phone_lookup {
+            Some(lookup) => lookup.check(caller, phone).await,
+            None => Ok(()),
+        }
+    }
+
     /// Checks the values that a request would store, and finds at most one violation for each. With a carrier lookup,
-    /// finds none for the phone: the [lookup](PhoneLookup::check) checks the phone just before the phone is stored.
+    /// finds none for the phone, which [`check_with_carrier`](Self::check_with_carrier) checks.
     pub fn check_without_carrier(&self, email: Option<&EmailAddress>, phone: Option<&PhoneNumber>) -> Checked {
         let on_email = email.and_then(|email| self.check_email(email));
         let on_phone = phone.and_then(|phone| self.check_phone(phone));

@@ -28,8 +28,7 @@ impl Customers {
         request: &RequestInfo,
         operator: OperatorId,
     ) -> Result<u64, Error> {
-        caller.require_platform()?;
-        let origin = &caller.authorize_write(request)?;
+        let origin = &caller.authorize_platform_write(request)?;
         let start = || async {
             let transaction = self.database.begin_write().await?;
             lock_suspended(&transaction, operator).await?;
@@ -54,8 +53,7 @@ impl Customers {
         request: &RequestInfo,
         operator: OperatorId,
     ) -> Result<u64, Error> {
-        caller.require_platform()?;
-        let origin = &caller.authorize_write(request)?;
+        let origin = &caller.authorize_platform_write(request)?;
         let remove = || async {
             let transaction = self.database.begin_write().await?;
             lock_suspended(&transaction, operator).await?;

@@ -98,16 +98,15 @@ impl Customers {
     where
         F: Future<Output = Result<Prepared<R>, TransactionError>>,
     {
-        let (lookup, mut accepted) = (&self.restrictions.phone_lookup, None);
+        let mut accepted = None;
         loop {
             let run_attempt =
                 |attempt| self.attempt_or_replay(attempt, origin, idempotent, &prepare, accepted.as_ref());
             match OptimisticWrite::run(&self.database, name, run_attempt).await? {
                 AttemptOutcome::Done(result) => return Ok(result),
                 AttemptOutcome::NeedsPhoneCheck(phone) => {
-                    let lookup = lookup.as_ref().ok_or_else(|| Error::internal("no carrier lookup is configured"))?;
                     // Boxed, because this rare lookup would otherwise double the size of the future of every write.
-                    Box::pin(lookup.check(origin.caller(), &phone)).await?;
+                    Box::pin(self.restrictions.check_with_carrier(origin.caller(), &phone)).await?;
                     accepted = Some(phone);
                 }
             }
@@ -142,7 +141,7 @@ impl Customers {
                 Prepared::Replay(stored) => return R::replay(self, origin, stored).await.map(AttemptOutcome::Done),
             };
             if let Some(phone) = new_phone
-                && self.restrictions.phone_lookup.is_some()
+                && self.restrictions.needs_carrier()
                 && accepted != Some(&phone)
             {
                 return Ok(AttemptOutcome::NeedsPhoneCheck(phone));

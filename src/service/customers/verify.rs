@@ -50,8 +50,7 @@ impl Customers {
         request: &RequestInfo,
         verification: VerificationRequest,
     ) -> Result<Verified, Error> {
-        caller.require_platform()?;
-        let origin = &caller.authorize_write(request)?;
+        let origin = &caller.authorize_platform_write(request)?;
         let idempotent = &IdempotentRequest::new(&self.hasher, origin, &verification.idempotency_key, || {
             verification.canonical_json()
         });

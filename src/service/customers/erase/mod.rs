@@ -49,8 +49,7 @@ pub struct Erased {
 impl Customers {
     /// Erases a customer. Platform only.
     pub async fn erase(&self, caller: &Caller, request: &RequestInfo, erase: EraseRequest) -> Result<Erased, Error> {
-        caller.require_platform()?;
-        let origin = &caller.authorize_write(request)?;
+        let origin = &caller.authorize_platform_write(request)?;
         let idempotent =
             &IdempotentRequest::new(&self.hasher, origin, &erase.idempotency_key, || erase.canonical_json());
         let prepare = |attempt| self.prepare_erase(attempt, origin, idempotent, &erase);
