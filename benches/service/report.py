@@ -35,6 +35,15 @@ def ratios(one, other, *figures):
     return [f"{figure(one) / (figure(other) or math.nan):.2f}" for figure in figures]
 
 
+def ratios_in_rounds(results, one, other, row, *figures):
+    """The medians of the ratios of two targets in each round. The targets are measured one after the other, so a change of the machine's
+    speed between two rounds does not change a ratio."""
+    in_round = lambda target: {figures["round"]: figures for figures in results["rows"] if {"target": target, **row}.items() <= figures.items()}
+    ones, others = in_round(one), in_round(other)
+    pairs = [(ones[round], others[round]) for round in ones.keys() & others.keys()]
+    return [f"{statistics.median(figure(one) / (figure(other) or math.nan) for one, other in pairs):.2f}" if pairs else "" for figure in figures]
+
+
 def table(titles, rows, texts=1):
     """Prints a table whose first columns are texts."""
     print(f"\n| {' | '.join(titles)} |\n|{' --- |' * texts}{' --: |' * (len(titles) - texts)}")
@@ -57,7 +66,8 @@ def write(results, earlier):
             return f"{cost(now):.0f} µs, {p50(now):.2f} ms, {rate(now):,.0f}/s" if now else ""
 
         def ratio(operation, target):
-            return ", ".join(filter(None, ratios(figures(operation, first), figures(operation, target), cost, p50)))
+            row = {"operation": operation, "connections": number}
+            return ", ".join(filter(None, ratios_in_rounds(results, first, target, row, cost, p50)))
 
         print(f"\nClients: {number}. Processor time per request (server and PostgreSQL), p50, requests per second:")
         table(["", *targets], [[TITLES[operation], *(cell(figures(operation, target)) for target in targets)] for operation in operations])
@@ -88,7 +98,7 @@ def print_all(results, earlier, operations, clients):
                 if now := median(results, target=target, **here):
                     cells = [f"{now[title]:.{'2' if ' ms' in title else '0'}f}" if title in now else
                              str(about["SQL"].get(operation) or "") for title in titles[3:12]]
-                    cells += ratios(median(results, target=first, **here), now, rate, cost, p50)
+                    cells += ratios_in_rounds(results, first, target, here, rate, cost, p50)
                     cells += ratios(now, median(earlier, target=target, **here), rate, cost, p50) if earlier else []
                     rows.append([operation, str(number), target, *cells])
     table(titles, rows, 3)
