@@ -26,7 +26,6 @@ pub mod operators;
 pub mod phone_lookup;
 pub mod restrictions;
 mod time;
-mod token_buckets;
 pub mod webhooks;
 
 pub use api_keys::ApiKeys;

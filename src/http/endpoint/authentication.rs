@@ -1,6 +1,6 @@
 //! Finds the caller of a request by its API key. Charges failed attempts to the address of the client.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use axum::extract::ConnectInfo;
 use axum::http::header;
@@ -13,7 +13,6 @@ use crate::error::{ErrorCode, Violation};
 use crate::request::{RequestContext, Tenant};
 use crate::service::Caller;
 use crate::service::authentication::AuthenticationError;
-use crate::service::limits::client_network;
 
 /// Returns the caller whose key is in the `Authorization` header. Without a valid key the error is `UNAUTHENTICATED`,
 /// or `RATE_LIMITED` after too many failures from the same IPv4 address or IPv6 /64 network.
@@ -72,6 +71,14 @@ fn client_address(trusted_proxies: &[IpNet], parts: &Parts) -> IpAddr {
     hops.find(|hop| !is_trusted(hop)).unwrap_or(peer)
 }
 
+/// The addresses that belong to one client: one IPv4 address, or an IPv6 /64 network.
+fn client_network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
+    }
+}
+
 /// Parses an address as proxies write it: `192.0.2.1`, `192.0.2.1:8000`, `2001:db8::1`, `[2001:db8::1]` or
 /// `[2001:db8::1]:8000`.
 fn parse_address(text: &str) -> Option<IpAddr> {
@@ -79,4 +86,18 @@ fn parse_address(text: &str) -> Option<IpAddr> {
     let with_port = || text.parse::<SocketAddr>().ok().map(|address| address.ip());
     let in_brackets = || text.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
     text.parse().ok().or_else(with_port).or_else(in_brackets)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ipv6_network_counts_as_one_client() {
+        let address = |text: &str| client_network(text.parse().unwrap());
+        assert_eq!(address("2001:db8::1"), address("2001:db8::ffff:1"));
+        assert_ne!(address("2001:db8::1"), address("2001:db8:0:1::1"));
+        assert_eq!(address("::ffff:192.0.2.1"), address("192.0.2.1"));
+        assert_ne!(address("192.0.2.1"), address("192.0.2.2"));
+    }
 }

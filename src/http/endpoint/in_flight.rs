@@ -111,12 +111,11 @@ impl<'a> Waiting<'a> {
         if of_key.fetch_add(1, Ordering::Relaxed) < MAX_WAITING {
             return Ok(waiting);
         }
-        Limit::InFlight.counter().increment(1);
         let message = format!(
             "This API key has {MAX_IN_FLIGHT} requests in flight and {MAX_WAITING} waiting. Send fewer requests at the same \
              time."
         );
-        Err(Violation::new(ErrorCode::RateLimited).with_message(message).with_retry_after(Some(RETRY_AFTER)))
+        Err(Limit::InFlight.reject(message, RETRY_AFTER))
     }
 }
 

@@ -44,6 +44,19 @@ pub(super) enum Shortage {
     HeldByReservations,
 }
 
+impl Shortage {
+    /// The time that a client must wait before a retry if reservations hold the tokens that it needs.
+    const RETRY_AFTER_RESERVATIONS: Duration = Duration::from_secs(1);
+
+    /// The time that a client must wait before a retry.
+    pub(super) fn retry_after(self) -> Duration {
+        match self {
+            Self::RefillsIn(time) => time,
+            Self::HeldByReservations => Self::RETRY_AFTER_RESERVATIONS,
+        }
+    }
+}
+
 impl Bucket {
     /// Takes tokens if a bucket of this capacity has enough.
     fn take(&mut self, tokens: f64, capacity: f64, refill_time: Duration) -> Result<(), Shortage> {
