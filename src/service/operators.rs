@@ -11,8 +11,8 @@ use entity::value::{DisplayName, OperatorId};
 use parking_lot::RwLock;
 use sea_orm::sea_query::LockType;
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait,
-    Select, Set, Unchanged,
+    ActiveModelTrait, ColumnTrait, EntityTrait, IntoActiveModel, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect,
+    QueryTrait, Select, Set,
 };
 
 use super::api_keys::{ApiKeyWithSecret, NewApiKey};
@@ -165,15 +165,7 @@ impl Operators {
             if changed == current {
                 return Ok(current);
             }
-            let Model { id: _, name, created_at: _, status, disclosures_per_hour } = changed.clone();
-            let row = ActiveModel {
-                id: Unchanged(id),
-                name: Set(name),
-                status: Set(status),
-                disclosures_per_hour: Set(disclosures_per_hour),
-                ..Default::default()
-            };
-            row.update(&transaction).await?;
+            let changed = changed.into_active_model().reset_all().update(&transaction).await?;
             match changed.status {
                 status if status == current.status => (),
                 Status::Suspended => endpoints::pause(&transaction, id).await?,

@@ -2,21 +2,16 @@
 //! input are reported together, each with its path.
 
 use async_graphql::{ID, InputObject, MaybeUndefined, OneofObject};
-use chrono::SubsecRound;
 use entity::customer;
-use entity::value::{Address, AddressParts, CustomerId, EmailAddress, ErasureReference, ExternalCustomerId};
+use entity::value::{Address, AddressParts, CustomerId, EmailAddress, ExternalCustomerId};
 use sea_orm::ActiveValue::{self, NotSet, Set};
 use sea_orm::Iterable;
 
 use super::violations::Violations;
 use crate::error::{Error, ErrorCode, InputField, Violation};
-use crate::graphql::event_enums::{DisconnectReason, VerifiableField};
-use crate::graphql::time::Time;
+use crate::graphql::event_enums::DisconnectReason;
 use crate::service::Caller;
-use crate::service::customers::{
-    ConnectBy, CustomerChanges, CustomerDraft, CustomerRef, DisconnectRequest, EraseRequest, MatchKey,
-    VerificationRequest, VerifiedValue,
-};
+use crate::service::customers::{ConnectBy, CustomerChanges, CustomerDraft, CustomerRef, DisconnectRequest, MatchKey};
 
 /// Identifies a customer. Set exactly one field.
 #[derive(OneofObject)]
@@ -154,44 +149,6 @@ struct CustomerDataPatch {
     optional: OptionalDataInput,
 }
 
-/// Input of `recordVerification`.
-#[derive(InputObject)]
-pub struct RecordVerificationInput {
-    /// Id of the customer, for example `cus_01h455vb4pex5vsknk084sn02q`.
-    id: ID,
-    /// The verified field: the person has proved ownership of this email or phone.
-    field: VerifiableField,
-    /// The verified email or phone. Must equal the current value of the customer, so that a delayed verification of an
-    /// old value is rejected. Exception: with `takeOver`, if another customer has the phone, this customer may have a
-    /// different phone or none.
-    value: String,
-    /// Time at which the person proved ownership. Must not be in the future. If the same or a later time is already
-    /// recorded for the value, nothing changes.
-    verified_at: Time,
-    /// If another customer has the phone, moves the phone from that customer to this one. Fails with `PHONE_TAKEN` if
-    /// that customer proved ownership of the phone after `verifiedAt`. Only for phones. Default: false.
-    take_over: Option<bool>,
-    /// Key that makes retries safe: 1 to 255 characters, for example a UUID. Use the same key for each retry of a
-    /// request, and a new key for each new request. For 24 hours, a request with the same key and the same values
-    /// returns the first result and changes nothing. With other values, the error is `IDEMPOTENCY_KEY_REUSED`. The
-    /// repeated request fails with `CUSTOMER_NOT_FOUND` if the customer has since been erased.
-    idempotency_key: Option<String>,
-}
-
-/// Input of `eraseCustomer`.
-#[derive(InputObject)]
-pub struct EraseCustomerInput {
-    /// Id of the customer, for example `cus_01h455vb4pex5vsknk084sn02q`.
-    id: ID,
-    /// Your reference for the erasure, 1 to 100 characters, for example a ticket number. Kept on the receipt, so it
-    /// must not contain personal data.
-    reference: String,
-    /// Key that makes retries safe: 1 to 255 characters, for example a UUID. Use the same key for each retry of a
-    /// request, and a new key for each new request. For 24 hours, a request with the same key and the same values
-    /// returns the first result and changes nothing. With other values, the error is `IDEMPOTENCY_KEY_REUSED`.
-    idempotency_key: Option<String>,
-}
-
 impl AddressInput {
     fn parse(self, violations: &mut Violations) -> Option<Address> {
         let Self { line1, line2, city, region, postal_code, country } = self;
@@ -264,7 +221,7 @@ impl UpdateCustomerInput {
         let mut violations = Violations::default();
         let is_by_external_id = matches!(customer, UpdateCustomerRef::ExternalCustomerId(_));
         let customer = if is_by_external_id && caller.operator().is_none() {
-            violations.no_external_id(InputField::CustomerExternalCustomerId)
+            violations.reject(InputField::CustomerExternalCustomerId, PLATFORM_HAS_NO_EXTERNAL_IDS)
         } else {
             customer.parse(&mut violations)
         };
@@ -272,7 +229,7 @@ impl UpdateCustomerInput {
             violations.argument(InputField::Data, NOTHING_TO_UPDATE);
         }
         let external_customer_id = if caller.operator().is_none() && !external_customer_id.is_undefined() {
-            violations.no_external_id(InputField::ExternalCustomerId)
+            violations.reject(InputField::ExternalCustomerId, ONLY_OPERATORS_CHANGE_EXTERNAL_IDS)
         } else {
             let (code, field) = (ErrorCode::InvalidExternalCustomerId, InputField::ExternalCustomerId);
             violations.not_null(code, field, external_customer_id, ExternalCustomerId::parse)
@@ -305,48 +262,6 @@ impl DisconnectCustomerInput {
     }
 }
 
-impl RecordVerificationInput {
-    pub fn parse(self) -> Result<VerificationRequest, Error> {
-        let Self { id, field, value, verified_at, take_over, idempotency_key } = self;
-        let mut violations = Violations::default();
-        let verified_at = violations.time(InputField::VerifiedAt, Some(verified_at));
-        let take_over = take_over.unwrap_or_default();
-        let value = match field {
-            VerifiableField::Email => {
-                if take_over {
-                    violations.argument(InputField::TakeOver, "Only a phone can be taken over.");
-                }
-                violations.email(InputField::Value, &value).map(VerifiedValue::Email)
-            }
-            VerifiableField::Phone => {
-                let number = violations.phone(InputField::Value, &value);
-                number.map(|number| VerifiedValue::Phone { number, take_over })
-            }
-        };
-        let idempotency_key = idempotency_key.and_then(|text| violations.idempotency_key(&text));
-        let (value, verified_at) = violations.finish_parsed(value.zip(verified_at))?;
-        Ok(VerificationRequest {
-            customer: CustomerId::parse(&id),
-            value,
-            // PostgreSQL stores microseconds.
-            verified_at: verified_at.trunc_subsecs(6),
-            idempotency_key,
-        })
-    }
-}
-
-impl EraseCustomerInput {
-    pub fn parse(self) -> Result<EraseRequest, Error> {
-        let Self { id, reference, idempotency_key } = self;
-        let mut violations = Violations::default();
-        let reference =
-            violations.value(ErrorCode::InvalidArgument, InputField::Reference, ErasureReference::parse(&reference));
-        let idempotency_key = idempotency_key.and_then(|text| violations.idempotency_key(&text));
-        let reference = violations.finish_parsed(reference)?;
-        Ok(EraseRequest { customer: CustomerId::parse(&id), reference, idempotency_key })
-    }
-}
-
 impl CustomerRefInput {
     /// Returns `None` for a malformed id, because no customer has such an id.
     pub fn parse(self, caller: &Caller) -> Result<Option<CustomerRef>, Error> {
@@ -354,7 +269,7 @@ impl CustomerRefInput {
         let reference = match self {
             Self::Id(id) => CustomerId::parse(&id).map(CustomerRef::Id),
             Self::ExternalCustomerId(_) if caller.operator().is_none() => {
-                violations.no_external_id(InputField::ByExternalCustomerId)
+                violations.reject(InputField::ByExternalCustomerId, PLATFORM_HAS_NO_EXTERNAL_IDS)
             }
             Self::ExternalCustomerId(text) => violations
                 .external_customer_id(InputField::ByExternalCustomerId, &text)
@@ -367,6 +282,9 @@ impl CustomerRefInput {
 }
 
 const NOTHING_TO_UPDATE: &str = "Set `data`, `externalCustomerId` or both.";
+const ONLY_OPERATORS_CHANGE_EXTERNAL_IDS: &str = "Omit `externalCustomerId`: only an operator can change its own id.";
+const PLATFORM_HAS_NO_EXTERNAL_IDS: &str =
+    "Each operator has its own `externalCustomerId`: with the platform key, name the customer by `id`.";
 const PLATFORM_ONLY_OPERATOR_ID: &str =
     "Omit `operatorId`: an operator's key always disconnects the customer from its own operator.";
 const OPERATOR_ID_REQUIRED: &str = "With the platform key, `operatorId` must name the operator to disconnect from.";

@@ -23,6 +23,12 @@ impl Violations {
         self.add(Violation::argument(field, note));
     }
 
+    /// Adds a violation with the code `INVALID_ARGUMENT`, and returns `None`.
+    pub fn reject<T>(&mut self, field: InputField, note: &'static str) -> Option<T> {
+        self.argument(field, note);
+        None
+    }
+
     /// Adds a violation with the code `INVALID_ARGUMENT` if there is no value.
     pub fn require<T>(&mut self, value: Option<T>, field: InputField, note: &'static str) -> Option<T> {
         if value.is_none() {
@@ -80,17 +86,6 @@ impl Violations {
 
     pub fn external_customer_id(&mut self, field: InputField, text: &str) -> Option<ExternalCustomerId> {
         self.value(ErrorCode::InvalidExternalCustomerId, field, ExternalCustomerId::parse(text))
-    }
-
-    /// Adds the violation of an external customer id that was sent with the platform key.
-    pub fn no_external_id<T>(&mut self, field: InputField) -> Option<T> {
-        let note = if field == InputField::ExternalCustomerId {
-            "Omit `externalCustomerId`: only an operator can change its own id."
-        } else {
-            "Each operator has its own `externalCustomerId`: with the platform key, name the customer by `id`."
-        };
-        self.argument(field, note);
-        None
     }
 
     /// Parses an `operatorId` that is required with the platform key and not available with other keys. The notes are

@@ -1,13 +1,14 @@
 //! The `eraseCustomer` mutation, and the queries for its receipts. Platform key only.
 
-use async_graphql::{Context, ID, Object, SimpleObject};
-use entity::value::ErasureId;
+use async_graphql::{Context, ID, InputObject, Object, SimpleObject};
+use entity::value::{CustomerId, ErasureId, ErasureReference};
 
-use crate::error::Error;
+use crate::error::{Error, ErrorCode, InputField};
 use crate::graphql::context::{request_info, require_platform};
-use crate::graphql::inputs::EraseCustomerInput;
+use crate::graphql::inputs::Violations;
 use crate::graphql::objects::{Erasure, ErasureConnection};
 use crate::graphql::pagination::{PageArguments, list_complexity};
+use crate::service::customers::EraseRequest;
 
 #[derive(Default)]
 pub struct ErasureQuery;
@@ -71,4 +72,30 @@ struct EraseCustomerPayload {
     erasure: Erasure,
     /// True if this is the stored result of an earlier request with the same idempotency key.
     replayed: bool,
+}
+
+/// Input of `eraseCustomer`.
+#[derive(InputObject)]
+struct EraseCustomerInput {
+    /// Id of the customer, for example `cus_01h455vb4pex5vsknk084sn02q`.
+    id: ID,
+    /// Your reference for the erasure, 1 to 100 characters, for example a ticket number. Kept on the receipt, so it
+    /// must not contain personal data.
+    reference: String,
+    /// Key that makes retries safe: 1 to 255 characters, for example a UUID. Use the same key for each retry of a
+    /// request, and a new key for each new request. For 24 hours, a request with the same key and the same values
+    /// returns the first result and changes nothing. With other values, the error is `IDEMPOTENCY_KEY_REUSED`.
+    idempotency_key: Option<String>,
+}
+
+impl EraseCustomerInput {
+    fn parse(self) -> Result<EraseRequest, Error> {
+        let Self { id, reference, idempotency_key } = self;
+        let mut violations = Violations::default();
+        let reference =
+            violations.value(ErrorCode::InvalidArgument, InputField::Reference, ErasureReference::parse(&reference));
+        let idempotency_key = idempotency_key.and_then(|text| violations.idempotency_key(&text));
+        let reference = violations.finish_parsed(reference)?;
+        Ok(EraseRequest { customer: CustomerId::parse(&id), reference, idempotency_key })
+    }
 }
