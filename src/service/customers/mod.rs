@@ -12,7 +12,7 @@
 //! | `validate` | checks the input of `create` and writes nothing |
 //! | `find` | finds single customers, for callers and for changes |
 //! | `existing` | finds the customers that share a unique value with a new customer |
-//! | `lists`, `filter`, `search` | pages and counts of lists; the conditions of a list; the plans of a search |
+//! | `lists` | pages and counts of lists, with filters and searches |
 //! | `history`, `feed_rows`, `words` | the rows that a change adds: history entries, rows of the feed, search words |
 //! | `row_reads`, `row_writes` | reads and writes rows of `customer` and `customer_operator` |
 //! | `field` | the table of the fields of a customer |
@@ -20,7 +20,7 @@
 //! | `word_backfill` | adds search words to links that have none |
 //!
 //! An operator sees a customer only through its own link; the platform sees all customers. Each query that returns an
-//! operator's customers starts in `row_reads`, `lists`, `search` or `existing`, and filters by the operator. Other
+//! operator's customers starts in `row_reads`, `lists` or `existing`, and filters by the operator. Other
 //! modules only extend these queries. `createCustomer` and `updateCustomer` also look up an email or a phone among all
 //! customers of the platform. The limit on disclosures limits what a caller can learn from this.
 //!
@@ -37,7 +37,6 @@ mod erasures;
 mod existing;
 mod feed_rows;
 mod field;
-mod filter;
 mod find;
 mod history;
 mod lists;
@@ -46,7 +45,6 @@ mod remove_customers;
 mod row_reads;
 mod row_writes;
 mod run_write;
-mod search;
 mod update;
 mod validate;
 mod verify;
@@ -57,12 +55,13 @@ pub use create::{ConnectBy, CreateOutcome, Created, CustomerDraft, MatchKey};
 pub use disconnect::{DisconnectRequest, Disconnected};
 pub use erase::{EraseRequest, Erased};
 pub use field::CustomerField;
-pub use filter::{CustomerFilter, TimeRange};
 pub use find::CustomerRef;
 pub use history::{HistoryEntry, HistoryList};
-pub use lists::{CustomerList, CustomerOrder, CustomerOrderField, CustomerPage, CustomerPageRequest};
+pub use lists::{
+    CustomerFilter, CustomerList, CustomerOrder, CustomerOrderField, CustomerPage, CustomerPageRequest, SearchPlan,
+    TimeRange,
+};
 pub use run_write::Written;
-pub use search::SearchPlan;
 pub use update::{CustomerChanges, Updated};
 pub use validate::Validation;
 pub use verify::{VerificationRequest, Verified, VerifiedValue};

@@ -6,7 +6,7 @@ use entity::{customer, customer_operator};
 use sea_orm::sea_query::{Expr, ExprTrait};
 use sea_orm::{ColumnTrait, Condition, Value};
 
-use super::{CustomerField, row_reads};
+use crate::service::customers::{CustomerField, row_reads};
 
 /// Conditions on the customers of a list. All conditions must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]

@@ -46,7 +46,7 @@ pub enum SearchPlan {
 }
 
 /// The maximum number of entries of other words that a search with one word sorts at first. If there are more, many
-/// customers match, and checking the customers one by one usually fills a page sooner (see [`plans_to_sort`]).
+/// customers match, and checking the customers one by one usually fills a page sooner (see [`plan_to_sort`]).
 const MAX_OTHERS: u64 = MAX_BOUNDED_SCAN;
 
 /// The maximum number of entries that one plan sorts: of all words that are intersected, or of the other words that
@@ -85,65 +85,56 @@ impl SearchPlan {
     }
 }
 
-/// A search to plan, and the operator whose customers it finds.
-pub(super) type PlannedSearch<'a> = (OperatorId, &'a SearchQuery);
+/// A search that needs a plan.
+pub(super) struct SearchToPlan<'a> {
+    /// The operator whose customers the search finds.
+    pub(super) operator: OperatorId,
+    pub(super) search: &'a SearchQuery,
+    /// `None` until a plan is chosen.
+    pub(super) plan: &'a mut Option<SearchPlan>,
+}
 
-/// Chooses a plan for each search. Returns an item for each item of `searches`: `None` for `None`, which stands for a
-/// list that needs no plan.
-pub(super) async fn plans(
-    reader: &Reader,
-    searches: &[Option<PlannedSearch<'_>>],
-) -> Result<Vec<Option<SearchPlan>>, DbErr> {
-    let plans = plans_with_limits(reader, searches, SearchPlan::count_limits).await?.into_iter();
-    let plan_or_scan = |(search, plan): (&Option<PlannedSearch<'_>>, Option<_>)| {
-        search.map(|_| plan.unwrap_or(SearchPlan::ScanInIdOrder))
-    };
-    Ok(searches.iter().zip(plans).map(plan_or_scan).collect())
+/// Chooses a plan for each search.
+pub(super) async fn plan(reader: &Reader, mut searches: Vec<SearchToPlan<'_>>) -> Result<(), DbErr> {
+    choose_plans(reader, &mut searches, SearchPlan::count_limits).await?;
+    for search in searches {
+        search.plan.get_or_insert(SearchPlan::ScanInIdOrder);
+    }
+    Ok(())
 }
 
 /// Chooses better plans for searches with the plan [`SearchPlan::ScanInIdOrder`] that did not fill a page. The
 /// customers of a search with one word are then sorted if there are at most [`MAX_SORTED`] entries of other words. A
-/// search with several words has no better plan. Returns an item for each item of `searches`: `None` if there is no
-/// better plan.
-pub(super) async fn plans_to_sort(
-    reader: &Reader,
-    searches: &[Option<PlannedSearch<'_>>],
-) -> Result<Vec<Option<SearchPlan>>, DbErr> {
-    plans_with_limits(reader, searches, |search| if search.words().len() == 1 { &[MAX_SORTED] } else { &[] }).await
+/// search with several words has no better plan. The plan stays `None` if there is no better one.
+pub(super) async fn plan_to_sort(reader: &Reader, mut searches: Vec<SearchToPlan<'_>>) -> Result<(), DbErr> {
+    choose_plans(reader, &mut searches, |search| if search.words().len() == 1 { &[MAX_SORTED] } else { &[] }).await
 }
 
-/// Chooses a plan for each search, with counts up to the limits of the search. Returns an item for each item of
-/// `searches`: `None` if the counts did not decide the plan.
-async fn plans_with_limits(
+/// Chooses plans with counts up to the limits of each search. The plan of a search stays `None` if the counts do not
+/// decide it.
+async fn choose_plans(
     reader: &Reader,
-    searches: &[Option<PlannedSearch<'_>>],
+    searches: &mut [SearchToPlan<'_>],
     limits: impl Fn(&SearchQuery) -> &'static [u64],
-) -> Result<Vec<Option<SearchPlan>>, DbErr> {
-    let mut plans = vec![None; searches.len()];
+) -> Result<(), DbErr> {
     for round in 0.. {
-        let unplanned: Vec<_> = searches
-            .iter()
-            .zip(&mut plans)
-            .filter(|(_, plan)| plan.is_none())
-            .filter_map(|(search, plan)| {
-                let (operator, search) = (*search)?;
-                let limit = *limits(search).get(round)?;
-                Some((operator, search, limit, plan))
-            })
-            .collect();
+        let unplanned = searches.iter_mut().filter(|planned| planned.plan.is_none());
+        let unplanned: Vec<_> =
+            unplanned.filter_map(|planned| Some((*limits(planned.search).get(round)?, planned))).collect();
         if unplanned.is_empty() {
             break;
         }
-        let queries = unplanned.iter().flat_map(|(operator, search, limit, _)| {
-            SearchPlan::counted(*operator, search).into_iter().map(|query| (query, *limit as usize + 1))
+        let queries = unplanned.iter().flat_map(|(limit, planned)| {
+            let queries = SearchPlan::counted(planned.operator, planned.search).into_iter();
+            queries.map(|query| (query, *limit as usize + 1))
         });
         let mut counts = pages::counts(reader, queries.collect()).await?.into_iter();
-        for (_, search, limit, plan) in unplanned {
-            let counts: Vec<_> = counts.by_ref().take(search.words().len()).collect();
-            *plan = SearchPlan::choose(search, &counts, limit);
+        for (limit, planned) in unplanned {
+            let counts: Vec<_> = counts.by_ref().take(planned.search.words().len()).collect();
+            *planned.plan = SearchPlan::choose(planned.search, &counts, limit);
         }
     }
-    Ok(plans)
+    Ok(())
 }
 
 /// Returns the queries for the customers that a search checks, and for each query the [`Scan`] with the filters that
