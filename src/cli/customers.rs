@@ -34,7 +34,7 @@ enum CustomerCommand {
 
 pub async fn run(args: CustomerArgs, services: &Services) -> Result<(), FatalError> {
     let CustomerArgs { json, command: CustomerCommand::Erase { customer, reference } } = args;
-    let erase = EraseRequest { customer: Some(customer), reference, idempotency_key: None };
+    let erase = EraseRequest { customer, reference, idempotency_key: None };
     let erasure = services.customers.erase(&Caller::Platform, &RequestInfo::command_line(), erase).await?.erasure;
     let row = [
         erasure.id.to_string(),

@@ -204,10 +204,9 @@ impl CreateCustomerInput {
 }
 
 impl UpdateCustomerRef {
-    /// Returns `None` for a malformed id, because no customer has such an id.
     fn parse(self, violations: &mut Violations) -> Option<CustomerRef> {
         match self {
-            Self::Id(id) => CustomerId::parse(&id).map(CustomerRef::Id),
+            Self::Id(id) => Some(CustomerRef::Id(CustomerId::parse_or_unknown(&id))),
             Self::ExternalCustomerId(text) => violations
                 .external_customer_id(InputField::CustomerExternalCustomerId, &text)
                 .map(CustomerRef::ExternalCustomerId),
@@ -252,22 +251,18 @@ impl DisconnectCustomerInput {
         let Self { customer, reason, operator_id, idempotency_key } = self;
         let mut violations = Violations::default();
         let operator = violations.operator_id(caller, operator_id, PLATFORM_ONLY_OPERATOR_ID, OPERATOR_ID_REQUIRED);
-        let disconnect = DisconnectRequest {
-            customer: customer.parse(&mut violations),
-            reason: reason.into(),
-            operator,
-            idempotency_key: idempotency_key.and_then(|text| violations.idempotency_key(&text)),
-        };
-        violations.finish(disconnect)
+        let customer = customer.parse(&mut violations);
+        let idempotency_key = idempotency_key.and_then(|text| violations.idempotency_key(&text));
+        let customer = violations.finish_parsed(customer)?;
+        Ok(DisconnectRequest { customer, reason: reason.into(), operator, idempotency_key })
     }
 }
 
 impl CustomerRefInput {
-    /// Returns `None` for a malformed id, because no customer has such an id.
-    pub fn parse(self, caller: &Caller) -> Result<Option<CustomerRef>, Error> {
+    pub fn parse(self, caller: &Caller) -> Result<CustomerRef, Error> {
         let mut violations = Violations::default();
         let reference = match self {
-            Self::Id(id) => CustomerId::parse(&id).map(CustomerRef::Id),
+            Self::Id(id) => Some(CustomerRef::Id(CustomerId::parse_or_unknown(&id))),
             Self::ExternalCustomerId(_) if caller.operator().is_none() => {
                 violations.reject(InputField::ByExternalCustomerId, PLATFORM_HAS_NO_EXTERNAL_IDS)
             }
@@ -277,7 +272,7 @@ impl CustomerRefInput {
             Self::Email(text) => violations.email(InputField::ByEmail, &text).map(CustomerRef::Email),
             Self::Phone(text) => violations.phone(InputField::ByPhone, &text).map(CustomerRef::Phone),
         };
-        violations.finish(reference)
+        violations.finish_parsed(reference)
     }
 }
 

@@ -29,7 +29,7 @@ impl CustomerQuery {
         #[graphql(desc = "The customer to look up.")] by: CustomerRefInput,
     ) -> Option<Result<Single<Customer>, Error>> {
         match by.parse(caller(context)) {
-            Ok(reference) => Customer::find(context, &reference?).await.map(|found| found.map(Single)).transpose(),
+            Ok(reference) => Customer::find(context, &reference).await.map(|found| found.map(Single)).transpose(),
             Err(error) => Some(Err(error)),
         }
     }

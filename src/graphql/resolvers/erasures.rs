@@ -96,6 +96,6 @@ impl EraseCustomerInput {
             violations.value(ErrorCode::InvalidArgument, InputField::Reference, ErasureReference::parse(&reference));
         let idempotency_key = idempotency_key.and_then(|text| violations.idempotency_key(&text));
         let reference = violations.finish_parsed(reference)?;
-        Ok(EraseRequest { customer: CustomerId::parse(&id), reference, idempotency_key })
+        Ok(EraseRequest { customer: CustomerId::parse_or_unknown(&id), reference, idempotency_key })
     }
 }

@@ -2,7 +2,6 @@
 
 use async_graphql::{Context, ID, Object};
 use entity::value::{ApiKeyId, CustomerId, RequestId};
-use uuid::Uuid;
 
 use crate::error::{Error, ErrorCode, Violation};
 use crate::graphql::context::require_platform;
@@ -56,15 +55,13 @@ fn history_list(
     key: Option<ID>,
 ) -> Result<HistoryList, Error> {
     require_platform(context)?;
-    let list = match (customer, request, key) {
-        (Some(id), None, None) => CustomerId::parse(&id).map(HistoryList::OfCustomer),
-        (None, Some(id), None) => RequestId::parse(&id).map(HistoryList::OfRequest),
-        (None, None, Some(id)) => ApiKeyId::parse(&id).map(HistoryList::OfApiKey),
+    match (customer, request, key) {
+        (Some(id), None, None) => Ok(HistoryList::OfCustomer(CustomerId::parse_or_unknown(&id))),
+        (None, Some(id), None) => Ok(HistoryList::OfRequest(RequestId::parse_or_unknown(&id))),
+        (None, None, Some(id)) => Ok(HistoryList::OfApiKey(ApiKeyId::parse_or_unknown(&id))),
         _ => {
             let message = "Set exactly one of `customerId`, `requestId` and `apiKeyId`.";
-            return Err(Violation::new(ErrorCode::InvalidArgument).with_message(message).into());
+            Err(Violation::new(ErrorCode::InvalidArgument).with_message(message).into())
         }
-    };
-    // If the id of an argument is malformed, the result is an empty list: no customer has the nil id.
-    Ok(list.unwrap_or_else(|| HistoryList::OfCustomer(Uuid::nil().into())))
+    }
 }

@@ -96,7 +96,7 @@ impl RecordVerificationInput {
         let idempotency_key = idempotency_key.and_then(|text| violations.idempotency_key(&text));
         let (value, verified_at) = violations.finish_parsed(value.zip(verified_at))?;
         Ok(VerificationRequest {
-            customer: CustomerId::parse(&id),
+            customer: CustomerId::parse_or_unknown(&id),
             value,
             // PostgreSQL stores microseconds.
             verified_at: verified_at.trunc_subsecs(6),

@@ -19,12 +19,13 @@ use crate::service::limits::{DisclosureKind, DisclosureReservation};
 use crate::service::restrictions::{Restriction, Restrictions};
 use crate::service::{Caller, Origin, RequestInfo, now};
 
-/// The valid values of a request to create a customer. `violations` lists the invalid values.
+/// The valid values of a request to create a customer. `violations` lists the invalid values, so it is not empty if a
+/// required value is `None`.
 #[derive(Clone, Debug, Default)]
 pub struct CustomerDraft {
     pub external_customer_id: Option<ExternalCustomerId>,
     pub email: Option<EmailAddress>,
-    /// The values of the other fields. Columns that have no [`CustomerField`] are ignored.
+    /// The values of the other fields. The email is not set. Columns that have no [`CustomerField`] are ignored.
     pub optional_values: customer::ActiveModel,
     pub connect_by: ConnectBy,
     pub idempotency_key: Option<IdempotencyKey>,
@@ -133,7 +134,7 @@ impl Customers {
         let prepare = |attempt| self.prepare_create(attempt, origin, idempotent, new, warnings, &reservation);
         let created = self.run_write("customer.create", origin, idempotent, prepare).await;
         let kind = match &created {
-            // A replayed result counts too if this request found the match before: its own commit may have succeeded
+            // A new customer has no matches, so nothing is used. A replayed result counts too if this request found the match before: its own commit may have succeeded
             // although the connection was lost. A request that is repeated later finds the stored result first, so it
             // has no matches.
             Ok(_) => DisclosureKind::Connected,

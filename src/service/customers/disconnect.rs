@@ -18,8 +18,7 @@ use crate::service::{Caller, Origin, RequestInfo};
 /// A request to disconnect a customer.
 #[derive(Clone, Debug)]
 pub struct DisconnectRequest {
-    /// `None` for a malformed id, because no customer has such an id.
-    pub customer: Option<CustomerRef>,
+    pub customer: CustomerRef,
     pub reason: DisconnectReason,
     /// The operator to disconnect from, if the platform sends the request.
     pub operator: Option<OperatorId>,
@@ -59,8 +58,7 @@ impl Customers {
     ) -> Result<Prepared<Disconnected>, TransactionError> {
         // No customer is connected to the platform.
         let operator = origin.caller().operator().or(disconnect.operator).unwrap_or(OperatorId::PLATFORM);
-        let customer = disconnect.customer.as_ref();
-        let found = match self.find_own_or_replay(&attempt, operator, idempotent, customer).await? {
+        let found = match self.find_own_or_replay(&attempt, operator, idempotent, &disconnect.customer).await? {
             FoundOrReplay::Found(found) => found,
             FoundOrReplay::Replay(stored) => return Ok(Prepared::Replay(stored)),
         };
@@ -76,9 +74,8 @@ impl Customers {
 /// Adds the removal of a link, and its history entry, to the writes.
 pub(super) fn disconnect_link(writes: &mut WriteSet, origin: &Origin, own: &OwnCustomer, reason: DisconnectReason) {
     let OwnCustomer { link, customer: current } = own;
-    // Writes the same values with the next revision, so that concurrent writers of the customer, which may have read
-    // the link, fail with a conflict.
-    let customer = row_writes::replace(writes, current, current.clone());
+    // Concurrent writers of the customer may have read the link.
+    let customer = row_writes::raise_revision(writes, current);
     history::record_disconnected(writes, origin, &customer, link, reason);
     row_writes::remove_links(writes, slice::from_ref(link));
 }
@@ -106,7 +103,7 @@ impl DisconnectRequest {
     fn canonical_json(&self) -> String {
         let Self { customer, reason, operator, idempotency_key: _ } = self;
         let operator = operator.map(|operator| operator.to_string());
-        let customer = customer.as_ref().map(CustomerRef::canonical_json);
+        let customer = customer.canonical_json();
         let reason = reason.to_value();
         json!({ "disconnectCustomer": { "customer": customer, "operatorId": operator, "reason": reason } }).to_string()
     }
@@ -121,14 +118,13 @@ mod tests {
     #[test]
     fn the_fingerprint_of_a_disconnect_does_not_change() {
         let mut disconnect = DisconnectRequest {
-            customer: None,
+            customer: CustomerRef::ExternalCustomerId(ExternalCustomerId::parse("user-1").unwrap()),
             reason: DisconnectReason::NotThisPerson,
             operator: None,
             idempotency_key: None,
         };
-        let nobody = r#"{"disconnectCustomer":{"customer":null,"operatorId":null,"reason":"not_this_person"}}"#;
-        assert_eq!(disconnect.canonical_json(), nobody);
-        disconnect.customer = ExternalCustomerId::parse("user-1").ok().map(CustomerRef::ExternalCustomerId);
+        let own = r#"{"disconnectCustomer":{"customer":{"externalCustomerId":"user-1"},"operatorId":null,"reason":"not_this_person"}}"#;
+        assert_eq!(disconnect.canonical_json(), own);
         disconnect.operator = OperatorId::parse("op_01h455vb4pex5vsknk084sn02q");
         for (reason, name) in [
             (DisconnectReason::NotThisPerson, "not_this_person"),

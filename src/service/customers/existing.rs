@@ -93,20 +93,6 @@ fn taken_by_own(own: CustomerId, code: ErrorCode, field: InputField) -> Violatio
     Violation { own_customer: Some(own), ..Violation::of(code, field) }
 }
 
-/// Returns a violation for the email if one of the customers has it, and a violation for the phone if one of the
-/// customers has it.
-pub(super) fn taken<'c>(
-    mut customers: impl Iterator<Item = &'c customer::Model> + Clone,
-    email: Option<&EmailAddress>,
-    phone: Option<&PhoneNumber>,
-) -> Vec<Violation> {
-    let is_email_taken = customers.clone().any(|customer| Some(&customer.email) == email);
-    let is_phone_taken = customers.any(|customer| phone.is_some() && customer.phone.as_ref() == phone);
-    let email = is_email_taken.then(|| Violation::of(ErrorCode::EmailTaken, InputField::Email));
-    let phone = is_phone_taken.then(|| Violation::of(ErrorCode::PhoneTaken, InputField::Phone));
-    email.into_iter().chain(phone).collect()
-}
-
 impl Customers {
     /// Finds the customers that share a unique value with the new one, in one statement unless the attempt takes locks.
     /// If the idempotency key of the request is in use, returns its stored result instead and reads no customer.
@@ -117,10 +103,12 @@ impl Customers {
         values: UniqueValues<'_>,
     ) -> Result<FoundOrReplay<Existing, R>, TransactionError> {
         if attempt.is_locking() {
+            // A repeated request must not lock customers of other operators. The query below looks up the key again: while
+            // this request waits for the locks, another request may use the key.
             if let Some(stored) = idempotent.find(attempt).await? {
                 return Ok(FoundOrReplay::Replay(stored));
             }
-            attempt.query_all(&holders_to_lock(values.email, values.phone)).await?;
+            attempt.query_all(&customers_to_lock(values.email, values.phone)).await?;
         }
         let rows = if let Some([key_hash, now]) = idempotent.values() {
             let [operator, external_id, email, phone] = values.to_array();
@@ -161,7 +149,7 @@ impl Customers {
 
 /// Selects the customers that have the email or the phone, and locks them in the order of their ids, so that two
 /// requests for the same customers do not deadlock.
-fn holders_to_lock(email: &EmailAddress, phone: Option<&PhoneNumber>) -> SelectStatement {
+fn customers_to_lock(email: &EmailAddress, phone: Option<&PhoneNumber>) -> SelectStatement {
     use customer::Column::{Email, Id, Phone};
     let (email, phone) = (Email.into_expr().eq(email.clone()), Phone.into_expr().eq(phone.cloned()));
     let holders = customer::Entity::find().filter(email.or(phone));
@@ -195,12 +183,12 @@ fn own_matches_query(
         .and(of_external_id(ExternalCustomerId).eq(external_customer_id));
     let mut query = Query::select()
         .expr(of_external_id(CustomerId))
-        .exprs(HOLDERS.map(own_id))
+        .exprs(LOOKUP_ALIASES.map(own_id))
         .from_subquery(always, "always")
         .join_as(JoinType::LeftJoin, customer_operator::Entity, "by_external_id", has_external_id)
         .take();
-    for (holder, (column, value)) in zip(HOLDERS, [(Email, email), (Phone, phone)]) {
-        let found = row_reads::holder(operator.clone(), column, value);
+    for (holder, (column, value)) in zip(LOOKUP_ALIASES, [(Email, email), (Phone, phone)]) {
+        let found = row_reads::timing_safe_lookup(operator.clone(), column, value);
         query.join_subquery(JoinType::LeftJoin, found, holder, Expr::cust("TRUE"));
     }
     query
@@ -210,14 +198,14 @@ fn own_matches_query(
 const OWN_COLUMNS: usize = 3;
 
 /// The subqueries of [`own_matches_query`] for the email and the phone. Each selects the columns of
-/// [`row_reads::holder`].
-const HOLDERS: [&str; 2] = ["by_email", "by_phone"];
+/// [`row_reads::timing_safe_lookup`].
+const LOOKUP_ALIASES: [&str; 2] = ["by_email", "by_phone"];
 
 fn of_external_id(column: customer_operator::Column) -> SimpleExpr {
     Expr::col(("by_external_id", column))
 }
 
-/// The id of the customer that a [holder](HOLDERS) found, if it is one of the operator's own customers.
+/// The id of the customer that a [holder](LOOKUP_ALIASES) found, if it is one of the operator's own customers.
 fn own_id(holder: &'static str) -> SimpleExpr {
     let next_own_id = Expr::col((holder, NEXT_OWN_ID));
     Expr::expr(Expr::case(next_own_id.clone().eq(Expr::col((holder, customer::Column::Id))), next_own_id))
@@ -227,7 +215,7 @@ fn own_id(holder: &'static str) -> SimpleExpr {
 /// customers of the platform that have the email or the phone, each in a separate row.
 ///
 /// If one of the operator's own customers has one of the values, the request is rejected. The response time must then
-/// not reveal whether a customer of another operator has one of the other values (see [`row_reads::holder`]).
+/// not reveal whether a customer of another operator has one of the other values (see [`row_reads::timing_safe_lookup`]).
 ///
 /// ```sql
 /// SELECT …, other.*
@@ -237,10 +225,10 @@ fn own_id(holder: &'static str) -> SimpleExpr {
 /// ```
 pub(super) fn existing_query(values: [SimpleExpr; 4], condition: Option<SimpleExpr>) -> SelectStatement {
     use customer::Column::Id;
-    let [by_email, by_phone] = HOLDERS.map(|holder| own_id(holder).is_null());
+    let [by_email, by_phone] = LOOKUP_ALIASES.map(|holder| own_id(holder).is_null());
     let is_new = of_external_id(customer_operator::Column::CustomerId).is_null().and(by_email).and(by_phone);
     let other = |holder| Expr::case(is_new.clone(), Expr::col((holder, Id)));
-    let is_other = Expr::col(("other", Id)).is_in(HOLDERS.map(other));
+    let is_other = Expr::col(("other", Id)).is_in(LOOKUP_ALIASES.map(other));
     let mut query = own_matches_query(values, condition);
     query.columns(customer::Column::iter().map(|column| ("other", column)));
     query.join_as(JoinType::LeftJoin, customer::Entity, "other", is_other);

@@ -24,6 +24,8 @@ use crate::service::idempotency::{IdempotencyKeyLookup, IdempotentRequest};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CustomerRef {
     Id(CustomerId),
+    /// Only together with an operator, because each operator has its own external ids. The platform must not look up a
+    /// customer by this reference alone.
     ExternalCustomerId(ExternalCustomerId),
     Email(EmailAddress),
     Phone(PhoneNumber),
@@ -147,17 +149,15 @@ impl Customers {
         attempt: &OptimisticWrite,
         caller: &Caller,
         idempotent: &IdempotentRequest,
-        reference: Option<&CustomerRef>,
+        reference: &CustomerRef,
     ) -> Result<FoundOrReplay<Option<CustomerView>, R>, TransactionError> {
         if let Some(operator) = caller.operator() {
             let found = self.find_own_or_replay(attempt, operator, idempotent, reference).await?;
             return Ok(found.map(|own| own.map(CustomerView::from)));
         }
-        let found = match reference.map(any_customer) {
-            Some(customers) if attempt.is_locking() => find_any(attempt, customers.lock_exclusive()).await?,
-            Some(customers) => find_any(attempt, customers).await?,
-            None => None,
-        };
+        let customers = any_customer(reference);
+        let customers = if attempt.is_locking() { customers.lock_exclusive() } else { customers };
+        let found = find_any(attempt, customers).await?;
         let stored = idempotent.find(attempt).await?;
         Ok(FoundOrReplay::new(found, stored))
     }
@@ -169,12 +169,8 @@ impl Customers {
         attempt: &OptimisticWrite,
         operator: OperatorId,
         idempotent: &IdempotentRequest,
-        reference: Option<&CustomerRef>,
+        reference: &CustomerRef,
     ) -> Result<FoundOrReplay<Option<OwnCustomer>, R>, TransactionError> {
-        let Some(reference) = reference else {
-            let stored = idempotent.find(attempt).await?;
-            return Ok(FoundOrReplay::new(None, stored));
-        };
         let (kind, value) = reference.kind_and_value();
         let (found, stored) = if attempt.is_locking() {
             let query = kind.own_customers(operator.into(), value.into());

@@ -10,22 +10,23 @@
 //! | `remove_customers` | disconnects all customers of an operator that has left the platform |
 //! | `run_write` | runs the attempts of a change, and stores and replays results of idempotency keys |
 //! | `validate` | checks the input of `create` and writes nothing |
-//! | `find` | finds single customers, for callers and for changes |
+//! | `find` | finds customers by id, external id, email or phone, for callers and for changes |
 //! | `existing` | finds the customers that share a unique value with a new customer |
 //! | `lists` | pages and counts of lists, with filters and searches |
-//! | `history`, `feed_rows`, `words` | the rows that a change adds: history entries, rows of the feed, search words |
-//! | `row_reads`, `row_writes` | reads and writes rows of `customer` and `customer_operator` |
+//! | `links` | pages of the links of a customer |
+//! | `history` | records changes, reads the history, and decides who sees an entry |
+//! | `feed_rows`, `words` | the rows of the feed and the search words that a change writes |
+//! | `row_reads` | reads rows of `customer` and `customer_operator` |
+//! | `row_writes` | replaces customers, removes links, changes external ids |
 //! | `field` | the table of the fields of a customer |
-//! | `erasures`, `purge` | the receipts of erasures; the removal of erased values from a SQLite file |
-//! | `word_backfill` | adds search words to links that have none |
 //!
 //! An operator sees a customer only through its own link; the platform sees all customers. Each query that returns an
 //! operator's customers starts in `row_reads`, `lists` or `existing`, and filters by the operator. Other
 //! modules only extend these queries. `createCustomer` and `updateCustomer` also look up an email or a phone among all
 //! customers of the platform. The limit on disclosures limits what a caller can learn from this.
 //!
-//! A write usually collects its rows in one `WriteSet`. The takeover of a phone needs a set for each customer, and an
-//! erasure needs further sets for long histories. On PostgreSQL, no statement of a set sees the rows that another
+//! A write usually collects its rows in one `WriteSet`. The takeover of a phone needs a set for each customer. An erasure
+//! redacts the history in earlier sets of limited size. On PostgreSQL, no statement of a set sees the rows that another
 //! statement of the set writes. On SQLite, the statements run in order. Push the statements in an order that gives the
 //! same result on both databases. For example, when a customer is connected, the words of its existing links are
 //! replaced before the new link and its words are inserted.
@@ -33,14 +34,13 @@
 mod create;
 mod disconnect;
 mod erase;
-mod erasures;
 mod existing;
 mod feed_rows;
 mod field;
 mod find;
 mod history;
+mod links;
 mod lists;
-mod purge;
 mod remove_customers;
 mod row_reads;
 mod row_writes;
@@ -48,7 +48,6 @@ mod run_write;
 mod update;
 mod validate;
 mod verify;
-mod word_backfill;
 mod words;
 
 pub use create::{ConnectBy, CreateOutcome, Created, CustomerDraft, MatchKey};

@@ -114,9 +114,9 @@ pub(super) fn of_operator(operator: impl Into<SimpleExpr>) -> SelectTwo<customer
 /// Timing-safe: the query does the same work for known and unknown people, so response times do not reveal the
 /// customers of other operators (a difference of 2 µs shows after 30 requests per person). Instead of looking up
 /// `value`, it reads the first customer at or after `value` in index order, then the operator's first link at or after
-/// that customer's id. Looking up the link itself would also reveal how many operators the person has. Exceptions: a
-/// value that sorts after all stored values, and rows that are read from the disk. Do not turn this query into a join:
-/// PostgreSQL would read all links of the operator.
+/// that customer's id. Looking up the link itself would also reveal how many operators the person has. The query does
+/// less work if the value sorts after all stored values, and takes longer if it reads a row from the disk. Do not turn
+/// this query into a join: PostgreSQL would read all links of the operator.
 ///
 /// ```sql
 /// SELECT CASE WHEN email = $2 THEN id END AS id,
@@ -124,7 +124,7 @@ pub(super) fn of_operator(operator: impl Into<SimpleExpr>) -> SelectTwo<customer
 ///    ORDER BY own.customer_id LIMIT 1) AS next_own_id
 /// FROM customer WHERE email >= $2 ORDER BY email LIMIT 1
 /// ```
-pub(super) fn holder(operator: SimpleExpr, column: customer::Column, value: SimpleExpr) -> SelectStatement {
+pub(super) fn timing_safe_lookup(operator: SimpleExpr, column: customer::Column, value: SimpleExpr) -> SelectStatement {
     const OWN: &str = "own";
     let of_own = |column: customer_operator::Column| Expr::col((OWN, column));
     let id = customer::Column::Id.into_expr();
@@ -146,19 +146,19 @@ pub(super) fn holder(operator: SimpleExpr, column: customer::Column, value: Simp
         .take()
 }
 
-/// The second column of [`holder`].
+/// The second column of [`timing_safe_lookup`].
 pub(super) const NEXT_OWN_ID: &str = "next_own_id";
 
 /// Matches the operator's links, with their customers, if the customer has all these values. Each value is an email or
-/// a phone. Takes the same time whether or not the platform knows the person (see [`holder`]).
+/// a phone. Takes the same time whether or not the platform knows the person (see [`timing_safe_lookup`]).
 pub(super) fn has_all<V: Into<SimpleExpr>>(
     operator: impl Into<SimpleExpr>,
     values: impl IntoIterator<Item = (customer::Column, V)>,
 ) -> Condition {
     let values: Vec<_> = values.into_iter().map(|(column, value)| (column, value.into())).collect();
     let is_candidate = values.first().cloned().map(|(column, value)| {
-        let holder = holder(operator.into(), column, value);
-        let next_own_id = Query::select().column(NEXT_OWN_ID).from_subquery(holder, "holder").take();
+        let lookup = timing_safe_lookup(operator.into(), column, value);
+        let next_own_id = Query::select().column(NEXT_OWN_ID).from_subquery(lookup, "lookup").take();
         customer_operator::Column::CustomerId.into_expr().eq(subquery(next_own_id))
     });
     // The concatenation prevents the database from looking up a value in an index.

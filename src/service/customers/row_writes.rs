@@ -28,6 +28,12 @@ const REPLACE: WriteStatement = WriteStatement {
     must_write_all: true,
 };
 
+/// Writes the customer with the next revision and the same values, so that concurrent writers that have read the old
+/// revision fail with a conflict. Returns the row as it is written.
+pub(super) fn raise_revision(writes: &mut WriteSet, current: &customer::Model) -> customer::Model {
+    replace(writes, current, current.clone())
+}
+
 /// Replaces `current` by `changed` and returns the row as it is written.
 ///
 /// If a value differs, the row gets a new version and the customer's search words are updated. If no value differs,

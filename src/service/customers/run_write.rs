@@ -73,8 +73,8 @@ pub(super) enum Prepared<R: Replayable> {
     Replay(R::Stored),
 }
 
-/// The outcome of one attempt to write.
-enum AttemptOutcome<R> {
+/// The end of one attempt to write.
+enum AttemptEnd<R> {
     Done(R),
     /// The attempt would store this phone, which the carrier has not accepted yet. Nothing was written.
     NeedsPhoneCheck(PhoneNumber),
@@ -103,8 +103,8 @@ impl Customers {
             let run_attempt =
                 |attempt| self.attempt_or_replay(attempt, origin, idempotent, &prepare, accepted.as_ref());
             match OptimisticWrite::run(&self.database, name, run_attempt).await? {
-                AttemptOutcome::Done(result) => return Ok(result),
-                AttemptOutcome::NeedsPhoneCheck(phone) => {
+                AttemptEnd::Done(result) => return Ok(result),
+                AttemptEnd::NeedsPhoneCheck(phone) => {
                     // Boxed, because this rare lookup would otherwise double the size of the future of every write.
                     Box::pin(self.restrictions.check_with_carrier(origin.caller(), &phone)).await?;
                     accepted = Some(phone);
@@ -122,11 +122,11 @@ impl Customers {
         idempotent: &IdempotentRequest,
         prepare: &impl Fn(OptimisticWrite) -> F,
         accepted: Option<&PhoneNumber>,
-    ) -> Result<AttemptOutcome<R>, TransactionError>
+    ) -> Result<AttemptEnd<R>, TransactionError>
     where
         F: Future<Output = Result<Prepared<R>, TransactionError>>,
     {
-        let attempted: Result<AttemptOutcome<R>, TransactionError> = async {
+        let attempted: Result<AttemptEnd<R>, TransactionError> = async {
             // While the secret is being changed, the key has two hashes, and the statement of `prepare` looks up only
             // one. The lookup uses the connection of the attempt: attempts that hold a connection and wait for another
             // one would block each other.
@@ -134,21 +134,21 @@ impl Customers {
                 && let Some(stored) = idempotent.find(&attempt).await?
             {
                 drop(attempt);
-                return R::replay(self, origin, stored).await.map(AttemptOutcome::Done);
+                return R::replay(self, origin, stored).await.map(AttemptEnd::Done);
             }
             let (attempt, mut writes, new_phone, result) = match prepare(attempt).await? {
                 Prepared::Write { attempt, writes, new_phone, result } => (attempt, writes, new_phone, result),
-                Prepared::Replay(stored) => return R::replay(self, origin, stored).await.map(AttemptOutcome::Done),
+                Prepared::Replay(stored) => return R::replay(self, origin, stored).await.map(AttemptEnd::Done),
             };
             if let Some(phone) = new_phone
                 && self.restrictions.needs_carrier()
                 && accepted != Some(&phone)
             {
-                return Ok(AttemptOutcome::NeedsPhoneCheck(phone));
+                return Ok(AttemptEnd::NeedsPhoneCheck(phone));
             }
             idempotent.store(&mut writes, &result.to_stored());
             attempt.write(writes).await?;
-            Ok(AttemptOutcome::Done(result))
+            Ok(AttemptEnd::Done(result))
         }
         .await;
         // A rejected attempt has already looked up the key.
@@ -156,7 +156,7 @@ impl Customers {
             return attempted;
         }
         let replayed = self.find_replay(origin, idempotent).await?;
-        replayed.map_or(attempted, |replayed| Ok(AttemptOutcome::Done(replayed)))
+        replayed.map_or(attempted, |replayed| Ok(AttemptEnd::Done(replayed)))
     }
 
     /// Restores the result of an earlier request with the same idempotency key, if there is one.

@@ -5,7 +5,7 @@ use entity::{customer, customer_operator};
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryTrait};
 use serde_json::{Map, json};
 
-use super::existing::{external_id_taken, taken};
+use super::existing::external_id_taken;
 use super::row_reads::{self, Link, has_email_or_phone, of_operator};
 use super::{
     CustomerField, CustomerRef, CustomerView, Customers, FoundOrReplay, Prepared, Written, given_phone, history,
@@ -17,11 +17,10 @@ use crate::service::idempotency::IdempotentRequest;
 use crate::service::limits::{DisclosureKind, RejectedReservation};
 use crate::service::{Caller, Origin, RequestInfo};
 
-/// The valid values of a request to update a customer. `violations` lists what is wrong with the input, except a
-/// malformed customer id.
+/// The valid values of a request to update a customer. `violations` lists what is wrong with the input.
 #[derive(Clone, Debug, Default)]
 pub struct CustomerChanges {
-    /// `None` for a malformed id, because no customer has such an id.
+    /// `None` if it is not valid. `violations` is then not empty.
     pub customer: Option<CustomerRef>,
     /// The operator's new id for the customer. `None` keeps the current id.
     pub external_customer_id: Option<ExternalCustomerId>,
@@ -45,19 +44,19 @@ impl Customers {
         changes: CustomerChanges,
     ) -> Result<Updated, Error> {
         let origin = &caller.authorize_write(request)?;
-        if !changes.violations.is_empty() {
+        let Some(customer) = changes.customer.as_ref().filter(|_| changes.violations.is_empty()) else {
             let of_restrictions = self.violated_restrictions(origin, &changes).await?;
             return Err(Error::Rejected([changes.violations, of_restrictions].concat()));
-        }
+        };
         let (email, phone) = (changes.values.email.try_as_ref(), given_phone(&changes.values));
         let idempotent =
             &IdempotentRequest::new(&self.hasher, origin, &changes.idempotency_key, || changes.canonical_json());
         let reserved = self.limits.reserve_disclosures(origin, count(email, phone)).await;
         let rejected = reserved.as_ref().err();
-        let prepare = |attempt| self.prepare_update(attempt, origin, idempotent, &changes, rejected);
+        let prepare = |attempt| self.prepare_update(attempt, origin, idempotent, customer, &changes, rejected);
         let updated = self.run_write("customer.update", origin, idempotent, prepare).await;
         if let (Err(error), Ok(reservation)) = (&updated, reserved) {
-            reservation.record_matches(self.taken_by_other_operators(origin, error, email, phone).await);
+            reservation.record_matches(self.count_taken_by_others(origin, error, email, phone).await);
             reservation.record_disclosed(DisclosureKind::TakenOnUpdate);
         }
         updated
@@ -74,7 +73,7 @@ impl Customers {
     }
 
     /// Counts the values that `error` reports as taken by customers of other operators.
-    async fn taken_by_other_operators(
+    async fn count_taken_by_others(
         &self,
         origin: &Origin,
         error: &Error,
@@ -101,10 +100,10 @@ impl Customers {
         attempt: OptimisticWrite,
         origin: &Origin,
         idempotent: &IdempotentRequest,
+        customer: &CustomerRef,
         changes: &CustomerChanges,
         rejected: Option<&RejectedReservation>,
     ) -> Result<Prepared<Updated>, TransactionError> {
-        let customer = changes.customer.as_ref();
         let found = match self.find_or_replay(&attempt, origin.caller(), idempotent, customer).await? {
             FoundOrReplay::Found(found) => found,
             FoundOrReplay::Replay(stored) => return Ok(Prepared::Replay(stored)),
@@ -215,6 +214,20 @@ async fn find_taken(
         violations.extend(others.iter().map(|other| external_id_taken(other.customer.id)));
     }
     Ok(violations)
+}
+
+/// Returns a violation for the email if one of the customers has it, and a violation for the phone if one of the
+/// customers has it.
+fn taken<'c>(
+    mut customers: impl Iterator<Item = &'c customer::Model> + Clone,
+    email: Option<&EmailAddress>,
+    phone: Option<&PhoneNumber>,
+) -> Vec<Violation> {
+    let is_email_taken = customers.clone().any(|customer| Some(&customer.email) == email);
+    let is_phone_taken = customers.any(|customer| phone.is_some() && customer.phone.as_ref() == phone);
+    let email = is_email_taken.then(|| Violation::of(ErrorCode::EmailTaken, InputField::Email));
+    let phone = is_phone_taken.then(|| Violation::of(ErrorCode::PhoneTaken, InputField::Phone));
+    email.into_iter().chain(phone).collect()
 }
 
 fn count(email: Option<&EmailAddress>, phone: Option<&PhoneNumber>) -> u32 {

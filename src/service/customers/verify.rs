@@ -20,8 +20,7 @@ use crate::service::{Caller, Origin, RequestInfo, now};
 /// A request to record a verification.
 #[derive(Clone, Debug)]
 pub struct VerificationRequest {
-    /// `None` for a malformed id, because no customer has such an id.
-    pub customer: Option<CustomerId>,
+    pub customer: CustomerId,
     pub value: VerifiedValue,
     pub verified_at: DateTime<Utc>,
     pub idempotency_key: Option<IdempotencyKey>,
@@ -72,7 +71,7 @@ impl Customers {
         let customers = customer::Entity::find()
             .filter(
                 Condition::any()
-                    .add(customer::Column::Id.is_in(*customer))
+                    .add(customer::Column::Id.eq(*customer))
                     .add_option(phone.map(|phone| customer::Column::Phone.eq(phone.clone()))),
             )
             .order_by_asc(customer::Column::Id);
@@ -85,7 +84,7 @@ impl Customers {
         if *time > now() {
             return Err(Violation::argument(InputField::VerifiedAt, "`verifiedAt` must not be in the future. Compare the clock of the sender with the clock of the service.").into());
         }
-        let current = found.iter().find(|found| Some(found.id) == *customer);
+        let current = found.iter().find(|found| found.id == *customer);
         let current = current.ok_or_else(|| Violation::of(ErrorCode::CustomerNotFound, InputField::Id))?;
 
         let field = value.field();
@@ -172,7 +171,7 @@ impl VerificationRequest {
             VerifiedValue::Phone { number, take_over } => (json!({ "phone": number }), *take_over),
         };
         json!({ "recordVerification": {
-            "customer": customer.map(|id| id.to_string()), "value": value, "verifiedAt": verified_at, "takeOver": take_over,
+            "customer": customer.to_string(), "value": value, "verifiedAt": verified_at, "takeOver": take_over,
         } })
         .to_string()
     }
@@ -185,14 +184,13 @@ mod tests {
     #[test]
     fn the_fingerprint_of_a_verification_does_not_change() {
         let mut verification = VerificationRequest {
-            customer: None,
+            customer: CustomerId::parse("cus_01h455vb4pex5vsknk084sn02q").expect("an id"),
             value: VerifiedValue::Email(EmailAddress::parse("ada@example.com").expect("an email")),
             verified_at: "2026-01-02T03:04:05.678Z".parse().expect("a time"),
             idempotency_key: None,
         };
-        let email = r#"{"recordVerification":{"customer":null,"takeOver":false,"value":{"email":"ada@example.com"},"verifiedAt":"2026-01-02T03:04:05.678Z"}}"#;
+        let email = r#"{"recordVerification":{"customer":"cus_01h455vb4pex5vsknk084sn02q","takeOver":false,"value":{"email":"ada@example.com"},"verifiedAt":"2026-01-02T03:04:05.678Z"}}"#;
         assert_eq!(verification.canonical_json(), email);
-        verification.customer = CustomerId::parse("cus_01h455vb4pex5vsknk084sn02q");
         let number = PhoneNumber::parse("+14155552671").expect("a phone");
         for take_over in [false, true] {
             verification.value = VerifiedValue::Phone { number: number.clone(), take_over };

@@ -26,7 +26,7 @@ pub struct CostCharge {
 /// The cost of a request.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Cost {
-    /// The estimate that was reserved before the execution.
+    /// The estimate that was charged before the execution.
     pub requested: u32,
     /// The cost of the work.
     pub used: u32,
@@ -37,14 +37,16 @@ pub struct Cost {
 
 impl CostCharge {
     /// Raises the charge to this cost, or to the capacity of the bucket if this cost is larger. If the bucket has too
-    /// few tokens now, the request is rejected. The cost that was already taken is then given back if the request
-    /// `was_cheap`, so that a client that retries too early does not use up the tokens that it waits for. Otherwise the
-    /// cost stays charged: a client without tokens must not get work done for nothing.
-    pub fn raise_to(&mut self, cost: u32, was_cheap: bool) -> Result<(), Violation> {
+    /// few tokens now, the request is rejected.
+    ///
+    /// If the request is rejected, the cost that was already taken stays charged, because a client without tokens must
+    /// not get work done for nothing. With `gives_back`, which stands for a request that was no work, the cost is given
+    /// back: a client that retries too early does not use up the tokens that it waits for.
+    pub fn raise_to(&mut self, cost: u32, gives_back: bool) -> Result<(), Violation> {
         let cost = self.costs.at_most_capacity(cost);
         let message = "This API key has reached its cost limit. Wait before you retry.";
         self.costs.take(self.key, cost.saturating_sub(self.taken)).map_err(|mut shortage| {
-            if was_cheap {
+            if gives_back {
                 self.costs.settle(self.key, self.taken, 0);
             } else if let Shortage::RefillsIn(time) = &mut shortage {
                 // The next attempt also needs the tokens that this attempt keeps.
@@ -70,11 +72,11 @@ mod tests {
 
     #[test]
     fn a_rejected_request_costs_nothing_only_if_it_was_cheap() {
-        for (was_cheap, available, seconds) in [(true, 5, 5 * 360), (false, 4, 6 * 360)] {
+        for (gives_back, available, seconds) in [(true, 5, 5 * 360), (false, 4, 6 * 360)] {
             let costs = TokenBuckets::new(10, Duration::from_secs(3600), 1);
             assert_eq!(costs.take(None, 6), Ok(()));
             let mut charge = CostCharge { costs: costs.clone(), key: None, taken: 1 };
-            let rejected = charge.raise_to(10, was_cheap).expect_err("the bucket has 4 tokens");
+            let rejected = charge.raise_to(10, gives_back).expect_err("the bucket has 4 tokens");
             assert_eq!(costs.settle(None, 0, 0), Some(available));
             // After this time, the bucket is full, as the next attempt needs it.
             let wait = rejected.retry_after.map(|wait| wait.as_secs_f64().round());

@@ -51,31 +51,31 @@ impl RateLimits {
         origin: &Origin,
         values: u32,
     ) -> Result<DisclosureReservation, RejectedReservation> {
-        let reserved = match self.take_disclosures(origin, values) {
+        let result = match self.try_reserve(origin, values) {
             Err(Shortage::HeldByReservations) => self.wait_for_disclosures(origin, values).await,
-            reserved => reserved,
+            result => result,
         };
-        reserved.map_err(|shortage| RejectedReservation { origin: origin.clone(), shortage })
+        result.map_err(|shortage| RejectedReservation { origin: origin.clone(), shortage })
     }
 
-    /// Takes disclosures as soon as other requests give enough of them back.
+    /// Reserves disclosures as soon as other requests give enough of them back.
     async fn wait_for_disclosures(&self, origin: &Origin, values: u32) -> Result<DisclosureReservation, Shortage> {
-        let take = async {
+        let reserve = async {
             loop {
                 // Registered before the attempt, so that no reservation ends unnoticed between the two.
                 let ended = self.reservation_ended.notified();
-                match self.take_disclosures(origin, values) {
+                match self.try_reserve(origin, values) {
                     Err(Shortage::HeldByReservations) => ended.await,
-                    reserved => return reserved,
+                    result => return result,
                 }
             }
         };
-        timeout(self.max_reservation_wait, take).await.unwrap_or(Err(Shortage::HeldByReservations))
+        timeout(self.max_reservation_wait, reserve).await.unwrap_or(Err(Shortage::HeldByReservations))
     }
 
-    /// Takes `values` disclosures, at most the operator's budget, from the operator's bucket, and returns a
-    /// reservation. Takes none for the platform.
-    fn take_disclosures(&self, origin: &Origin, values: u32) -> Result<DisclosureReservation, Shortage> {
+    /// Reserves `values` disclosures, at most the operator's budget, from the operator's bucket. Reserves none for the
+    /// platform.
+    fn try_reserve(&self, origin: &Origin, values: u32) -> Result<DisclosureReservation, Shortage> {
         let (values, capacity) = match *origin.caller() {
             Caller::Operator { disclosures_per_hour, .. } => (values, disclosures_per_hour),
             Caller::Platform => (0, None),

@@ -22,7 +22,7 @@ pub(super) struct TokenBuckets<K> {
     /// The time in which an empty bucket becomes full.
     refill_time: Duration,
     /// Buckets that were used recently. An unused bucket is dropped after the time in which it becomes full again, even
-    /// from the maximum debt.
+    /// from the maximum debt. With a changing capacity, a bucket is dropped only if there are too many.
     buckets: Cache<K, Arc<Mutex<Bucket>>>,
 }
 
@@ -73,6 +73,7 @@ impl Bucket {
 }
 
 impl<K: Hash + Eq + Send + Sync + 'static> TokenBuckets<K> {
+    /// The maximum number of buckets.
     const MAX_CLIENTS: u64 = 100_000;
 
     /// Each `period` refills `tokens`. A bucket holds the tokens of `periods` periods.

@@ -5,10 +5,16 @@
 //! phones, and inserts the receipt. The history entries are kept, but without values. Stored results of idempotency
 //! keys are kept too: they hold no values of the customer, and expire after a day.
 //!
-//! `ranges.rs` reads the rows to redact, and `statements.rs` has the statements that redact and delete. Outside this
-//! folder, `erasures.rs` reads the receipts, and `purge.rs` removes the deleted content from a SQLite file.
+//! | module | contents |
+//! | --- | --- |
+//! | `ranges` | reads the rows to redact |
+//! | `statements` | the statements that redact and delete |
+//! | `receipts` | reads the receipts of erasures |
+//! | `purge` | removes the deleted content from a SQLite file |
 
+mod purge;
 mod ranges;
+mod receipts;
 mod statements;
 
 use entity::erasure::Model;
@@ -32,8 +38,7 @@ use statements::{DELETE_CUSTOMER, DELETE_LOOKUPS, REDACT_EVENTS, REDACT_FEED};
 /// A request to erase a customer.
 #[derive(Clone, Debug)]
 pub struct EraseRequest {
-    /// `None` for a malformed id, because no customer has such an id.
-    pub customer: Option<CustomerId>,
+    pub customer: CustomerId,
     pub reference: ErasureReference,
     pub idempotency_key: Option<IdempotencyKey>,
 }
@@ -65,7 +70,7 @@ impl Customers {
     ) -> Result<Prepared<Erased>, TransactionError> {
         // The first attempt takes locks too, because its reads are several statements, which must see the same state.
         let attempt = attempt.into_locking().await?;
-        let customers = customer::Entity::find().filter(customer::Column::Id.is_in(erase.customer)).lock_exclusive();
+        let customers = customer::Entity::find().filter(customer::Column::Id.eq(erase.customer)).lock_exclusive();
         let found = row_reads::read_customers(&attempt, &customers.into_query()).await?;
         // The change gets its position in the feed with the lock. Its time is taken now, and not after the history was
         // read, because the feed finds positions by time. It is not taken before the lock either: the times of a
@@ -84,6 +89,7 @@ impl Customers {
         phones.extend(customer.phone.iter().map(|phone| phone.as_str().to_owned()));
 
         let mut writes = WriteSet::new(origin.owner(), customer.id);
+        history::record_erased(&mut writes, origin, customer, erased_at, &links);
         row_writes::remove_links(&mut writes, &links);
         writes.push(DELETE_CUSTOMER, vec![vec![customer.id.into(), customer.revision.into()]]);
         let hashes: Vec<_> = phones.iter().flat_map(|phone| lookup_hashes(&self.hasher, phone)).collect();
@@ -102,7 +108,6 @@ impl Customers {
             redacted.push(statement, vec![[vec![customer.id.into()], range].concat()]);
             writes.add_earlier(redacted);
         }
-        history::record_erased(&mut writes, origin, customer, erased_at, &links);
         let erasure = Model {
             id: ErasureId::new(),
             customer_id: customer.id,
@@ -136,8 +141,7 @@ impl EraseRequest {
     /// Returns the request as JSON. The JSON of two requests is equal if and only if the requests have the same values.
     fn canonical_json(&self) -> String {
         let Self { customer, reference, idempotency_key: _ } = self;
-        let customer = customer.map(|id| id.to_string());
-        json!({ "eraseCustomer": { "customer": customer, "reference": reference.as_str() } }).to_string()
+        json!({ "eraseCustomer": { "customer": customer.to_string(), "reference": reference.as_str() } }).to_string()
     }
 }
 
@@ -148,10 +152,8 @@ mod tests {
     #[test]
     fn the_fingerprint_of_an_erasure_does_not_change() {
         let reference = ErasureReference::parse("ticket 1").unwrap();
-        let mut erase = EraseRequest { customer: None, reference, idempotency_key: None };
-        let nobody = r#"{"eraseCustomer":{"customer":null,"reference":"ticket 1"}}"#;
-        assert_eq!(erase.canonical_json(), nobody);
-        erase.customer = CustomerId::parse("cus_01h455vb4pex5vsknk084sn02q");
+        let customer = CustomerId::parse("cus_01h455vb4pex5vsknk084sn02q").unwrap();
+        let erase = EraseRequest { customer, reference, idempotency_key: None };
         let all = r#"{"eraseCustomer":{"customer":"cus_01h455vb4pex5vsknk084sn02q","reference":"ticket 1"}}"#;
         assert_eq!(erase.canonical_json(), all);
     }

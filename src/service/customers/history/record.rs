@@ -1,5 +1,5 @@
 //! Records the changes of customers: adds their history entries, and the rows of these entries in the feed, to the
-//! writes.
+//! writes. Record a change before you add writes that insert, change or remove links (see [`feed_rows::add`]).
 
 use std::{iter, slice};
 

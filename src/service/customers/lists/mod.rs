@@ -1,51 +1,33 @@
-//! Lists of customers: orders, pages and counts.
+//! Lists of customers: pages and counts.
 //!
 //! | module | contents |
 //! | --- | --- |
 //! | `filter` | the conditions of a list |
-//! | `search` | the plans of a search by words |
-//! | `parts` | the statements that read a list |
-//! | `links` | pages of the links of customers |
+//! | `order` | the order of a list |
+//! | `search` | the search by words: its plans, and its queries and filters |
+//! | `parts` | the parts of a list, which the database reads |
 
 mod filter;
-mod links;
+mod order;
 mod parts;
 mod search;
 
 pub use filter::{CustomerFilter, TimeRange};
+pub use order::{CustomerOrder, CustomerOrderField};
 pub use search::SearchPlan;
 
 use std::iter::{self, zip};
 use std::sync::Arc;
 
-use async_graphql::Enum;
 use entity::value::OperatorId;
 use sea_orm::{DbErr, QueryResult};
 
 use super::row_reads::{customer_at, own_customer_at};
 use super::{CustomerView, Customers};
-use crate::database::pages::{self, Count, ListPage, Page, PageRequest, Position, SortKey, SortOrder};
+use crate::database::pages::{self, Count, ListPage, Page, PageRequest, Position};
 use crate::error::Error;
 use crate::service::Caller;
 use search::SearchToPlan;
-
-/// The order of an operator's list. A cursor has the sort key and the id of a customer, so it stays valid even if the
-/// sort key of the customer changes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct CustomerOrder {
-    pub field: CustomerOrderField,
-    pub direction: SortOrder,
-}
-
-/// A field to order customers by.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Enum)]
-pub enum CustomerOrderField {
-    /// Time at which the customer was connected to the operator.
-    #[default]
-    ConnectedAt,
-    /// The operator's own id for the customer, compared byte by byte.
-    ExternalCustomerId,
-}
 
 /// Selects a page of a list of customers. If `links` is given, each customer comes with that page of its links.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -67,7 +49,7 @@ pub struct CustomerPage {
 struct OwnPage<'r> {
     operator: OperatorId,
     request: &'r CustomerPageRequest,
-    /// The plan of the list's search. `None` if the list needs no plan.
+    /// The plan of the list's search. `None` until a plan is chosen, and if the list needs no plan.
     plan: Option<SearchPlan>,
 }
 
@@ -168,8 +150,8 @@ impl Customers {
     async fn planned_pages(&self, own: &[OwnPage<'_>]) -> Result<Vec<CustomerPage>, DbErr> {
         let pages = own.iter().flat_map(|OwnPage { operator, request, plan }| {
             let CustomerPageRequest { list, page, .. } = request;
-            let whole = PageRequest { after: None, before: None, ..page.clone() };
-            let first = list.searched_customer(*operator).map(|first| (ListPage::new(first, whole), list));
+            let unbounded = PageRequest { after: None, before: None, ..page.clone() };
+            let first = list.searched_customer(*operator).map(|first| (ListPage::new(first, unbounded), list));
             let page = ListPage { parts: list.parts(*operator, plan.as_ref()), request: page.clone() };
             iter::once((page, list)).chain(first)
         });
@@ -211,18 +193,5 @@ impl CustomerList {
     /// The operator whose customers the caller sees in this list. `None` for all customers.
     fn operator_for(&self, caller: &Caller) -> Option<OperatorId> {
         caller.operator().or(self.operator)
-    }
-
-    /// The customer's position in the list.
-    pub fn position(&self, view: &CustomerView) -> Position {
-        let sort_key = match (&view.link, &self.filter.search, self.order.field) {
-            (Some(_), Some(search), _) if search.email() == Some(&view.customer.email) => SortKey::First,
-            (None, _, _) | (_, Some(_), _) => SortKey::None,
-            (Some(link), None, CustomerOrderField::ConnectedAt) => SortKey::Time(link.connected_at),
-            (Some(link), None, CustomerOrderField::ExternalCustomerId) => {
-                SortKey::Text(link.external_customer_id.as_str().to_owned())
-            }
-        };
-        Position { sort_key, id: *view.customer.id.as_uuid() }
     }
 }

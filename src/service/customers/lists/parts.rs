@@ -2,7 +2,7 @@
 
 use entity::value::{EmailAddress, OperatorId, SearchQuery};
 use entity::{customer, customer_operator};
-use sea_orm::sea_query::{Alias, Expr, ExprTrait, SelectStatement, SimpleExpr};
+use sea_orm::sea_query::{Alias, Expr, ExprTrait, SelectStatement};
 use sea_orm::{
     ColumnTrait, Condition, EntityName, EntityTrait, IdenStatic, QueryFilter, QuerySelect, QueryTrait, Select,
     SelectTwo,
@@ -15,21 +15,6 @@ use crate::database::pages::{BRANCH_ROWS, JoinedTable, ListPart, SCAN, Scan};
 use crate::service::customers::row_reads::of_operator;
 
 impl CustomerList {
-    /// The columns of the [`position`](Self::position) in an operator's list. The last column is unique in the list.
-    fn position_columns(&self) -> Vec<SimpleExpr> {
-        let column = |column| Expr::col(column);
-        self.position_by().iter().copied().map(column).collect()
-    }
-
-    fn position_by(&self) -> &'static [customer_operator::Column] {
-        use customer_operator::Column::{ConnectedAt, CustomerId, ExternalCustomerId};
-        match (&self.filter.search, self.order.field) {
-            (Some(_), _) => &[CustomerId],
-            (None, CustomerOrderField::ConnectedAt) => &[ConnectedAt, CustomerId],
-            (None, CustomerOrderField::ExternalCustomerId) => &[ExternalCustomerId],
-        }
-    }
-
     /// The email, if the search is an email.
     pub(super) fn searched_email(&self) -> Option<&EmailAddress> {
         self.filter.search.as_ref()?.email()
@@ -110,7 +95,7 @@ impl CustomerList {
     fn scanned_parts(&self, operator: OperatorId, plan: Option<&SearchPlan>) -> Vec<ListPart> {
         use customer_operator::Column::{CustomerId, OperatorId};
         let scans = self.scans(operator, plan);
-        let key = *self.position_by().last().unwrap_or(&CustomerId);
+        let key = *self.position_column_ids().last().unwrap_or(&CustomerId);
         let has_conditions = self.filter.has_conditions() || self.searched_email().is_some();
         // Built only if there are conditions: building a statement takes as long as reading several rows.
         let conditions = has_conditions.then(|| {
@@ -138,7 +123,7 @@ impl CustomerList {
         } else {
             links(operator, &CustomerFilter::default())
         };
-        let columns = self.position_by().iter().copied().chain([customer_operator::Column::OperatorId]);
+        let columns = self.position_column_ids().iter().copied().chain([customer_operator::Column::OperatorId]);
         vec![(links.select_only().columns(columns).into_query(), Scan::default())]
     }
 

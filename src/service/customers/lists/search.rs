@@ -2,7 +2,7 @@
 //!
 //! A search finds a customer if each word of the search is a prefix of one of the customer's words: `ada lov` finds Ada
 //! Lovelace. If the search is an email, the customer that has this email comes first in the list. [`SearchPlan`]
-//! decides how the database reads the customers that match. `words.rs` writes the words.
+//! decides how the database reads the customers that match. `customers::words` writes the words.
 
 use std::ops::Range;
 
@@ -74,14 +74,14 @@ impl SearchPlan {
     }
 
     /// Chooses a plan by the numbers of entries, which were counted up to a limit. Returns `None` if the counts do not
-    /// decide it. If there is no higher limit, the plan is then [`ScanInIdOrder`](Self::ScanInIdOrder).
+    /// decide it.
     fn choose(search: &SearchQuery, counts: &[u64], limit: u64) -> Option<Self> {
         let rarest = *counts.iter().min().filter(|rarest| **rarest <= limit)?;
         if search.words().len() == 1 {
             return Some(Self::InIndexOrder { others: rarest });
         }
-        let are_others_known = counts.iter().all(|count| *count <= limit) || rarest * MAX_RATIO <= limit;
-        (are_others_known || limit == MAX_SORTED).then(|| Self::FromRarestWord { entries: counts.to_vec() })
+        let is_intersection_known = counts.iter().all(|count| *count <= limit) || rarest * MAX_RATIO <= limit;
+        (is_intersection_known || limit == MAX_SORTED).then(|| Self::FromRarestWord { entries: counts.to_vec() })
     }
 }
 
@@ -94,7 +94,7 @@ pub(super) struct SearchToPlan<'a> {
     pub(super) plan: &'a mut Option<SearchPlan>,
 }
 
-/// Chooses a plan for each search.
+/// Chooses a plan for each search. The plan is [`SearchPlan::ScanInIdOrder`] if the counts decide no other plan.
 pub(super) async fn plan(reader: &Reader, mut searches: Vec<SearchToPlan<'_>>) -> Result<(), DbErr> {
     choose_plans(reader, &mut searches, SearchPlan::count_limits).await?;
     for search in searches {

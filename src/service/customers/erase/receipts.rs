@@ -4,11 +4,11 @@ use entity::erasure::{Column, Entity, Model};
 use entity::value::ErasureId;
 use sea_orm::{ColumnTrait, EntityTrait, QueryTrait};
 
-use super::Customers;
 use crate::database::pages::{self, HasPosition, ListPart, Page, PageRequest, Position};
 use crate::error::Error;
 use crate::request::count_query;
 use crate::service::Caller;
+use crate::service::customers::Customers;
 
 impl Customers {
     /// Finds a receipt. Returns `None` if the caller may not see it: only the platform sees receipts.

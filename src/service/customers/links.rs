@@ -1,4 +1,4 @@
-//! The links of customers in lists.
+//! Pages of the links of a customer, for single customers and for all customers of a page.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -7,12 +7,11 @@ use entity::customer_operator;
 use entity::value::CustomerId;
 use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, QueryResult, QueryTrait};
 
-use super::{CustomerPage, CustomerPageRequest};
+use super::row_reads::{Link, link_at};
+use super::{CustomerPage, CustomerPageRequest, CustomerView, Customers};
 use crate::database::pages::{self, HasPosition, ListPart, Page, PageRequest, Position, SortKey};
 use crate::error::Error;
 use crate::service::Caller;
-use crate::service::customers::row_reads::{Link, link_at};
-use crate::service::customers::{CustomerView, Customers};
 
 impl Customers {
     /// Returns pages of the links of customers, oldest first. An operator sees only its own link.
@@ -62,7 +61,8 @@ impl Customers {
 }
 
 impl CustomerView {
-    /// Returns a page of [`Customers::link_pages`] for this customer if the links were read together with the customer.
+    /// Returns a page of [`Customers::link_pages`] for this customer if no query is needed: an operator sees only its own
+    /// link. For the platform, the page may have been read together with the customer.
     pub fn links_in_memory(&self, caller: &Caller, request: &PageRequest) -> Option<Cow<'_, Page<Arc<Link>>>> {
         if let (Some(link), Some(_)) = (&self.link, caller.operator()) {
             // An operator sees only its own link.

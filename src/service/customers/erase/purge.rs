@@ -3,9 +3,9 @@
 use entity::erasure::Entity;
 use sea_orm::{EntityTrait, PaginatorTrait};
 
-use super::Customers;
 use crate::error::Error;
 use crate::service::Caller;
+use crate::service::customers::Customers;
 
 impl Customers {
     /// If customers were erased since the last call, rewrites the SQLite file, so that the file contains none of their
