@@ -12,7 +12,7 @@ use entity::value::RequestId;
 use vivamo::database::{self, Database};
 use vivamo::graphql;
 use vivamo::keyed_hash::KeyedHasher;
-use vivamo::request::{ApiKeyMemory, ProcessMemory, ResponseSize};
+use vivamo::request::{OwnerMemory, ProcessMemory, ResponseSize};
 use vivamo::service::{Caller, ServiceSettings, Services};
 
 const ROUNDS: usize = 20;
@@ -34,7 +34,7 @@ async fn main() {
             // A new schema has an empty document cache.
             let schema = graphql::Schema::new(services.clone());
             let request = Request::new(&query);
-            let size = Arc::new(ResponseSize::new(ProcessMemory::default(), ApiKeyMemory::default()));
+            let size = Arc::new(ResponseSize::new(ProcessMemory::default(), OwnerMemory::default()));
             let started = Instant::now();
             let answer = match schema.check(request) {
                 Ok(checked) => schema.execute(checked, RequestId::new().into(), Caller::Platform, &size).await,

@@ -10,5 +10,5 @@ pub use context::{
     RequestContext, RunningRequests, Work, WorkCounter, count_query, count_work, is_alone, response, run_as, tenant,
 };
 pub use fair_queue::{Claim, FairQueue, Permit, Tenant};
-pub use response_size::{ApiKeyMemory, ProcessMemory, ResponseSize, SizeError, UnreadResponse};
+pub use response_size::{OwnerMemory, ProcessMemory, ResponseSize, SizeError, UnreadResponse};
 pub use run_to_completion::run_to_completion;

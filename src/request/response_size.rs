@@ -3,11 +3,12 @@
 //! - A response has at most about [`MAX_BYTES`]. The approximate size is counted each time a list is complete, and a
 //!   response that is too large fails then.
 //! - The *large* responses that are in memory at the same time have a maximum total size, in the process and for each
-//!   API key. A large response needs a *reservation* of memory for [`MAX_BYTES`]. When a response becomes large, it
-//!   waits for a reservation. While it waits, the response holds little memory and no database connection. The
-//!   reservation ends when the client has read the response, or when the server closes the connection of a client that
-//!   reads too slowly. A key can reserve at most half of the memory that the process has for large responses. Two keys
-//!   whose clients do not read can therefore delay the large responses of other keys.
+//!   owner: for all keys of an operator together, and for the platform. A large response needs a *reservation* of
+//!   memory for [`MAX_BYTES`]. When a response becomes large, it waits for a reservation. While it waits, the response
+//!   holds little memory and no database connection. The reservation ends when the client has read the response, or
+//!   when the server closes the connection of a client that reads too slowly. An owner can reserve at most half of the
+//!   memory that the process has for large responses. Two operators whose clients do not read can therefore make the
+//!   large responses of others fail.
 //!
 //! Small responses need no reservation, because the limit on HTTP connections also limits the memory of small
 //! responses.
@@ -37,8 +38,8 @@ const SMALL_BYTES: usize = 64 << 10;
 /// because its rows, its values and its text are in memory at the same time.
 const MAX_PROCESS_BYTES: usize = 8 * MAX_BYTES;
 
-/// The maximum total size of the large responses of one key.
-const MAX_KEY_BYTES: usize = MAX_PROCESS_BYTES / 2;
+/// The maximum total size of the large responses of one owner.
+const MAX_OWNER_BYTES: usize = MAX_PROCESS_BYTES / 2;
 
 /// The longest time that a large response waits for a reservation.
 const MAX_MEMORY_WAIT: Duration = Duration::from_secs(4);
@@ -56,13 +57,13 @@ impl Default for ProcessMemory {
     }
 }
 
-/// The memory for the large responses of one key.
+/// The memory for the large responses of one owner: of all keys of an operator, or of the platform.
 #[derive(Clone)]
-pub struct ApiKeyMemory(Arc<Semaphore>);
+pub struct OwnerMemory(Arc<Semaphore>);
 
-impl Default for ApiKeyMemory {
+impl Default for OwnerMemory {
     fn default() -> Self {
-        Self(semaphore(MAX_KEY_BYTES))
+        Self(semaphore(MAX_OWNER_BYTES))
     }
 }
 
@@ -111,7 +112,7 @@ impl From<SizeError> for Error {
 /// The size of the response to one request.
 pub struct ResponseSize {
     process: ProcessMemory,
-    key: ApiKeyMemory,
+    owner: OwnerMemory,
     bytes: AtomicUsize,
     row_bytes: AtomicUsize,
     /// The reservation of this response, which may then grow up to [`MAX_BYTES`]. Not set for a small response, and for
@@ -121,13 +122,19 @@ pub struct ResponseSize {
 
 /// The reserved memory of a large response. Given back when this value is dropped.
 struct Reservation {
-    of_key: OwnedSemaphorePermit,
+    of_owner: OwnedSemaphorePermit,
     of_process: OwnedSemaphorePermit,
 }
 
 impl ResponseSize {
-    pub fn new(process: ProcessMemory, key: ApiKeyMemory) -> Self {
-        Self { process, key, bytes: AtomicUsize::new(0), row_bytes: AtomicUsize::new(0), reservation: OnceCell::new() }
+    pub fn new(process: ProcessMemory, owner: OwnerMemory) -> Self {
+        Self {
+            process,
+            owner,
+            bytes: AtomicUsize::new(0),
+            row_bytes: AtomicUsize::new(0),
+            reservation: OnceCell::new(),
+        }
     }
 
     /// Returns the counted size.
@@ -174,11 +181,11 @@ impl ResponseSize {
     /// Reserves memory for a response of [`MAX_BYTES`] if this memory is free. Returns true if there is a reservation.
     fn try_reserve(&self) -> bool {
         let permits = permits(MAX_BYTES);
-        if let Ok(of_key) = self.key.0.clone().try_acquire_many_owned(permits)
+        if let Ok(of_owner) = self.owner.0.clone().try_acquire_many_owned(permits)
             && let Ok(of_process) = self.process.permits.clone().try_acquire_many_owned(permits)
         {
             // Fails if another statement of the request reserves at the same time. One reservation is enough.
-            let _ = self.reservation.set(Mutex::new(Reservation { of_key, of_process }));
+            let _ = self.reservation.set(Mutex::new(Reservation { of_owner, of_process }));
         }
         self.has_reservation()
     }
@@ -188,9 +195,9 @@ impl ResponseSize {
     pub async fn wait_for_memory(&self) -> Result<(), SizeError> {
         let reserve = async {
             let permits = permits(MAX_BYTES);
-            let of_key = self.key.0.clone().acquire_many_owned(permits).await?;
+            let of_owner = self.owner.0.clone().acquire_many_owned(permits).await?;
             let of_process = self.process.permits.clone().acquire_many_owned(permits).await?;
-            Ok(Mutex::new(Reservation { of_key, of_process }))
+            Ok(Mutex::new(Reservation { of_owner, of_process }))
         };
         match timeout(MAX_MEMORY_WAIT, self.reservation.get_or_try_init(|| reserve)).await {
             Ok(Ok(_)) => {
@@ -207,9 +214,9 @@ impl ResponseSize {
     /// this size reserved until the value is dropped. The rest is given back when this [`ResponseSize`] is dropped.
     pub fn finish(&self, bytes: usize) -> UnreadResponse {
         let reservation = self.reservation.get().and_then(|reservation| {
-            let Reservation { of_key, of_process } = &mut *reservation.lock();
+            let Reservation { of_owner, of_process } = &mut *reservation.lock();
             let permits = permits(bytes.min(MAX_BYTES)) as usize;
-            Some(Reservation { of_key: of_key.split(permits)?, of_process: of_process.split(permits)? })
+            Some(Reservation { of_owner: of_owner.split(permits)?, of_process: of_process.split(permits)? })
         });
         self.process.unread.increment(bytes as f64);
         UnreadResponse { bytes, gauge: self.process.unread.clone(), _reservation: reservation }
@@ -265,17 +272,17 @@ mod tests {
 
     use super::*;
 
-    fn large(process: &ProcessMemory, key: &ApiKeyMemory) -> ResponseSize {
-        let size = ResponseSize::new(process.clone(), key.clone());
+    fn large(process: &ProcessMemory, owner: &OwnerMemory) -> ResponseSize {
+        let size = ResponseSize::new(process.clone(), owner.clone());
         assert_eq!(size.add(SMALL_BYTES + 1), Ok(()));
         size
     }
 
     #[tokio::test]
-    async fn a_key_that_does_not_read_delays_only_its_own_large_responses() {
-        let (process, own, other) = (ProcessMemory::default(), ApiKeyMemory::default(), ApiKeyMemory::default());
+    async fn an_owner_that_does_not_read_delays_only_its_own_large_responses() {
+        let (process, own, other) = (ProcessMemory::default(), OwnerMemory::default(), OwnerMemory::default());
         let mut unread = Vec::new();
-        for _ in 0..MAX_KEY_BYTES / MAX_BYTES {
+        for _ in 0..MAX_OWNER_BYTES / MAX_BYTES {
             let size = large(&process, &own);
             assert_eq!(size.ensure_memory().await, Ok(()));
             assert_eq!(size.add(MAX_BYTES - SMALL_BYTES - 1), Ok(()));
@@ -294,26 +301,26 @@ mod tests {
 
     #[tokio::test]
     async fn a_finished_response_keeps_only_its_own_size() {
-        let (process, key) = (ProcessMemory::default(), ApiKeyMemory::default());
+        let (process, owner) = (ProcessMemory::default(), OwnerMemory::default());
         let unread = {
-            let size = large(&process, &key);
+            let size = large(&process, &owner);
             assert_eq!(size.ensure_memory().await, Ok(()));
             size.finish(100 << 10)
         };
         let taken = |semaphore: &Semaphore, bytes| permits(bytes) as usize - semaphore.available_permits();
-        assert_eq!((taken(&key.0, MAX_KEY_BYTES), taken(&process.permits, MAX_PROCESS_BYTES)), (100, 100));
+        assert_eq!((taken(&owner.0, MAX_OWNER_BYTES), taken(&process.permits, MAX_PROCESS_BYTES)), (100, 100));
         drop(unread);
-        assert_eq!((taken(&key.0, MAX_KEY_BYTES), taken(&process.permits, MAX_PROCESS_BYTES)), (0, 0));
+        assert_eq!((taken(&owner.0, MAX_OWNER_BYTES), taken(&process.permits, MAX_PROCESS_BYTES)), (0, 0));
     }
 
     #[tokio::test]
     async fn large_rows_wait_before_they_are_read() {
-        let (process, key) = (ProcessMemory::default(), ApiKeyMemory::default());
-        let others: Vec<_> = (0..MAX_KEY_BYTES / MAX_BYTES).map(|_| large(&process, &key)).collect();
+        let (process, owner) = (ProcessMemory::default(), OwnerMemory::default());
+        let others: Vec<_> = (0..MAX_OWNER_BYTES / MAX_BYTES).map(|_| large(&process, &owner)).collect();
         for other in &others {
             assert_eq!(other.ensure_memory().await, Ok(()));
         }
-        let size = ResponseSize::new(process, key);
+        let size = ResponseSize::new(process, owner);
         let mut rejected = size.rows();
         assert_eq!((rejected.add(SMALL_BYTES), rejected.add(1)), (Ok(()), Err(SizeError::MustWait)));
         drop(rejected);
@@ -327,7 +334,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_rows_of_concurrent_statements_are_counted_together() {
-        let size = ResponseSize::new(ProcessMemory::default(), ApiKeyMemory::default());
+        let size = ResponseSize::new(ProcessMemory::default(), OwnerMemory::default());
         assert_eq!(size.wait_for_memory().await, Ok(()));
         let (mut one, mut other) = (size.rows(), size.rows());
         assert_eq!((one.add(MAX_ROW_BYTES / 2), other.add(MAX_ROW_BYTES / 2)), (Ok(()), Ok(())));

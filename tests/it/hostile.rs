@@ -10,12 +10,12 @@ use entity::value::{DisplayName, EmailAddress, ExternalCustomerId, OperatorId, R
 use futures::future::join_all;
 use sea_orm::ActiveValue::Set;
 use sea_orm::{ConnectionTrait, Statement};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
 use tokio::sync::Semaphore;
 use vivamo::error::{Error, ErrorCode};
-use vivamo::request::{ApiKeyMemory, ProcessMemory, RequestContext, ResponseSize, Tenant, run_to_completion};
+use vivamo::request::{OwnerMemory, ProcessMemory, RequestContext, ResponseSize, Tenant, run_to_completion};
 use vivamo::service::customers::{CreateOutcome, CustomerChanges, CustomerDraft, CustomerRef};
 use vivamo::service::{Caller, RequestInfo};
 
@@ -143,8 +143,8 @@ both!(a_client_that_reads_a_few_bytes_at_a_time_does_not_keep_its_memory, Sandbo
     let operator = app.operator("A").await;
     create_long_addresses(app, &operator).await;
     let replica = app.replica_with_timeouts(Timeouts::with_short_clients()).await;
-    // The responses have nearly the maximum size. Four such responses use nearly all memory of a key, so a fifth
-    // response must wait.
+    // The responses have nearly the maximum size. Four such responses use nearly all memory of an operator, so a fifth
+    // response must wait, also with another key of the operator.
     let query = LARGE_RESPONSE.replacen("40", "30", 1);
     let body = json!({ "query": query }).to_string();
     let (key, length) = (&operator.key, body.len());
@@ -162,9 +162,18 @@ both!(a_client_that_reads_a_few_bytes_at_a_time_does_not_keep_its_memory, Sandbo
     };
     // This server gives its clients two minutes, so the fifth response waits in vain.
     let unread = join_all((0..4).map(|_| start(app))).await;
-    let answer = app.graphql(&operator, &query, json!({})).await;
-    assert_eq!(answer.codes(), ["UNAVAILABLE"]);
-    assert!(answer.message().starts_with("Too many large responses"), "{}", answer.message());
+    let second_key = app.key(&operator, Access::ReadOnly).await;
+    for caller in [&operator, &second_key] {
+        let answer = app.graphql(caller, &query, json!({})).await;
+        assert_eq!(answer.codes(), ["UNAVAILABLE"]);
+        assert!(answer.message().starts_with("Too many large responses"), "{}", answer.message());
+    }
+    // The database checks the rows of a list before it is known that there is no memory for the response.
+    let scan = "{ customers(first: 25, filter: { missing: [PHONE] }) { nodes { address { line1 } } } }";
+    let request = app.http.post(format!("{}/graphql", app.url)).bearer_auth(key).header("vivamo-cost", "1");
+    let answer: Value = request.json(&json!({ "query": scan })).send().await.unwrap().json().await.unwrap();
+    assert_eq!(answer["errors"][0]["extensions"]["code"], "UNAVAILABLE", "{answer}");
+    assert!(answer["extensions"]["cost"]["used"].as_u64().unwrap() > 100, "{answer}");
     drop(unread);
 
     let started = Semaphore::new(0);
@@ -197,7 +206,7 @@ both!(a_write_does_not_reveal_a_customer_by_the_size_of_its_lookups, Sandbox, as
     let caller =
         Caller::Operator { id: own.id, key: key.row.id, access: Access::ReadWrite, disclosures_per_hour: None };
     // The rows of the response have reached the limit already, so that no row may be added.
-    let size = Arc::new(ResponseSize::new(ProcessMemory::default(), ApiKeyMemory::default()));
+    let size = Arc::new(ResponseSize::new(ProcessMemory::default(), OwnerMemory::default()));
     let mut rows = size.rows();
     while rows.add(1000).is_ok() {}
     rows.keep();
@@ -239,7 +248,7 @@ both!(a_write_does_not_reveal_a_customer_by_the_size_of_its_lookups, Sandbox, as
 });
 
 both!(rows_that_make_a_response_too_large_are_not_read, Sandbox, async |app| {
-    let size = Arc::new(ResponseSize::new(ProcessMemory::default(), ApiKeyMemory::default()));
+    let size = Arc::new(ResponseSize::new(ProcessMemory::default(), OwnerMemory::default()));
     let read = async |rows: u32| {
         let text = if app.is_postgres() { "repeat('x', 10000)" } else { "hex(zeroblob(5000))" };
         let sql = format!(

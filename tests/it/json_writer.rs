@@ -8,7 +8,7 @@ use async_graphql::Request;
 use entity::value::RequestId;
 use serde_json::{Value, json};
 use vivamo::graphql;
-use vivamo::request::{ApiKeyMemory, ProcessMemory, ResponseSize};
+use vivamo::request::{OwnerMemory, ProcessMemory, ResponseSize};
 use vivamo::service::{Caller, RequestInfo};
 
 use support::{TestApp, TestCaller, both};
@@ -109,7 +109,7 @@ both!(a_large_text_waits_for_memory, Sandbox, async |app| {
     for (items, is_large) in [(5, false), (25, true)] {
         let checked = schema.check(Request::new(query(items))).expect("a valid query");
         let info = RequestInfo::from(RequestId::new());
-        let size = Arc::new(ResponseSize::new(ProcessMemory::default(), ApiKeyMemory::default()));
+        let size = Arc::new(ResponseSize::new(ProcessMemory::default(), OwnerMemory::default()));
         let response = schema.execute(checked, info, Caller::Platform, &size).await;
         assert!(response.errors.is_empty(), "{:?}", response.errors);
         assert_eq!(size.has_reservation(), is_large, "{items}");

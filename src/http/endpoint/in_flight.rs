@@ -1,5 +1,5 @@
 //! Limits the number of requests that each API key has in flight, and holds the memory for the large responses of each
-//! key.
+//! operator.
 //!
 //! A request that exceeds the limit waits before its body is read, so it holds little memory and no database
 //! connection. Only requests of the same key wait for each other.
@@ -8,14 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use entity::value::ApiKeyId;
+use entity::value::{ApiKeyId, OperatorId};
 use metrics::Gauge;
 use moka::sync::Cache;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use crate::error::{ErrorCode, Violation};
-use crate::request::{ApiKeyMemory, ProcessMemory, ResponseSize};
+use crate::request::{OwnerMemory, ProcessMemory, ResponseSize};
 use crate::service::Caller;
 use crate::service::limits::Limit;
 
@@ -28,11 +28,13 @@ const MAX_WAITING: usize = 2048;
 
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// The state of each key: its requests in flight, and the memory for its large responses.
+/// The requests in flight of each key, and the memory for large responses.
 pub struct InFlight {
     /// The keys that were used recently. `None` is the platform key.
     keys: Cache<Option<ApiKeyId>, Arc<ApiKeyState>>,
     waiting: Gauge,
+    /// The memory of the operators that were seen recently, and of the platform.
+    owners: Cache<OperatorId, OwnerMemory>,
     memory: ProcessMemory,
 }
 
@@ -42,7 +44,7 @@ struct ApiKeyState {
     slots: Arc<Semaphore>,
     /// The number of requests that wait for a slot.
     waiting: AtomicUsize,
-    memory: ApiKeyMemory,
+    memory: OwnerMemory,
 }
 
 /// A slot of a key. The request that holds it is in flight until this value is dropped.
@@ -58,7 +60,11 @@ impl Default for InFlight {
         /// flight. A mutation of the platform may take five minutes.
         const MAX_IDLE: Duration = Duration::from_secs(600);
         let keys = Cache::builder().max_capacity(MAX_KEYS).time_to_idle(MAX_IDLE).build();
-        Self { keys, waiting: metrics::gauge!("vivamo_requests_waiting"), memory: ProcessMemory::default() }
+        // Not removed when it is idle, because it is looked up only for a key that is new in `keys`: all keys of an
+        // operator must have the same memory.
+        let owners = Cache::new(MAX_KEYS);
+        let waiting = metrics::gauge!("vivamo_requests_waiting");
+        Self { keys, waiting, owners, memory: ProcessMemory::default() }
     }
 }
 
@@ -66,7 +72,8 @@ impl InFlight {
     /// Waits until the caller's key may have one more request in flight. Fails with `RATE_LIMITED` if too many requests
     /// wait, and with `UNAVAILABLE` after `max_wait`.
     pub async fn enter(&self, caller: &Caller, max_wait: Duration) -> Result<Slot, Violation> {
-        let key = self.keys.get_with(caller.key(), Arc::default);
+        let new_state = || ApiKeyState::new(self.owners.get_with(caller.owner(), OwnerMemory::default));
+        let key = self.keys.get_with(caller.key(), || Arc::new(new_state()));
         let slot = |permit| {
             let response_size = Arc::new(ResponseSize::new(self.memory.clone(), key.memory.clone()));
             Slot { _permit: permit, response_size }
@@ -90,10 +97,9 @@ impl InFlight {
     }
 }
 
-impl Default for ApiKeyState {
-    fn default() -> Self {
-        let slots = Arc::new(Semaphore::new(MAX_IN_FLIGHT));
-        Self { slots, waiting: AtomicUsize::new(0), memory: ApiKeyMemory::default() }
+impl ApiKeyState {
+    fn new(memory: OwnerMemory) -> Self {
+        Self { slots: Arc::new(Semaphore::new(MAX_IN_FLIGHT)), waiting: AtomicUsize::new(0), memory }
     }
 }
 
