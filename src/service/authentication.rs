@@ -166,11 +166,13 @@ impl Authenticator {
             self.seen.invalidate(&hash);
         })?;
         self.record_use(&caller);
+        // Before the hash is replaced, which may take seconds: a key that is revoked meanwhile must not get into the
+        // cache after it was removed from it.
+        self.cache.insert(hash.clone(), CachedKey { caller, expires_at: row.expires_at });
+        self.seen.insert(hash.clone(), ());
         if row.hash != hash && self.hasher.has_older() {
             self.replace_hash(&row, &hash).await;
         }
-        self.cache.insert(hash.clone(), CachedKey { caller, expires_at: row.expires_at });
-        self.seen.insert(hash, ());
         Ok(caller)
     }
 
