@@ -23,13 +23,13 @@ pub struct Probes {
     database: Database,
     /// The last check of the database, and when it ended. The lock is held during a check, so probes that arrive during
     /// the check wait for the result.
-    last_check: Mutex<Option<(Instant, Health)>>,
+    last_check: Arc<Mutex<Option<(Instant, Health)>>>,
     is_stopping: AtomicBool,
 }
 
 impl Probes {
     pub fn new(database: Database) -> Arc<Self> {
-        Arc::new(Self { database, last_check: Mutex::new(None), is_stopping: AtomicBool::new(false) })
+        Arc::new(Self { database, last_check: Arc::default(), is_stopping: AtomicBool::new(false) })
     }
 
     /// Lets `/readyz` report that the process stops. The address of the metrics is served until the process ends, so a
@@ -53,17 +53,18 @@ async fn readyz(extract::State(probes): extract::State<Arc<Probes>>) -> Health {
     if probes.is_stopping.load(Ordering::Relaxed) {
         return (StatusCode::SERVICE_UNAVAILABLE, "the server is stopping\n");
     }
+    // A probe whose client disconnects stops to wait for the lock.
+    let mut last = probes.last_check.clone().lock_owned().await;
+    if let Some((ended, health)) = *last
+        && ended.elapsed() < MAX_AGE
+    {
+        return health;
+    }
     // In a separate task, so that the check ends and logs its result even if the client disconnects earlier.
     let health = tokio::spawn(async move {
-        let mut last = probes.last_check.lock().await;
-        match *last {
-            Some((ended, health)) if ended.elapsed() < MAX_AGE => health,
-            _ => {
-                let health = check(&probes.database).await;
-                *last = Some((Instant::now(), health));
-                health
-            }
-        }
+        let health = check(&probes.database).await;
+        *last = Some((Instant::now(), health));
+        health
     });
     health.await.unwrap_or((StatusCode::SERVICE_UNAVAILABLE, "the check failed: see the log\n"))
 }
