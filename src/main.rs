@@ -1,3 +1,4 @@
+use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -18,7 +19,8 @@ fn main() -> ExitCode {
     match run(Cli::parse_or_exit().run()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            // Not `eprintln`, which panics if standard error is a closed pipe.
+            let _ = writeln!(std::io::stderr(), "error: {error}");
             if matches!(error, FatalError::Usage(_)) { ExitCode::from(2) } else { ExitCode::FAILURE }
         }
     }

@@ -13,6 +13,7 @@ mod serve;
 mod variables;
 mod webhook;
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -165,7 +166,8 @@ async fn open_services(settings: &Settings) -> Result<Arc<Services>, FatalError>
 async fn open(settings: &Settings, database: DatabaseSettings) -> Result<Opened, FatalError> {
     let opened = open::open(database, service_settings(settings)).await?;
     if opened.had_no_tables {
-        eprintln!("warning: {NO_TABLES}");
+        // Not `eprintln`, which panics if standard error is a closed pipe.
+        let _ = writeln!(std::io::stderr(), "warning: {NO_TABLES}");
     }
     Ok(opened)
 }
