@@ -134,9 +134,9 @@ impl Customers {
         let prepare = |attempt| self.prepare_create(attempt, origin, idempotent, new, warnings, &reservation);
         let created = self.run_write("customer.create", origin, idempotent, prepare).await;
         let kind = match &created {
-            // A new customer has no matches, so nothing is used. A replayed result counts too if this request found the match before: its own commit may have succeeded
-            // although the connection was lost. A request that is repeated later finds the stored result first, so it
-            // has no matches.
+            // A new customer has no matches, so nothing is used. A replayed result counts too if this request found the
+            // match before: its own commit may have succeeded although the connection was lost. A request that is
+            // repeated later finds the stored result first, so it has no matches.
             Ok(_) => DisclosureKind::Connected,
             Err(error @ Error::Rejected(violations)) if error.has(ErrorCode::IdentityConflict) => {
                 reservation.record_matches(violations.len() as u32);

@@ -103,8 +103,8 @@ impl Customers {
         values: UniqueValues<'_>,
     ) -> Result<FoundOrReplay<Existing, R>, TransactionError> {
         if attempt.is_locking() {
-            // A repeated request must not lock customers of other operators. The query below looks up the key again: while
-            // this request waits for the locks, another request may use the key.
+            // A repeated request must not lock customers of other operators. The query below looks up the key again:
+            // while this request waits for the locks, another request may use the key.
             if let Some(stored) = idempotent.find(attempt).await? {
                 return Ok(FoundOrReplay::Replay(stored));
             }
@@ -215,7 +215,8 @@ fn own_id(holder: &'static str) -> SimpleExpr {
 /// customers of the platform that have the email or the phone, each in a separate row.
 ///
 /// If one of the operator's own customers has one of the values, the request is rejected. The response time must then
-/// not reveal whether a customer of another operator has one of the other values (see [`row_reads::timing_safe_lookup`]).
+/// not reveal whether a customer of another operator has one of the other values (see
+/// [`row_reads::timing_safe_lookup`]).
 ///
 /// ```sql
 /// SELECT …, other.*

@@ -2,7 +2,8 @@
 //!
 //! The platform gets a row for each entry. An operator gets a row if the entry is about its own link: a new, changed or
 //! removed link, or the link to an erased customer. The operators of all other links get a row if
-//! `history::visibility_to_others` shows them the entry. No row tells an operator that the customer has other operators.
+//! `history::visibility_to_others` shows them the entry. No row tells an operator that the customer has other
+//! operators.
 
 use entity::customer_change::{Column, Entity, Model};
 use entity::customer_event::{self, EventType};

@@ -61,8 +61,8 @@ impl Customers {
 }
 
 impl CustomerView {
-    /// Returns a page of [`Customers::link_pages`] for this customer if no query is needed: an operator sees only its own
-    /// link. For the platform, the page may have been read together with the customer.
+    /// Returns a page of [`Customers::link_pages`] for this customer if no query is needed: an operator sees only its
+    /// own link. For the platform, the page may have been read together with the customer.
     pub fn links_in_memory(&self, caller: &Caller, request: &PageRequest) -> Option<Cow<'_, Page<Arc<Link>>>> {
         if let (Some(link), Some(_)) = (&self.link, caller.operator()) {
             // An operator sees only its own link.

@@ -16,6 +16,7 @@
 //! | `links` | pages of the links of a customer |
 //! | `history` | records changes, reads the history, and decides who sees an entry |
 //! | `feed_rows`, `words` | the rows of the feed and the search words that a change writes |
+//! | `word_backfill` | adds search words to links that have none |
 //! | `row_reads` | reads rows of `customer` and `customer_operator` |
 //! | `row_writes` | replaces customers, removes links, changes external ids |
 //! | `field` | the table of the fields of a customer |
@@ -25,11 +26,11 @@
 //! modules only extend these queries. `createCustomer` and `updateCustomer` also look up an email or a phone among all
 //! customers of the platform. The limit on disclosures limits what a caller can learn from this.
 //!
-//! A write usually collects its rows in one `WriteSet`. The takeover of a phone needs a set for each customer. An erasure
-//! redacts the history in earlier sets of limited size. On PostgreSQL, no statement of a set sees the rows that another
-//! statement of the set writes. On SQLite, the statements run in order. Push the statements in an order that gives the
-//! same result on both databases. For example, when a customer is connected, the words of its existing links are
-//! replaced before the new link and its words are inserted.
+//! A write usually collects its rows in one `WriteSet`. The takeover of a phone needs a set for each customer. An
+//! erasure redacts the history in earlier sets of limited size. On PostgreSQL, no statement of a set sees the rows that
+//! another statement of the set writes. On SQLite, the statements run in order. Push the statements in an order that
+//! gives the same result on both databases. For example, when a customer is connected, the words of its existing links
+//! are replaced before the new link and its words are inserted.
 
 mod create;
 mod disconnect;
@@ -48,6 +49,7 @@ mod run_write;
 mod update;
 mod validate;
 mod verify;
+mod word_backfill;
 mod words;
 
 pub use create::{ConnectBy, CreateOutcome, Created, CustomerDraft, MatchKey};

@@ -7,11 +7,11 @@ use entity::{customer, customer_operator, customer_word};
 use sea_orm::sea_query::{Expr, ExprTrait};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait};
 
+use super::row_reads::{OwnCustomer, lock_own_customers};
+use super::{Customers, row_writes, words};
 use crate::database::{TransactionError, WriteSet, subquery};
 use crate::error::Error;
 use crate::service::Caller;
-use crate::service::customers::row_reads::{OwnCustomer, lock_own_customers};
-use crate::service::customers::{Customers, row_writes};
 
 /// The key of a link. Links are examined in the order of their keys.
 type LinkKey = (OperatorId, CustomerId);
@@ -76,7 +76,7 @@ impl Customers {
             if replaced.insert(customer.id) {
                 row_writes::raise_revision(&mut writes, customer);
             }
-            super::add(&mut writes, link, customer);
+            words::add(&mut writes, link, customer);
             transaction.write(writes).await?;
         }
         transaction.commit().await?;

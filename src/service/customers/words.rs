@@ -2,10 +2,6 @@
 //!
 //! Each link has its own rows in `customer_word`, so a search reads the words of one operator only. If a value of a
 //! customer changes, its words change for all operators of the customer.
-//!
-//! `backfill` adds words to links that have none.
-
-mod backfill;
 
 use std::iter::zip;
 

@@ -1,10 +1,10 @@
 //! Rate limits: token buckets for the cost of requests, for authentication failures, and for disclosures.
 //!
-//! A disclosure reveals that an email or a phone belongs to a customer that is not connected to the caller's operator. A
-//! response can contain two. The limit prevents the enumeration of the platform's customers.
+//! A disclosure reveals that an email or a phone belongs to a customer that is not connected to the caller's operator.
+//! A response can contain two. The limit prevents the enumeration of the platform's customers.
 //!
-//! The cost of a request is estimated and charged before the execution. After the execution, the estimate is replaced by
-//! the cost of the work ([`CostCharge`]). Work is counted and not timed, so that the load of other requests does not
+//! The cost of a request is estimated and charged before the execution. After the execution, the estimate is replaced
+//! by the cost of the work ([`CostCharge`]). Work is counted and not timed, so that the load of other requests does not
 //! change the cost.
 //!
 //! | module | contents |
@@ -15,10 +15,10 @@
 //!
 //! A bucket starts full and refills continuously, up to its capacity. A request takes tokens from the bucket. If there
 //! are too few tokens, the request is rejected, and the error contains the time until there are enough. Only
-//! disclosures are reserved: if other requests have reserved the missing ones, a request first waits for up to a second.
-//! If it is then rejected, the time in the error is one second. For example, at 100 disclosures per hour the bucket of an operator holds 100 tokens
-//! and gains one every 36 seconds. Each process counts separately, so with n processes the effective limit is n times
-//! as high.
+//! disclosures are reserved: if other requests have reserved the missing ones, a request first waits for up to a
+//! second. If it is then rejected, the time in the error is one second. For example, at 100 disclosures per hour the
+//! bucket of an operator holds 100 tokens and gains one every 36 seconds. Each process counts separately, so with n
+//! processes the effective limit is n times as high.
 
 mod cost_charge;
 mod disclosures;
