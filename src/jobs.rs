@@ -25,7 +25,7 @@ use crate::service::{Caller, Services, every, idempotency, now, phone_lookup};
 const RESTART_PAUSE: Duration = Duration::from_secs(10);
 
 /// The longest time to wait for attempts to deliver webhooks, after the HTTP server has stopped.
-const DELIVERY_DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+const DELIVERY_DRAIN_TIMEOUT: Duration = Duration::from_secs(9);
 
 /// The longest time to save the times of last use of API keys when the process stops. With the other times, a process
 /// stops within 30 seconds even if the database does not respond.
