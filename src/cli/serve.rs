@@ -60,15 +60,15 @@ fn app_settings(settings: &Settings, serve: ServeSettings) -> Result<AppSettings
     let carrier = match restrictions.phone_lookup {
         PhoneLookupName::Metadata => None,
         PhoneLookupName::Twilio => {
-            // `check` requires both credentials.
             let credentials = restrictions.twilio_user.zip(restrictions.twilio_password);
-            let twilio = credentials.map(|(user, password)| Twilio::new(restrictions.twilio_url, user, password));
-            let twilio = twilio.transpose().map_err(|error| {
+            let (user, password) =
+                credentials.ok_or_else(|| FatalError::Usage("The credentials for Twilio are missing.".to_owned()))?;
+            let twilio = Twilio::new(restrictions.twilio_url, user, password).map_err(|error| {
                 FatalError::Other(format!(
                     "Cannot set up Twilio Lookup: {error}. Install the CA certificates of the system."
                 ))
             })?;
-            twilio.map(|twilio| CarrierSettings { lookup: Arc::new(twilio), unknown_lines })
+            Some(CarrierSettings { lookup: Arc::new(twilio), unknown_lines })
         }
     };
     Ok(AppSettings {

@@ -32,9 +32,9 @@ pub struct RequestContext {
 #[derive(Clone, Default)]
 pub struct RunningRequests(Arc<()>);
 
-/// A kind of work that a request does. The amounts depend only on the request and on the rows that it finds, with two
-/// exceptions. The number of [statements](Self::Statement) can vary, and a write that runs again after a conflict
-/// repeats its work.
+/// A kind of work that a request does. The amounts depend only on the request and on the rows that it finds, with three
+/// exceptions. The number of [statements](Self::Statement) can vary. A write that runs again after a conflict repeats
+/// its work. If there is no memory for the rows of a scan, all rows count that the scan may check.
 #[derive(Clone, Copy, EnumIter)]
 pub enum Work {
     /// A statement that was sent. `BEGIN`, `COMMIT` and `ROLLBACK` do not count.

@@ -91,7 +91,7 @@ pub enum SizeError {
 impl From<SizeError> for Violation {
     fn from(error: SizeError) -> Self {
         let busy = "Too many large responses are being built, or have not been read by their clients. Read each \
-                    response to its end, or request smaller pages (`first`).";
+                    response of all your keys to its end, or request smaller pages (`first`).";
         match error {
             SizeError::TooLarge => Self::new(ErrorCode::ResponseTooLarge),
             SizeError::MustWait | SizeError::Busy => Self {

@@ -7,7 +7,8 @@ use sea_orm::{ConnectionTrait, DbBackend, DbErr, QueryResult, Statement};
 
 use super::scan::{MAX_SCAN, SCAN};
 use crate::database::Sql;
-use crate::request::{Work, count_work};
+use crate::database::error::own_error;
+use crate::request::{SizeError, Work, count_work};
 
 /// A part of a `UNION ALL`.
 pub(super) struct Branch {
@@ -60,7 +61,13 @@ pub(super) async fn rows_by_branch(
     let mut rows_by_branch = Vec::new();
     for branches in statements(groups) {
         count_work(Work::Query, 1);
-        let rows = connection.query_all_raw(union(connection.get_database_backend(), &branches)).await?;
+        let rows = connection.query_all_raw(union(connection.get_database_backend(), &branches)).await;
+        if rows.as_ref().err().and_then(own_error) == Some(SizeError::Busy) {
+            // There was no memory for the rows, but the database has already checked the rows of the scans.
+            let filters = branches.iter().filter_map(|branch| branch.filters.as_ref()).map(Vec::len);
+            count_work(Work::Check, (filters.sum::<usize>() * MAX_SCAN) as u64);
+        }
+        let rows = rows?;
         count_work(Work::Row, rows.len() as u64);
         // All rows belong to the only branch, so their numbers need not be read.
         if let [_] = *branches {

@@ -6,9 +6,7 @@ use super::branches::rows_by_branch;
 use super::keyset::{Direction, HasPosition, Page, PageRequest, Position, SortOrder};
 use super::list::{ListPage, ListPart};
 use super::scan::{MAX_SHORT_SCAN, Scan, ScanWork, count_sort_work};
-use crate::database::error::own_error;
 use crate::database::{ReadKind, Reader};
-use crate::request::SizeError;
 
 /// Loads these pages, in one statement for up to 400 branches.
 ///
@@ -35,15 +33,7 @@ pub async fn pages<T>(
         groups.push(group);
         requests.push((request, read_parts));
     }
-    let found = rows_by_branch(&reader.for_reads(kind), groups).await;
-    if let Err(error) = &found
-        && own_error::<SizeError>(error).is_some()
-    {
-        // The response has no memory for the rows, but the database has already done the work.
-        let scans = requests.iter().flat_map(|(_, read_parts)| read_parts);
-        scans.filter_map(|(_, scan_work)| scan_work.as_ref()).for_each(ScanWork::count_max);
-    }
-    let mut rows_by_branch = found?.into_iter();
+    let mut rows_by_branch = rows_by_branch(&reader.for_reads(kind), groups).await?.into_iter();
     let mut next_branch = || read_all(&rows_by_branch.next().unwrap_or_default(), &read);
     let page = |(index, (request, read_parts)): (usize, (PageRequest, Vec<_>))| {
         let position = |row: &T| position(index, row);

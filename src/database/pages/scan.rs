@@ -87,12 +87,6 @@ impl ScanWork {
         Self { milestones: scan.milestones(), max_rows: scan.max_rows, filter_count: scan.filters.len() as u64 }
     }
 
-    /// Counts as much work as the scan may do at most, for a statement whose rows were not kept.
-    pub(super) fn count_max(&self) {
-        count_work(Work::Check, cmp::min(self.max_rows, MAX_SCAN as u64) * self.filter_count);
-        count_work(Work::Entry, self.milestones.iter().map(|number| *number as u64).sum());
-    }
-
     /// Counts the checked rows, and the index entries that were read to find the milestones. `found` is the number of
     /// rows that the scan has found, and `is_full` is true if they are more than the size of the page. `milestones` has
     /// the position of each milestone, or `None` if the list has fewer rows. `is_passed` returns true if the scan has
