@@ -125,7 +125,7 @@ impl ApiKeys {
             let key = revoked.update(&transaction).await?;
             add_entry(&transaction, origin, EventType::ApiKeyRevoked, &key).await?;
             transaction.commit().await?;
-            self.authenticator.remove_cached(&key.hash);
+            self.authenticator.clear_cache();
             Ok(key)
         };
         self.database.with_retry("key.revoke", revoke).await
