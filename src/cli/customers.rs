@@ -20,7 +20,7 @@ pub struct CustomerArgs {
 #[derive(Debug, Subcommand)]
 enum CustomerCommand {
     /// Erase a customer, like the mutation `eraseCustomer`, but without its time limit. This cannot be undone. If the
-    /// command is interrupted, nothing is erased
+    /// command prints no receipt, look for one with the query `erasures` before you run the command again
     Erase {
         /// Id of the customer, for example cus_01h455vb4pex5vsknk084sn02q
         #[arg(value_parser = customer_id)]
@@ -41,10 +41,11 @@ pub async fn run(args: CustomerArgs, services: &Services) -> Result<(), FatalErr
         erasure.customer_id.to_string(),
         erasure.erased_at.to_rfc3339(),
         erasure.reference.as_str().to_owned(),
+        erasure.request_id.to_string(),
         erasure.operators.to_string(),
         erasure.entries.to_string(),
     ];
-    let columns = ["id", "customerId", "erasedAt", "reference", "operators", "entries"];
+    let columns = ["id", "customerId", "erasedAt", "reference", "requestId", "operators", "entries"];
     print::rows(Format::new(json), columns, [row.map(Some)])
 }
 

@@ -53,7 +53,7 @@ async fn readyz(extract::State(probes): extract::State<Arc<Probes>>) -> Health {
     if probes.is_stopping.load(Ordering::Relaxed) {
         return (StatusCode::SERVICE_UNAVAILABLE, "the server is stopping\n");
     }
-    // A probe whose client disconnects stops to wait for the lock.
+    // A probe whose client disconnects no longer waits for the lock.
     let mut last = probes.last_check.clone().lock_owned().await;
     if let Some((ended, health)) = *last
         && ended.elapsed() < MAX_AGE

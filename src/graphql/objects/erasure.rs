@@ -40,12 +40,13 @@ impl Erasure {
         Time(self.0.erased_at)
     }
 
-    /// The `reference` of the `eraseCustomer` request.
+    /// Reference that the platform gave to the erasure.
     async fn reference(&self) -> &str {
         self.0.reference.as_str()
     }
 
-    /// Id of the request that erased the customer, as in the `x-request-id` response header.
+    /// Id of the request that erased the customer, as in the `x-request-id` response header. For a command: the id of the
+    /// command run.
     async fn request_id(&self) -> String {
         self.0.request_id.to_string()
     }

@@ -71,7 +71,7 @@ fn client_address(trusted_proxies: &[IpNet], parts: &Parts) -> IpAddr {
     hops.find(|hop| !is_trusted(hop)).unwrap_or(peer)
 }
 
-/// The addresses that belong to one client: one IPv4 address, or an IPv6 /64 network.
+/// Returns the network that counts as one client: an IPv4 address, or an IPv6 /64 network.
 fn client_network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.into(),

@@ -60,8 +60,8 @@ impl Default for InFlight {
         /// flight. A mutation of the platform may take five minutes.
         const MAX_IDLE: Duration = Duration::from_secs(600);
         let keys = Cache::builder().max_capacity(MAX_KEYS).time_to_idle(MAX_IDLE).build();
-        // Not removed when it is idle, because it is looked up only for a key that is new in `keys`: all keys of an
-        // operator must have the same memory.
+        // An entry does not expire when it is idle. `owners` is read only when a key is new in `keys`, and all keys of
+        // an operator must share one memory.
         let owners = Cache::new(MAX_KEYS);
         let waiting = metrics::gauge!("vivamo_requests_waiting");
         Self { keys, waiting, owners, memory: ProcessMemory::default() }

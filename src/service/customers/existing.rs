@@ -152,8 +152,8 @@ impl Customers {
 fn customers_to_lock(email: &EmailAddress, phone: Option<&PhoneNumber>) -> SelectStatement {
     use customer::Column::{Email, Id, Phone};
     let (email, phone) = (Email.into_expr().eq(email.clone()), Phone.into_expr().eq(phone.cloned()));
-    let holders = customer::Entity::find().filter(email.or(phone));
-    holders.select_only().column(Id).order_by_asc(Id).lock_exclusive().into_query()
+    let customers = customer::Entity::find().filter(email.or(phone));
+    customers.select_only().column(Id).order_by_asc(Id).lock_exclusive().into_query()
 }
 
 /// Selects the operator's customer with the external customer id, its customer with the email, and its customer with
@@ -187,9 +187,9 @@ fn own_matches_query(
         .from_subquery(always, "always")
         .join_as(JoinType::LeftJoin, customer_operator::Entity, "by_external_id", has_external_id)
         .take();
-    for (holder, (column, value)) in zip(LOOKUP_ALIASES, [(Email, email), (Phone, phone)]) {
+    for (alias, (column, value)) in zip(LOOKUP_ALIASES, [(Email, email), (Phone, phone)]) {
         let found = row_reads::timing_safe_lookup(operator.clone(), column, value);
-        query.join_subquery(JoinType::LeftJoin, found, holder, Expr::cust("TRUE"));
+        query.join_subquery(JoinType::LeftJoin, found, alias, Expr::cust("TRUE"));
     }
     query
 }
@@ -205,10 +205,10 @@ fn of_external_id(column: customer_operator::Column) -> SimpleExpr {
     Expr::col(("by_external_id", column))
 }
 
-/// The id of the customer that a [holder](LOOKUP_ALIASES) found, if it is one of the operator's own customers.
-fn own_id(holder: &'static str) -> SimpleExpr {
-    let next_own_id = Expr::col((holder, NEXT_OWN_ID));
-    Expr::expr(Expr::case(next_own_id.clone().eq(Expr::col((holder, customer::Column::Id))), next_own_id))
+/// The id of the customer that a [lookup](LOOKUP_ALIASES) found, if it is one of the operator's own customers.
+fn own_id(lookup: &'static str) -> SimpleExpr {
+    let next_own_id = Expr::col((lookup, NEXT_OWN_ID));
+    Expr::expr(Expr::case(next_own_id.clone().eq(Expr::col((lookup, customer::Column::Id))), next_own_id))
 }
 
 /// Like [`own_matches_query`]. If none of the operator's own customers has one of the values, also selects the other
@@ -226,9 +226,9 @@ fn own_id(holder: &'static str) -> SimpleExpr {
 /// ```
 pub(super) fn existing_query(values: [SimpleExpr; 4], condition: Option<SimpleExpr>) -> SelectStatement {
     use customer::Column::Id;
-    let [by_email, by_phone] = LOOKUP_ALIASES.map(|holder| own_id(holder).is_null());
+    let [by_email, by_phone] = LOOKUP_ALIASES.map(|lookup| own_id(lookup).is_null());
     let is_new = of_external_id(customer_operator::Column::CustomerId).is_null().and(by_email).and(by_phone);
-    let other = |holder| Expr::case(is_new.clone(), Expr::col((holder, Id)));
+    let other = |lookup| Expr::case(is_new.clone(), Expr::col((lookup, Id)));
     let is_other = Expr::col(("other", Id)).is_in(LOOKUP_ALIASES.map(other));
     let mut query = own_matches_query(values, condition);
     query.columns(customer::Column::iter().map(|column| ("other", column)));

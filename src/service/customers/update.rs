@@ -45,6 +45,7 @@ impl Customers {
     ) -> Result<Updated, Error> {
         let origin = &caller.authorize_write(request)?;
         let Some(customer) = changes.customer.as_ref().filter(|_| changes.violations.is_empty()) else {
+            debug_assert!(!changes.violations.is_empty(), "a missing customer is a violation");
             let of_restrictions = self.violated_restrictions(origin, &changes).await?;
             return Err(Error::Rejected([changes.violations, of_restrictions].concat()));
         };

@@ -39,9 +39,9 @@ impl CostCharge {
     /// Raises the charge to this cost, or to the capacity of the bucket if this cost is larger. If the bucket has too
     /// few tokens now, the request is rejected.
     ///
-    /// If the request is rejected, the cost that was already taken stays charged, because a client without tokens must
-    /// not get work done for nothing. With `gives_back`, which stands for a request that was no work, the cost is given
-    /// back: a client that retries too early does not use up the tokens that it waits for.
+    /// If `gives_back` is true, because the request has caused hardly any work, the cost that was already taken is then
+    /// given back. A client that retries too early therefore does not use up the tokens that it waits for. Otherwise
+    /// that cost stays charged, because a client without tokens must not get work done for nothing.
     pub fn raise_to(&mut self, cost: u32, gives_back: bool) -> Result<(), Violation> {
         let cost = self.costs.at_most_capacity(cost);
         let message = "This API key has reached its cost limit. Wait before you retry.";
