@@ -233,8 +233,8 @@ impl Authenticator {
         self.hasher.digest(PURPOSE, &[key.as_bytes()])
     }
 
-    /// Removes all keys from the cache. Called after a key was revoked, and after an operator was changed. A revoked key
-    /// is not removed alone, because while the secret is being rotated, the cache can have it under another hash.
+    /// Removes all keys from the cache. Called after a key was revoked, and after an operator was changed. A revoked
+    /// key is not removed alone, because while the secret is being rotated, the cache can have it under another hash.
     pub(super) fn clear_cache(&self) {
         self.cache.invalidate_all();
     }

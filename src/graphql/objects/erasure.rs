@@ -45,8 +45,8 @@ impl Erasure {
         self.0.reference.as_str()
     }
 
-    /// Id of the request that erased the customer, as in the `x-request-id` response header. For a command: the id of the
-    /// command run.
+    /// Id of the request that erased the customer, as in the `x-request-id` response header. For a command: the id of
+    /// the command run.
     async fn request_id(&self) -> String {
         self.0.request_id.to_string()
     }
