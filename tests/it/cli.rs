@@ -64,10 +64,14 @@ pub(crate) fn json_output(command: &mut Command) -> Value {
     serde_json::from_str(&stdout(&command.output().unwrap())).unwrap()
 }
 
-pub(crate) async fn role(url: &str, key: &str) -> Value {
+/// Sends a query and returns the response.
+async fn send(url: &str, key: &str, query: &str) -> Value {
     let request = http_client().post(format!("{url}/graphql")).bearer_auth(key);
-    let answer = request.json(&json!({ "query": "{ viewer { environment role } }" })).send().await.unwrap();
-    answer.json().await.unwrap()
+    request.json(&json!({ "query": query })).send().await.unwrap().json().await.unwrap()
+}
+
+pub(crate) async fn role(url: &str, key: &str) -> Value {
+    send(url, key, "{ viewer { environment role } }").await
 }
 
 #[test]
@@ -217,8 +221,7 @@ async fn commands_suspend_resume_and_change_operators() {
         let rejected = failure(&mut run(&["operator", "remove-customers", id]));
         assert!(rejected.contains("Run `vivamo operator suspend OPERATOR`"), "{rejected}");
         let create = "mutation { createCustomer(input: { externalCustomerId: \"1\", data: { email: \"a@example.com\" } }) { outcome } }";
-        let request = http_client().post(format!("{url}/graphql")).bearer_auth(key);
-        request.json(&json!({ "query": create })).send().await.unwrap();
+        send(&url, key, create).await;
         stdout(&run(&["operator", "suspend", id]).output().unwrap());
         let removed = stdout(&run(&["operator", "remove-customers", id]).output().unwrap());
         assert_eq!(removed, format!("Customers disconnected from {id}: 1\n"));
@@ -234,10 +237,7 @@ async fn commands_suspend_resume_and_change_operators() {
             "{table}"
         );
 
-        let ask = async |query: &str| -> Value {
-            let request = http_client().post(format!("{url}/graphql")).bearer_auth(PLATFORM_KEY);
-            request.json(&json!({ "query": query })).send().await.unwrap().json().await.unwrap()
-        };
+        let ask = async |query: &str| send(&url, PLATFORM_KEY, query).await;
         let answer = ask("{ adminEvents { nodes { type source osUser actor requestId } } }").await;
         let events = answer["data"]["adminEvents"]["nodes"].as_array().unwrap();
         assert_eq!(events.len(), 11, "{answer}");
@@ -289,10 +289,7 @@ async fn a_command_erases_a_customer() {
         };
         let operator = json_output(&mut run(&["operator", "create", "Acme", "--json"]));
         let (server, url) = Running::start(&mut run(&[]));
-        let ask = async |key: &str, query: &str| -> Value {
-            let request = http_client().post(format!("{url}/graphql")).bearer_auth(key);
-            request.json(&json!({ "query": query })).send().await.unwrap().json().await.unwrap()
-        };
+        let ask = async |key: &str, query: &str| send(&url, key, query).await;
         let create = "mutation { createCustomer(input: { externalCustomerId: \"1\", \
             data: { email: \"ada@example.com\" } }) { customer { id } } }";
         let created = ask(operator["key"].as_str().unwrap(), create).await;

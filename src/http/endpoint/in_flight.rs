@@ -33,7 +33,7 @@ pub struct InFlight {
     /// The keys that were used recently. `None` is the platform key.
     keys: Cache<Option<ApiKeyId>, Arc<ApiKeyState>>,
     waiting: Gauge,
-    /// The memory of the operators that were seen recently, and of the platform.
+    /// The memory of each operator, and of the platform.
     owners: Cache<OperatorId, OwnerMemory>,
     memory: ProcessMemory,
 }
