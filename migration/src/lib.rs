@@ -24,20 +24,20 @@ mod m20261126_000014_webhooks;
 mod m20261127_000015_connecting_entries;
 mod m20261128_000016_history_order;
 mod m20261129_000017_visible_entries;
+mod m20261130_000018_name_pairs;
 
 /// The newest migration after which older servers must not write, because they would leave out rows that newer servers
 /// need. A server that does not know this migration refuses to write. A server that knows it, but not the migrations
 /// after it, continues to write.
 ///
-/// The current value is the migration that creates the webhooks. A server that does not know them would suspend an
-/// operator without pausing its deliveries. An even older server, without the change feed, would also change customers
-/// without adding the changes to the feed.
-pub const REQUIRED: &str = "m20261126_000014_webhooks";
+/// The current value is the migration that adds pairs to the search words. A server that does not know the pairs would
+/// create customers without them.
+pub const REQUIRED: &str = "m20261130_000018_name_pairs";
 
 /// The newest migration that deletes search words, or changes how the words are written. After this migration,
 /// `vivamo migrate` writes all words again. Older servers must not write words any more, so [`REQUIRED`] must be this
 /// migration or a later one.
-pub const SEARCH_WORDS: &str = "m20261126_000007_search_spellings";
+pub const SEARCH_WORDS: &str = "m20261130_000018_name_pairs";
 
 pub struct Migrator;
 
@@ -62,6 +62,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261127_000015_connecting_entries::Migration),
             Box::new(m20261128_000016_history_order::Migration),
             Box::new(m20261129_000017_visible_entries::Migration),
+            Box::new(m20261130_000018_name_pairs::Migration),
         ]
     }
 }
@@ -96,6 +97,15 @@ pub async fn build_large_indexes(connection: &impl ConnectionTrait) -> Result<()
             connection.execute(index.concurrently()).await?;
         }
     }
+    Ok(())
+}
+
+/// Deletes all search words, so that `vivamo migrate` writes them again from the customers. The statement reads no rows:
+/// SQLite executes a DELETE without a condition by emptying the whole table.
+async fn delete_search_words(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
+    let is_postgres = manager.get_database_backend() == DbBackend::Postgres;
+    let delete_all = if is_postgres { "TRUNCATE TABLE customer_word" } else { "DELETE FROM customer_word" };
+    manager.get_connection().execute_unprepared(delete_all).await?;
     Ok(())
 }
 

@@ -192,3 +192,29 @@ both!(a_short_page_of_a_search_is_read_again_with_sorted_words, Sandbox, async |
     assert_eq!(follow(app, &own, &without_phone, true).await, (vec![10_040], 2));
     clear(app).await;
 });
+
+both!(a_search_of_a_common_name_ends_after_10000_checked_customers, Sandbox, async |app| {
+    let own = app.operator("Own").await;
+    populate(app, &own).await;
+    let sql = "UPDATE customer SET first_name = 'Ada', last_name = 'Common' WHERE email <> 'operator@example.com'; \
+         INSERT INTO customer_word (operator_id, customer_id, place, word) \
+         SELECT operator_id, customer_id, 2000, 'ada' FROM customer_operator WHERE external_customer_id <> 'operator'; \
+         INSERT INTO customer_word (operator_id, customer_id, place, word) \
+         SELECT operator_id, customer_id, 5000, '&ada common' FROM customer_operator \
+         WHERE external_customer_id <> 'operator';";
+    app.execute(sql).await;
+    let named = json!({ "filter": { "search": "ada common" } });
+    let first = page(app, &own, &named, &json!({ "first": 100 })).await;
+    assert_eq!(numbers(&first), (1..=100).collect::<Vec<_>>());
+    let last = page(app, &own, &named, &json!({ "last": 100 })).await;
+    assert_eq!(numbers(&last), (CUSTOMERS_OF_TEST - 99..=CUSTOMERS_OF_TEST).collect::<Vec<_>>());
+    let without_phone = json!({ "filter": { "search": "ada common", "missing": ["PHONE"] } });
+    for forward in [true, false] {
+        let mut expected = WITHOUT_PHONE.to_vec();
+        if !forward {
+            expected.reverse();
+        }
+        assert_eq!(follow(app, &own, &without_phone, forward).await, (expected, 2), "{forward}");
+    }
+    clear(app).await;
+});

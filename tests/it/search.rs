@@ -183,10 +183,10 @@ both!(all_search_plans_return_the_same_pages, Sandbox, async |app| {
             make_common(app, "customer-0", ["", "evenly", "thirdly"][step], 100_001).await;
         }
         if step == 0 {
-            // One count, the page, and `totalCount`.
+            // The customers with these names, one count, the page, and `totalCount`.
             let (_, statements) =
                 app.statements_of(page(app, &own, json!({ "search": "even third", "first": 2 }))).await;
-            assert_eq!(statements.len(), 3, "{statements:?}");
+            assert_eq!(statements.len(), 4, "{statements:?}");
         }
         let mut pages: Vec<Vec<String>> = Vec::new();
         let searches = ["even", "third even", "customer", "customer even other"];
@@ -227,8 +227,8 @@ both!(all_search_plans_return_the_same_pages, Sandbox, async |app| {
     );
     assert!(results[1] == results[0] && results[2] == results[0], "{results:?}");
     let (_, statements) = app.statements_of(page(app, &own, json!({ "search": "even third", "first": 2 }))).await;
-    // Four counts of the entries of each word, the page, and `totalCount`.
-    assert_eq!(statements.len(), 6, "{statements:?}");
+    // The customers with these names, four counts of the entries of each word, the page, and `totalCount`.
+    assert_eq!(statements.len(), 7, "{statements:?}");
     app.rebuild_search_words().await;
 });
 
@@ -239,7 +239,8 @@ both!(only_the_first_12_words_of_a_value_are_stored, Sandbox, async |app| {
         "email": format!("{}@example.com", letters.join(".")), "firstName": letters.join(" "), "lastName": letters.join("-"),
     });
     app.created(&own, &letters.join("/"), data).await;
-    assert_eq!(app.count_rows("customer_word").await, 4 * 12 + 2);
+    // The email has 12 words and 2 of the domain. The external id, each name, and the pairs of the names have 12 words.
+    assert_eq!(app.count_rows("customer_word").await, 5 * 12 + 2);
     assert_eq!(search_names(app, &own, "aa ll").await.len(), 1);
     assert_eq!(search_names(app, &own, "mm").await.len(), 0);
 });
@@ -390,6 +391,79 @@ both!(the_customer_with_the_searched_email_is_first, Sandbox, async |app| {
     let search = page(app, &own, json!({ "search": "ada@example.com", "first": 2 }));
     let (_, statements) = app.statements_of(search).await;
     assert!(statements.len() <= 3, "{statements:?}");
+});
+
+both!(customers_with_the_searched_names_are_first, Sandbox, async |app| {
+    let (own, other) = (app.operator("Own").await, app.operator("Other").await);
+    for (number, (local_part, first, last, phone)) in [
+        ("silva", Some("Maria"), Some("Souza"), None),
+        ("a", Some("Maria"), Some("Silva"), None),
+        ("b", Some("Mariana"), Some("Silva"), None),
+        ("c", Some("Silva"), Some("María"), Some("+14155552671")),
+        ("maria.silva", None, None, None),
+        ("d", Some("Ana Maria"), Some("da Silva"), None),
+        ("e", Some("Ana"), Some("Silva"), None),
+        ("f", Some("Maria Silva"), None, None),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let email = format!("{local_part}@example.com");
+        let data = json!({ "email": email, "firstName": first, "lastName": last, "phone": phone });
+        app.created(&own, &number.to_string(), data).await;
+    }
+    let data = json!({ "email": "other@example.com", "firstName": "Maria", "lastName": "Silva" });
+    app.created(&other, "1", data).await;
+    for step in 0..2 {
+        // In the second step, both words are common.
+        if step == 1 {
+            make_common(app, "0", "mariah", 100_001).await;
+            make_common(app, "0", "silvan", 100_001).await;
+        }
+        for (search, missing, expected) in [
+            ("Maria Silva", None, &["a", "c", "d", "silva", "b", "maria.silva", "f"][..]),
+            ("silva, maria", None, &["a", "c", "d", "silva", "b", "maria.silva", "f"]),
+            ("Maria Silva", Some("PHONE"), &["a", "d", "silva", "b", "maria.silva", "f"]),
+            ("ana silva", None, &["d", "e"]),
+            // The results of these searches are in the order of the customer ids.
+            ("mari silva", None, &["silva", "a", "b", "c", "maria.silva", "d", "f"]),
+            ("maria silva example", None, &["silva", "a", "b", "c", "maria.silva", "d", "f"]),
+        ] {
+            for direction in [FORWARDS, BACKWARDS] {
+                let Direction { size: count, bound, has_more, .. } = direction;
+                for size in 1..=expected.len() + 1 {
+                    let read = async |cursor: Value| {
+                        let arguments = json!({ "search": search, "missing": missing, count: size, bound: cursor });
+                        let page = page(app, &own, arguments).await;
+                        assert_eq!(page["totalCount"], expected.len(), "{search} {count} {size}");
+                        let is_last = page["pageInfo"][has_more] == json!(false);
+                        assert!(is_last || names(&page).len() == size, "{search} {count} {size}: {page}");
+                        page
+                    };
+                    let read: Vec<_> = direction.read_pages(read).await.iter().flat_map(names).collect();
+                    assert_eq!(read, expected, "{step} {search} {count} {size}");
+                }
+            }
+        }
+        // If the customers with these names fill a page, the other customers are not searched.
+        let query =
+            "{ customers(first: 3, filter: { search: \"maria silva\" }) { nodes { email } pageInfo { hasNextPage } } }";
+        let (answer, statements) = app.statements_of(app.query(&own, query)).await;
+        assert_eq!(answer["customers"]["pageInfo"]["hasNextPage"], true);
+        assert_eq!(statements.len(), 1, "{statements:?}");
+        app.rebuild_search_words().await;
+    }
+    // A condition that only one customer can meet.
+    let query = "{ customers(filter: { search: \"maria silva\", externalCustomerId: \"1\" }) \
+                 { nodes { email } totalCount pageInfo { hasNextPage endCursor } } }";
+    let found = app.query(&own, query).await["customers"].clone();
+    assert_eq!((&found["nodes"], &found["totalCount"]), (&json!([{ "email": "a@example.com" }]), &json!(1)));
+    let next = query.replace("(filter:", &format!("(after: {}, filter:", found["pageInfo"]["endCursor"]));
+    assert_eq!(app.query(&own, &next).await["customers"]["nodes"], json!([]));
+    // The section of a customer changes together with the names.
+    app.updated(&own, json!({ "externalCustomerId": "1" }), json!({ "firstName": "Mario" })).await;
+    app.updated(&own, json!({ "externalCustomerId": "2" }), json!({ "firstName": "Maria" })).await;
+    assert_eq!(search_names(app, &own, "maria silva").await, ["b", "c", "d", "silva", "maria.silva", "f"]);
 });
 
 /// Runs `vivamo migrate`.

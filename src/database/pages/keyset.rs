@@ -17,8 +17,7 @@ pub struct Position {
 /// derived.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SortKey {
-    /// The sort key of a row that comes first in a list regardless of its id, for example the customer whose email was
-    /// searched. The other rows follow in the order of their ids.
+    /// The sort key of the rows of [`Section::First`]. Rows with this key are in the order of their ids.
     First,
     /// No sort key: the list is ordered by id only.
     None,
@@ -26,6 +25,15 @@ pub enum SortKey {
     Number(i64),
     /// A string that is unique in the list.
     Text(String),
+}
+
+/// The two sections of a list with a search. Each section is in the order of the ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Section {
+    /// The rows that come first in the list, for example the customer whose email was searched.
+    First,
+    /// The rows after them.
+    Others,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -113,18 +121,25 @@ impl Position {
     pub fn by_number(number: i64, id: Uuid) -> Self {
         Self { sort_key: SortKey::Number(number), id }
     }
-
-    /// The position of a row as a milestone of a scan. A milestone may be the row with `SortKey::First`, because the
-    /// filters of the scan do not apply to milestones. The scan passes this row in the order of the ids.
-    pub(super) fn in_scan(self) -> Self {
-        match self.sort_key {
-            SortKey::First => Self::by_id(self.id),
-            SortKey::None | SortKey::Time(_) | SortKey::Number(_) | SortKey::Text(_) => self,
-        }
-    }
 }
 
 impl<T> Page<T> {
+    /// Returns true if the list has more rows in the direction of the request.
+    fn has_more(&self) -> bool {
+        match self.direction {
+            Direction::Forward => self.has_next,
+            Direction::Backward => self.has_previous,
+        }
+    }
+
+    /// Sets that the list may have more rows in the direction of the request.
+    pub fn set_has_more(&mut self) {
+        match self.direction {
+            Direction::Forward => self.has_next = true,
+            Direction::Backward => self.has_previous = true,
+        }
+    }
+
     /// Returns the positions at the two ends of the page.
     pub fn ends(&self, position: impl Fn(&T) -> Position) -> PageEnds {
         let scanned_to = |direction| self.scanned_to.clone().filter(|_| self.direction == direction);
@@ -163,24 +178,51 @@ impl PageRequest {
         self.page(if is_within { vec![row] } else { Vec::new() })
     }
 
-    /// Adds `row`, which comes before all other rows of the list, to a page of the other rows. Does nothing if the page
-    /// starts after `row` or ends before it. A full forward page loses its last row. A backward page that does not
-    /// reach the start of the list only gets `has_previous`.
-    pub fn add_first<T>(&self, page: &mut Page<T>, position: Position, row: T) {
-        if self.after.is_some() || self.before.as_ref() == Some(&position) {
-            return;
+    /// The page of a section of the list, which is ordered by id. Returns `None` if no row of the section is between the
+    /// two positions of this request.
+    pub fn of_section(&self, section: Section) -> Option<Self> {
+        let is_first = |position: &&Position| position.sort_key == SortKey::First;
+        let (after, before) = (self.after.as_ref(), self.before.as_ref());
+        let (after, before) = match section {
+            Section::First if after.is_some_and(|after| !is_first(&after)) => return None,
+            Section::First => (after, before.filter(is_first)),
+            Section::Others if before.as_ref().is_some_and(is_first) => return None,
+            Section::Others => (after.filter(|after| !is_first(after)), before),
+        };
+        let by_id = |position: &Position| Position::by_id(position.id);
+        Some(Self { after: after.map(by_id), before: before.map(by_id), ..*self })
+    }
+
+    /// Makes the page of a list from the pages of its sections. `None` if the page has no rows of the section.
+    pub fn join_sections<T>(&self, first: Option<Page<T>>, others: Option<Page<T>>) -> Page<T> {
+        let first = first.map(|mut page| {
+            page.scanned_to = page.scanned_to.map(|end| Position { sort_key: SortKey::First, ..end });
+            page
+        });
+        let (mut rows, mut has_more, mut scanned_to) = (Vec::new(), false, None);
+        let sections = match self.direction {
+            Direction::Forward => [first, others],
+            Direction::Backward => [others, first],
+        };
+        for section in sections.into_iter().flatten() {
+            // The rows of the next section come after all rows of this one.
+            if has_more {
+                break;
+            }
+            has_more = section.has_more();
+            scanned_to = section.scanned_to;
+            match self.direction {
+                Direction::Forward => rows.extend(section.rows),
+                Direction::Backward => drop(rows.splice(..0, section.rows)),
+            }
         }
-        let is_full = page.rows.len() == self.size;
-        if self.direction == Direction::Backward && (is_full || page.scanned_to.is_some()) {
-            page.has_previous = true;
-            return;
+        let is_cut = rows.len() > self.size;
+        let mut page = self.page(rows);
+        page.scanned_to = scanned_to.filter(|_| !is_cut);
+        if has_more {
+            page.set_has_more();
         }
-        if is_full {
-            page.has_next = true;
-            page.scanned_to = None;
-        }
-        page.rows.insert(0, row);
-        page.rows.truncate(self.size);
+        page
     }
 
     /// Makes the page of a list from the pages of its parts. A row that is in several parts is on the page once. A list
@@ -193,7 +235,6 @@ impl PageRequest {
     fn merge_two<T>(&self, first: Page<T>, second: Page<T>, position: impl Fn(&T) -> Position) -> Page<T> {
         let is_backward = self.direction == Direction::Backward;
         let is_beyond = |one: &Position, other: &Position| if is_backward { one < other } else { one > other };
-        let has_more = |page: &Page<T>| if is_backward { page.has_previous } else { page.has_next };
         // If a part has more rows, its rows are known only up to the end of its page. So the rows of the list are known
         // only up to the first of these ends.
         let end_of = |page: &Page<T>| {
@@ -201,19 +242,17 @@ impl PageRequest {
             if is_backward { start } else { end }
         };
         let parts = [first, second];
-        let ends = parts.iter().filter(|page| has_more(page)).filter_map(end_of);
+        let ends = parts.iter().filter(|page| page.has_more()).filter_map(end_of);
         let end = ends.reduce(|end, other| if is_beyond(&end, &other) { other } else { end });
-        let has_more = parts.iter().any(has_more);
+        let has_more = parts.iter().any(Page::has_more);
         let mut rows: Vec<_> = parts.into_iter().flat_map(|page| page.rows).collect();
         rows.retain(|row| end.as_ref().is_none_or(|end| !is_beyond(&position(row), end)));
         rows.sort_by_cached_key(&position);
         rows.dedup_by_key(|row| position(row));
         let is_cut = rows.len() > self.size;
         let mut page = self.page(rows);
-        if is_backward {
-            page.has_previous |= has_more;
-        } else {
-            page.has_next |= has_more;
+        if has_more {
+            page.set_has_more();
         }
         page.scanned_to = end.filter(|_| !is_cut);
         page
@@ -243,10 +282,7 @@ impl PageRequest {
         let is_full = rows.len() > self.size;
         let mut page = self.page(rows);
         if end.is_some() && !is_full {
-            match self.direction {
-                Direction::Forward => page.has_next = true,
-                Direction::Backward => page.has_previous = true,
-            }
+            page.set_has_more();
             page.scanned_to = end;
         }
         page

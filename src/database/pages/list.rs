@@ -48,12 +48,8 @@ impl ListPart {
             // The position is one of this list, so its sort key fits the columns. A single column is compared without
             // a tuple.
             let (row, bound) = match sort_key {
-                // The list does not have the row with this sort key: `add_first` adds the row to the page. All rows of
-                // the list come after that row, so a page after it needs no condition, and a page before it is empty
-                // (1 < 1).
-                SortKey::First if is_after => continue,
-                SortKey::First => (Expr::val(1), Expr::val(1)),
-                SortKey::None => (position_columns[0].clone(), Expr::val(*id)),
+                // The page is one of a section, which is ordered by id.
+                SortKey::First | SortKey::None => (position_columns[0].clone(), Expr::val(*id)),
                 SortKey::Time(time) => {
                     (Expr::tuple(position_columns.clone()), Expr::tuple([Expr::val(*time), Expr::val(*id)]))
                 }

@@ -42,7 +42,7 @@ mod scan;
 pub use branches::{BRANCH_ROWS, ROW};
 pub use by_owner::pages_by_owner;
 pub use counts::{Count, counts, list_counts};
-pub use keyset::{Direction, HasPosition, Page, PageEnds, PageRequest, Position, SortKey, SortOrder};
+pub use keyset::{Direction, HasPosition, Page, PageEnds, PageRequest, Position, Section, SortKey, SortOrder};
 pub use list::{JoinedTable, ListPage, ListPart};
 pub use read::{page, pages};
 pub use scan::{MAX_BOUNDED_SCAN, SCAN, Scan};

@@ -62,7 +62,7 @@ fn page_of_part<T>(
     let Some(scan_work) = scan_work else { return Ok(request.page(rows)) };
     let mut milestones = Vec::new();
     for _ in scan_work.milestones {
-        milestones.push(next_branch()?.first().map(|row| position(row).in_scan()));
+        milestones.push(next_branch()?.first().map(&position));
     }
     let is_full = rows.len() > request.size;
     let last = if request.direction == Direction::Forward { rows.last() } else { rows.first() };

@@ -232,7 +232,15 @@ const wordsOfLink = (externalCustomerId, customer) => [...placed(tokenize(extern
 
 function wordsOfCustomer({ email, firstName, lastName, phone }) {
   const [localPart, domain] = email.split('@');
-  return [tokenize(localPart), tokenize(domain), tokenize(firstName), tokenize(lastName), wordsOfPhone(phone)].flatMap(placed);
+  const [first, last] = [tokenize(firstName), tokenize(lastName)];
+  return [tokenize(localPart), tokenize(domain), first, last, wordsOfPhone(phone), pairs(first, last)].flatMap(placed);
+}
+
+// Each word of the first name together with each word of the last name, except numbers: `&ada lovelace`.
+function pairs(firstName, lastName) {
+  const pair = (first, last) => (first < last ? `&${first} ${last}` : `&${last} ${first}`);
+  const [first, last] = [firstName, lastName].map((words) => words.filter((word) => !/^\d+$/.test(word)));
+  return first.flatMap((one) => last.map((other) => pair(one, other))).slice(0, MAX_WORDS_PER_VALUE);
 }
 
 // The words that differ between two states of a customer. Null removes the word at a place.

@@ -23,8 +23,9 @@ use unicode_normalization::char::is_combining_mark;
 use super::{EmailAddress, PersonName, PhoneNumber, Reason, masked_debug};
 use fold::{APOSTROPHE, fold, script};
 
-/// A folded word: letters, their marks, and digits; at most 50 characters. The word for the last four digits of a phone
-/// starts with `#`, for example `#2671`.
+/// A folded word: letters, their marks, and digits; at most 50 characters. Two kinds of words start with a mark, so that
+/// no prefix of another word matches them: the last four digits of a phone, for example `#2671`, and a pair of words of
+/// the first and the last name, for example `&ada lovelace`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, DeriveValueType)]
 pub struct SearchWord(String);
 
@@ -57,14 +58,30 @@ impl SearchWord {
         joined.flat_map(|word| spellings(&word)).take(Self::MAX_PER_VALUE).map(Self).collect()
     }
 
-    /// Joins a first and a last name, in both orders, if both names are in a script without spaces. Returns the words:
-    /// `小明` and `王` have `王小明` and `小明王`. Returns no words for other names.
+    /// Returns the words of the whole name:
+    ///
+    /// - If both names are in a script without spaces, they are joined in both orders: `小明` and `王` have `王小明` and
+    ///   `小明王`.
+    /// - Each word of the first name forms a [pair](Self::pair) with each word of the last name, except numbers. Only the
+    ///   first 12 pairs are stored.
     pub fn of_full_name(first: &PersonName, last: &PersonName) -> Vec<Self> {
         let [first, last] = [first, last].map(|name| fold(name.as_str()));
-        if ![&first, &last].iter().all(|name| !name.is_empty() && name.chars().all(is_unspaced)) {
-            return Vec::new();
-        }
-        [format!("{last}{first}"), format!("{first}{last}")].iter().flat_map(|name| spellings(name)).map(Self).collect()
+        let is_joined = [&first, &last].iter().all(|name| !name.is_empty() && name.chars().all(is_unspaced));
+        let joined = if is_joined { vec![format!("{last}{first}"), format!("{first}{last}")] } else { Vec::new() };
+        let joined = joined.iter().flat_map(|name| spellings(name)).map(Self);
+        let last_words = Self::tokenize(&last);
+        let pairs = Self::tokenize(&first).into_iter().flat_map(|first| {
+            let pairs = last_words.iter().filter_map(|last| Self::pair(first.as_str(), last.as_str()));
+            pairs.collect::<Vec<_>>()
+        });
+        joined.chain(pairs.take(Self::MAX_PER_VALUE)).collect()
+    }
+
+    /// The word for two words of a name, in any order. `None` if one of them is a number, because people search for a
+    /// name and a number to find a phone or an external id.
+    fn pair(one: &str, other: &str) -> Option<Self> {
+        let (first, second) = if one < other { (one, other) } else { (other, one) };
+        (!is_number(first) && !is_number(second)).then(|| Self(format!("{PAIR}{first} {second}")))
     }
 
     /// Returns the words of a phone number: its digits with and without the country code, and its last four digits.
@@ -86,6 +103,8 @@ const LAST_DIGITS: usize = 4;
 /// The mark before the last digits of a phone in its search word, for example `#2671`. A search adds the mark only to
 /// words of four digits, so a prefix such as `26` does not match.
 const ENDS_IN: char = '#';
+/// The mark before a pair of words of a name, for example `&ada lovelace`.
+const PAIR: char = '&';
 
 /// A word of a search. The word keeps its umlauts, because an umlaut matches two spellings.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -112,8 +131,8 @@ impl QueryWord {
     }
 
     /// The first of the spellings in which this word may be stored.
-    pub fn first_spelling(&self) -> String {
-        spellings(&self.0).swap_remove(0)
+    pub fn first_spelling(&self) -> SearchWord {
+        SearchWord(spellings(&self.0).swap_remove(0))
     }
 
     /// Returns the same ranges as [`prefix_ranges`](Self::prefix_ranges), but leaves out the first spelling itself.
@@ -136,6 +155,7 @@ masked_debug!(QueryWord);
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct SearchQuery {
     words: Vec<QueryWord>,
+    name_pair: Option<SearchWord>,
     email: Option<EmailAddress>,
 }
 
@@ -177,12 +197,24 @@ impl SearchQuery {
         }
         // If an email has more words, the customer is still found by the whole email.
         words.truncate(Self::MAX_WORDS);
-        Ok(Self { words, email })
+        let name_pair = match words.as_slice() {
+            [one, other] if email.is_none() => {
+                SearchWord::pair(one.first_spelling().as_str(), other.first_spelling().as_str())
+            }
+            _ => None,
+        };
+        Ok(Self { words, name_pair, email })
     }
 
     /// Returns the words. No word is a prefix of another word.
     pub fn words(&self) -> &[QueryWord] {
         &self.words
+    }
+
+    /// Returns the pair of the words, if the search could be a first and a last name: it has two words, and neither is a
+    /// number. The customers whose first and last name have these two words come first in the results of the search.
+    pub fn name_pair(&self) -> Option<&SearchWord> {
+        self.name_pair.as_ref()
     }
 
     /// Returns the email address, if the whole text is an email address. The customer with this email comes first in
@@ -440,19 +472,64 @@ mod tests {
         }
     }
 
+    fn full_name(first: &str, last: &str) -> Vec<SearchWord> {
+        let [first, last] = [first, last].map(|name| PersonName::parse(name).unwrap());
+        SearchWord::of_full_name(&first, &last)
+    }
+
     #[test]
     fn names_in_scripts_without_spaces_are_found_written_together() {
-        let full_name = |first: &str, last: &str| {
-            let [first, last] = [first, last].map(|name| PersonName::parse(name).unwrap());
-            SearchWord::of_full_name(&first, &last)
-        };
-        assert_eq!(texts(&full_name("小明", "王")), ["王小明", "小明王"]);
-        assert_eq!(texts(&full_name("太郎", "山田")), ["山田太郎", "太郎山田"]);
-        assert_eq!(texts(&full_name("철수", "김")), ["김철수", "철수김"]);
-        assert_eq!(texts(&full_name("ルーシー", "サトウ")), ["サトウルーシー", "ルーシーサトウ"]);
-        for (first, last) in [("Ada", "王"), ("小明", "Wang"), ("小 明", "王"), ("राम", "सिंह")] {
-            assert!(full_name(first, last).is_empty(), "{first} {last}");
+        for (first, last, joined) in [
+            ("小明", "王", &["王小明", "小明王"][..]),
+            ("太郎", "山田", &["山田太郎", "太郎山田"]),
+            ("철수", "김", &["김철수", "철수김"]),
+            ("ルーシー", "サトウ", &["サトウルーシー", "ルーシーサトウ"]),
+            ("Ada", "王", &[]),
+            ("小明", "Wang", &[]),
+            ("小 明", "王", &[]),
+            ("राम", "सिंह", &[]),
+        ] {
+            let words = full_name(first, last);
+            let words: Vec<_> = texts(&words).into_iter().filter(|word| !word.starts_with(PAIR)).collect();
+            assert_eq!(words, joined, "{first} {last}");
         }
+    }
+
+    #[test]
+    fn each_first_name_forms_a_pair_with_each_last_name() {
+        for (first, last, pairs) in [
+            ("Ada", "Lovelace", &["&ada lovelace"][..]),
+            ("Zoë", "Ahlgren", &["&ahlgren zoe"]),
+            ("María José", "Núñez", &["&maria nunez", "&jose nunez"]),
+            ("Jürgen", "Müller", &["&jurgen muller", "&jurgen mueller", "&juergen muller", "&juergen mueller"]),
+            ("Conor", "O'Brien", &["&conor obrien", "&brien conor"]),
+            ("小明", "王", &["王小明", "小明王", "&小明 王", "&明 王"]),
+            ("John 3", "Smith", &["&john smith"]),
+            ("3", "4", &[]),
+        ] {
+            assert_eq!(texts(&full_name(first, last)), pairs, "{first} {last}");
+        }
+        assert_eq!(full_name("a1 a2 a3 a4 a5", "b1 b2 b3").len(), SearchWord::MAX_PER_VALUE);
+    }
+
+    #[test]
+    fn a_search_of_two_words_may_be_a_first_and_a_last_name() {
+        for (search, pair) in [
+            ("Ada LOVELACE", Some("&ada lovelace")),
+            ("lovelace ada", Some("&ada lovelace")),
+            ("Jürgen Mueller", Some("&jurgen mueller")),
+            ("o'brien conor", Some("&conor obrien")),
+            ("ada", None),
+            ("ada adams", None),
+            ("ada king lovelace", None),
+            ("ada 2671", None),
+            ("ada@example.com", None),
+        ] {
+            let query = SearchQuery::parse(search).unwrap();
+            assert_eq!(query.name_pair().map(SearchWord::as_str), pair, "{search}");
+        }
+        // A search for one of the words does not find the pair too, which would count the customer twice.
+        assert!(!finds("ada", &full_name("Ada", "Lovelace")));
     }
 
     #[test]

@@ -29,8 +29,17 @@ pub enum CustomerOrderField {
 impl CustomerList {
     /// The customer's position in the list.
     pub fn position(&self, view: &CustomerView) -> Position {
+        if view.link.is_some() && self.first_section().is_some_and(|first| first.contains(&view.customer)) {
+            Position { sort_key: SortKey::First, id: *view.customer.id.as_uuid() }
+        } else {
+            self.position_in_section(view)
+        }
+    }
+
+    /// The customer's position in its section of the list. In a list with one section, it is the customer's position in
+    /// the list.
+    pub(super) fn position_in_section(&self, view: &CustomerView) -> Position {
         let sort_key = match (&view.link, &self.filter.search, self.order.field) {
-            (Some(_), Some(search), _) if search.email() == Some(&view.customer.email) => SortKey::First,
             (None, _, _) | (_, Some(_), _) => SortKey::None,
             (Some(link), None, CustomerOrderField::ConnectedAt) => SortKey::Time(link.connected_at),
             (Some(link), None, CustomerOrderField::ExternalCustomerId) => {
@@ -40,7 +49,7 @@ impl CustomerList {
         Position { sort_key, id: *view.customer.id.as_uuid() }
     }
 
-    /// The columns of the [`position`](Self::position) in an operator's list. The last column is unique in the list.
+    /// The columns of the [`position`](Self::position_in_section) in an operator's list. The last column is unique in the list.
     pub(super) fn position_columns(&self) -> Vec<SimpleExpr> {
         let column = |column| Expr::col(column);
         self.position_column_ids().iter().copied().map(column).collect()

@@ -9,23 +9,25 @@ use sea_orm::{
 };
 
 use super::filter::{CustomerFilter, TimeRange};
+use super::first_section::FirstSection;
 use super::search::{self, SearchPlan};
 use super::{CustomerList, CustomerOrderField};
 use crate::database::pages::{BRANCH_ROWS, JoinedTable, ListPart, SCAN, Scan};
 use crate::service::customers::row_reads::of_operator;
 
 impl CustomerList {
-    /// The email, if the search is an email.
-    pub(super) fn searched_email(&self) -> Option<&EmailAddress> {
-        self.filter.search.as_ref()?.email()
-    }
-
-    /// The customer with the searched email. It comes first in the list, even if some words of the email are not
-    /// stored. It is read as a separate list, so that the other customers stay in the order of their ids.
-    pub(super) fn searched_customer(&self, operator: OperatorId) -> Option<ListPart> {
-        let email = self.searched_email()?;
-        let query = of_operator(operator).filter(self.filter.on_own_customer(operator, Some(email)));
-        Some(ListPart::new(query.into_query(), self.position_columns()))
+    /// The list of the first section. Each row has the same columns as those of the [other parts](Self::parts).
+    pub(super) fn part_of_first_section(&self, operator: OperatorId, first: FirstSection<'_>) -> ListPart {
+        match first {
+            FirstSection::WithEmail(email) => {
+                let query = of_operator(operator).filter(self.filter.on_own_customer(operator, Some(email)));
+                ListPart::new(query.into_query(), self.position_columns())
+            }
+            FirstSection::Named(pair) => {
+                let customers = search::customers_named(operator, pair);
+                self.scanned_part(customers, Scan::default(), self.conditions_of_scan(operator))
+            }
+        }
     }
 
     /// The search, if it needs a [`SearchPlan`].
@@ -56,8 +58,8 @@ impl CustomerList {
         }
     }
 
-    /// The parts of an operator's list. Each row has the columns of a link, then the columns of the link's customer.
-    /// Leaves out the [`searched_customer`](Self::searched_customer).
+    /// The parts of an operator's list, without its [first section](Self::first_section). Each row has the columns of a
+    /// link, then the columns of the link's customer.
     pub(super) fn parts(&self, operator: OperatorId, plan: Option<&SearchPlan>) -> Vec<ListPart> {
         if self.filter.matches_at_most_one() {
             vec![self.part_of_at_most_one(operator)]
@@ -93,23 +95,36 @@ impl CustomerList {
 
     /// The parts of a list with a scan: a search, or conditions that no index has.
     fn scanned_parts(&self, operator: OperatorId, plan: Option<&SearchPlan>) -> Vec<ListPart> {
-        use customer_operator::Column::{CustomerId, OperatorId};
-        let scans = self.scans(operator, plan);
-        let key = *self.position_column_ids().last().unwrap_or(&CustomerId);
+        let conditions = self.conditions_of_scan(operator);
+        let scans = self.scans(operator, plan).into_iter();
+        scans.map(|(query, scan)| self.scanned_part(query, scan, conditions.clone())).collect()
+    }
+
+    /// A part whose customers are checked one by one. `query` selects the columns of a position and the id of the
+    /// operator.
+    fn scanned_part(&self, query: SelectStatement, mut scan: Scan, conditions: Option<SelectStatement>) -> ListPart {
+        scan.filters.extend(conditions);
+        let links = [customer_operator::Column::OperatorId, self.key_of_scan()];
+        let links = links.map(|column| (column, BRANCH_ROWS, column.as_str()));
+        let links = JoinedTable::new::<customer_operator::Entity>(&links);
+        let joined = vec![links, join_customers(customer_operator::Entity.table_name())];
+        ListPart { joined, scan: Some(scan), ..self.part(query) }
+    }
+
+    /// The conditions of the list except the words of its search, as a filter of a scan. `None` if there are no such
+    /// conditions: building a statement takes as long as reading several rows.
+    fn conditions_of_scan(&self, operator: OperatorId) -> Option<SelectStatement> {
         let has_conditions = self.filter.has_conditions() || self.searched_email().is_some();
-        // Built only if there are conditions: building a statement takes as long as reading several rows.
-        let conditions = has_conditions.then(|| {
+        has_conditions.then(|| {
+            let key = self.key_of_scan();
             let is_scanned = key.into_expr().equals((Alias::new(SCAN), key));
             scan_filter(self.own_customers(operator).filter(is_scanned))
-        });
-        let links = [OperatorId, key].map(|column| (column, BRANCH_ROWS, column.as_str()));
-        let part = |(query, mut scan): (_, Scan)| {
-            scan.filters.extend(conditions.clone());
-            let links = JoinedTable::new::<customer_operator::Entity>(&links);
-            let joined = vec![links, join_customers(customer_operator::Entity.table_name())];
-            ListPart { joined, scan: Some(scan), ..self.part(query) }
-        };
-        scans.into_iter().map(part).collect()
+        })
+    }
+
+    /// The column of a scan that identifies a customer of the list.
+    fn key_of_scan(&self) -> customer_operator::Column {
+        self.position_column_ids().last().copied().unwrap_or(customer_operator::Column::CustomerId)
     }
 
     /// The queries for the rows that the scans of the list check. Each query selects the columns of a position and the
@@ -127,12 +142,17 @@ impl CustomerList {
         vec![(links.select_only().columns(columns).into_query(), Scan::default())]
     }
 
+    /// The email, if the search is an email.
+    fn searched_email(&self) -> Option<&EmailAddress> {
+        self.filter.search.as_ref()?.email()
+    }
+
     /// Selects the operator's customers that meet all conditions except the words of the search. Leaves out the
-    /// [`searched_customer`](Self::searched_customer).
+    /// customer whose email was searched.
     fn own_customers(&self, operator: OperatorId) -> SelectTwo<customer_operator::Entity, customer::Entity> {
         of_operator(operator)
             .filter(self.filter.on_own_customer(operator, None))
-            .apply_if(self.searched_email().cloned(), |own, email| own.filter(customer::Column::Email.ne(email)))
+            .apply_if(self.searched_email(), |own, email| own.filter(customer::Column::Email.ne(email.clone())))
     }
 
     /// A part in the order of the list.

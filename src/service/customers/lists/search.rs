@@ -1,13 +1,13 @@
 //! Finds the customers of an operator by word prefixes.
 //!
 //! A search finds a customer if each word of the search is a prefix of one of the customer's words: `ada lov` finds Ada
-//! Lovelace. If the search is an email, the customer that has this email comes first in the list. [`SearchPlan`]
-//! decides how the database reads the customers that match. `customers::words` writes the words.
+//! Lovelace. Some customers come first in the list (see [`FirstSection`](super::first_section::FirstSection)).
+//! [`SearchPlan`] decides how the database reads the other customers that match. `customers::words` writes the words.
 
 use std::ops::Range;
 
 use entity::customer_word::Column;
-use entity::value::{OperatorId, QueryWord, SearchQuery};
+use entity::value::{OperatorId, QueryWord, SearchQuery, SearchWord};
 use entity::{customer_operator, customer_word};
 use sea_orm::sea_query::{Alias, BinOper, Expr, ExprTrait, Query, SelectStatement, SimpleExpr, UnionType};
 use sea_orm::{ColumnTrait, Condition, DbErr, EntityTrait, QueryFilter, QuerySelect, QueryTrait, Select};
@@ -21,7 +21,7 @@ use crate::request::{Work, count_work};
 /// customers is counted separately.
 const QUERIES_PER_SEARCH: u64 = 10;
 
-/// The plan of a search. It determines the cost of a page, and whether the page may be short: it may have fewer
+/// The plan of a search: how the customers are read that are not in the first section of the list. It determines the cost of a page, and whether the page may be short: it may have fewer
 /// customers than requested although more follow. A client that follows the pages reads the same customers with any
 /// plan.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -151,14 +151,15 @@ pub(super) fn scans(operator: OperatorId, search: &SearchQuery, plan: &SearchPla
     match plan {
         SearchPlan::InIndexOrder { others } => {
             let word = &words[0];
-            let itself = customers_with_word_itself(operator, word).distinct().take();
+            let first_spelling = word.first_spelling();
+            let itself = customers_with_stored_word(operator, &first_spelling).distinct().take();
             let scan = Scan {
                 max_rows: *others,
                 sorted_entries: *others,
-                not_in_previous: Some(lacks_word_itself(operator, word)),
+                not_in_previous: Some(lacks_stored_word(operator, &first_spelling)),
                 ..Scan::default()
             };
-            vec![(itself, Scan::default()), (in_all(&[customers_with_others(operator, word)]), scan)]
+            vec![(itself, Scan::default()), (in_all_except(&[customers_with_others(operator, word)], None), scan)]
         }
         SearchPlan::FromRarestWord { entries } => {
             let mut words: Vec<_> = entries.iter().copied().zip(words).collect();
@@ -173,13 +174,23 @@ pub(super) fn scans(operator: OperatorId, search: &SearchQuery, plan: &SearchPla
                     filters.push(has_word(word));
                 }
             }
+            let named = search.name_pair().map(|pair| customers_with_stored_word(operator, pair));
+            // The customers with these names have both words, so they are at most as many as those of the rarest word.
+            sorted_entries += if named.is_some() { max_rows } else { 0 };
             let scan = Scan { filters, max_rows, sorted_entries, ..Scan::default() };
-            vec![(in_all(&queries), scan)]
+            vec![(in_all_except(&queries, named), scan)]
         }
         SearchPlan::ScanInIdOrder => {
-            vec![(all_customers(operator), Scan { filters: words.iter().map(has_word).collect(), ..Scan::default() })]
+            let lacks_names = search.name_pair().map(|pair| lacks_stored_word(operator, pair));
+            let filters = words.iter().map(has_word).chain(lacks_names).collect();
+            vec![(all_customers(operator), Scan { filters, ..Scan::default() })]
         }
     }
+}
+
+/// Selects the customers of an operator whose first and last name have these two words, in the order of their ids.
+pub(super) fn customers_named(operator: OperatorId, pair: &SearchWord) -> SelectStatement {
+    customers_with_stored_word(operator, pair).distinct().take()
 }
 
 /// Selects all customers of an operator.
@@ -189,19 +200,23 @@ fn all_customers(operator: OperatorId) -> SelectStatement {
     links.filter(customer_operator::Column::OperatorId.eq(operator)).into_query()
 }
 
-/// Selects the customers that all queries select, each customer once. Each query reads the customers in the order of
-/// their words, so the database must sort them by id.
-fn in_all(queries: &[SelectStatement]) -> SelectStatement {
+/// Selects the customers that all queries select, each customer once, without those that `except` selects. Each query
+/// reads the customers in the order of their words, so the database must sort them by id.
+fn in_all_except(queries: &[SelectStatement], except: Option<SelectStatement>) -> SelectStatement {
     let columns = [Column::CustomerId, Column::OperatorId];
-    let mut customers = queries.iter().cloned().map(|mut query| {
+    let unsorted = |mut query: SelectStatement| {
         // The limit excludes no row. Without the limit, the databases would not use the index on words. They would read
         // the primary key, which is in the order of the customer ids, to avoid the sort.
         let all = query.limit(u64::from(u32::MAX)).take();
         Query::select().columns(columns).from_subquery(all, "all").take()
-    });
+    };
+    let mut customers = queries.iter().cloned().map(unsorted);
     let first = customers.next().unwrap_or_default();
-    let all = customers.fold(first, |mut all, customers| all.union(UnionType::Intersect, customers).take());
-    Query::select().distinct().columns(columns).from_subquery(all, "in_all").take()
+    let in_all = customers.fold(first, |mut all, customers| all.union(UnionType::Intersect, customers).take());
+    // The databases intersect before they subtract.
+    let in_all =
+        except.into_iter().map(unsorted).fold(in_all, |mut all, except| all.union(UnionType::Except, except).take());
+    Query::select().distinct().columns(columns).from_subquery(in_all, "in_all").take()
 }
 
 /// Returns a condition on a row of `customer_operator`: the search finds its customer. Only for lists of at most one
@@ -224,11 +239,11 @@ fn matching_word(operator: OperatorId, customer: SimpleExpr, word: &QueryWord) -
     words.filter(matches(text, word)).limit(1).into_query()
 }
 
-/// Selects something if the checked customer does not have the given word itself.
-fn lacks_word_itself(operator: OperatorId, word: &QueryWord) -> SelectStatement {
+/// Selects something if the checked customer does not have the stored word.
+fn lacks_stored_word(operator: OperatorId, word: &SearchWord) -> SelectStatement {
     let customer = Column::CustomerId.into_expr().eq(checked_customer());
-    let itself = customers_with_word_itself(operator, word).and_where(customer).take();
-    Query::select().expr(Expr::val(1)).and_where(Expr::exists(itself).not()).take()
+    let with_word = customers_with_stored_word(operator, word).and_where(customer).take();
+    Query::select().expr(Expr::val(1)).and_where(Expr::exists(with_word).not()).take()
 }
 
 /// The id of the customer that a [`Scan`] checks.
@@ -241,9 +256,9 @@ fn customers_with(operator: OperatorId, word: &QueryWord) -> SelectStatement {
     customers_in(operator, word.prefix_ranges())
 }
 
-/// Selects the customers of an operator that have the given word itself, in its first spelling.
-fn customers_with_word_itself(operator: OperatorId, word: &QueryWord) -> SelectStatement {
-    customers(operator, Column::Word.eq(word.first_spelling()))
+/// Selects the customers of an operator that have the stored word.
+fn customers_with_stored_word(operator: OperatorId, word: &SearchWord) -> SelectStatement {
+    customers(operator, Column::Word.eq(word.clone()))
 }
 
 /// Selects the customers of an operator that have another word which matches the given word: a longer word, or another

@@ -367,8 +367,10 @@ fn words_of_link(external_customer_id: &str, customer: &Customer) -> Words {
 fn words_of_customer(customer: &Customer) -> BTreeMap<i16, String> {
     let (local_part, domain) = customer.email.split_once('@').unwrap_or_default();
     let name = |name: &Option<String>| name.as_deref().map(tokenize).unwrap_or_default();
+    let (first_name, last_name) = (name(&customer.first_name), name(&customer.last_name));
     let phone = customer.phone.as_deref().map(words_of_phone).unwrap_or_default();
-    let values = [tokenize(local_part), tokenize(domain), name(&customer.first_name), name(&customer.last_name), phone];
+    let pairs = pairs(&first_name, &last_name);
+    let values = [tokenize(local_part), tokenize(domain), first_name, last_name, phone, pairs];
     (0..).zip(values).flat_map(|(index, words)| (index * PLACES_PER_VALUE..).zip(words)).collect()
 }
 
@@ -397,6 +399,15 @@ fn tokenize(text: &str) -> Vec<String> {
         joined.fold(parts[first].to_owned(), |word, pair| word + pair[1])
     };
     (0..parts.len()).map(word).take(MAX_WORDS_PER_VALUE).collect()
+}
+
+/// Each word of the first name together with each word of the last name, except numbers: `&ada lovelace`.
+fn pairs(first_name: &[String], last_name: &[String]) -> Vec<String> {
+    let pair = |first: &String, last: &String| format!("&{} {}", first.min(last), first.max(last));
+    let is_name = |word: &&String| !word.bytes().all(|byte| byte.is_ascii_digit());
+    let last_name: Vec<_> = last_name.iter().filter(is_name).collect();
+    let pairs = first_name.iter().filter(is_name).flat_map(|first| last_name.iter().map(move |last| pair(first, last)));
+    pairs.take(MAX_WORDS_PER_VALUE).collect()
 }
 
 /// The digits of a phone with and without the country code, and its last four digits.
