@@ -100,8 +100,8 @@ pub async fn build_large_indexes(connection: &impl ConnectionTrait) -> Result<()
     Ok(())
 }
 
-/// Deletes all search words, so that `vivamo migrate` writes them again from the customers. The statement reads no rows:
-/// SQLite executes a DELETE without a condition by emptying the whole table.
+/// Deletes all search words, so that `vivamo migrate` writes them again from the customers. The statement reads no
+/// rows: SQLite executes a DELETE without a condition by emptying the whole table.
 async fn delete_search_words(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
     let is_postgres = manager.get_database_backend() == DbBackend::Postgres;
     let delete_all = if is_postgres { "TRUNCATE TABLE customer_word" } else { "DELETE FROM customer_word" };

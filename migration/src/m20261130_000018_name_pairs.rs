@@ -1,5 +1,5 @@
-//! Deletes the search words, because pairs of a first and a last name are now words too. `vivamo migrate` then writes the
-//! words again from the customers.
+//! Deletes the search words, because pairs of a first and a last name are now words too. `vivamo migrate` then writes
+//! the words again from the customers.
 
 use sea_orm_migration::prelude::*;
 

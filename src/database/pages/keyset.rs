@@ -178,8 +178,8 @@ impl PageRequest {
         self.page(if is_within { vec![row] } else { Vec::new() })
     }
 
-    /// The page of a section of the list, which is ordered by id. Returns `None` if no row of the section is between the
-    /// two positions of this request.
+    /// The page of a section of the list, which is ordered by id. Returns `None` if no row of the section is between
+    /// the two positions of this request.
     pub fn of_section(&self, section: Section) -> Option<Self> {
         let is_first = |position: &&Position| position.sort_key == SortKey::First;
         let (after, before) = (self.after.as_ref(), self.before.as_ref());

@@ -23,9 +23,9 @@ use unicode_normalization::char::is_combining_mark;
 use super::{EmailAddress, PersonName, PhoneNumber, Reason, masked_debug};
 use fold::{APOSTROPHE, fold, script};
 
-/// A folded word: letters, their marks, and digits; at most 50 characters. Two kinds of words start with a mark, so that
-/// no prefix of another word matches them: the last four digits of a phone, for example `#2671`, and a pair of words of
-/// the first and the last name, for example `&ada lovelace`.
+/// A folded word: letters, their marks, and digits; at most 50 characters. Two kinds of words start with a mark, so
+/// that no prefix of another word matches them: the last four digits of a phone, for example `#2671`, and a pair of
+/// words of the first and the last name, for example `&ada lovelace`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, DeriveValueType)]
 pub struct SearchWord(String);
 
@@ -62,8 +62,8 @@ impl SearchWord {
     ///
     /// - If both names are in a script without spaces, they are joined in both orders: `小明` and `王` have `王小明` and
     ///   `小明王`.
-    /// - Each word of the first name forms a [pair](Self::pair) with each word of the last name, except numbers. Only the
-    ///   first 12 pairs are stored.
+    /// - Each word of the first name forms a [pair](Self::pair) with each word of the last name, except numbers. Only
+    ///   the first 12 pairs are stored.
     pub fn of_full_name(first: &PersonName, last: &PersonName) -> Vec<Self> {
         let [first, last] = [first, last].map(|name| fold(name.as_str()));
         let is_joined = [&first, &last].iter().all(|name| !name.is_empty() && name.chars().all(is_unspaced));
@@ -211,8 +211,8 @@ impl SearchQuery {
         &self.words
     }
 
-    /// Returns the pair of the words, if the search could be a first and a last name: it has two words, and neither is a
-    /// number. The customers whose first and last name have these two words come first in the results of the search.
+    /// Returns the pair of the words, if the search could be a first and a last name: it has two words, and neither is
+    /// a number. The customers whose first and last name have these two words come first in the results of the search.
     pub fn name_pair(&self) -> Option<&SearchWord> {
         self.name_pair.as_ref()
     }

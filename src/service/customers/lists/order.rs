@@ -49,7 +49,8 @@ impl CustomerList {
         Position { sort_key, id: *view.customer.id.as_uuid() }
     }
 
-    /// The columns of the [`position`](Self::position_in_section) in an operator's list. The last column is unique in the list.
+    /// The columns of the [`position`](Self::position_in_section) in an operator's list. The last column is unique in
+    /// the list.
     pub(super) fn position_columns(&self) -> Vec<SimpleExpr> {
         let column = |column| Expr::col(column);
         self.position_column_ids().iter().copied().map(column).collect()

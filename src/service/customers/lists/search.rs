@@ -21,9 +21,9 @@ use crate::request::{Work, count_work};
 /// customers is counted separately.
 const QUERIES_PER_SEARCH: u64 = 10;
 
-/// The plan of a search: how the customers are read that are not in the first section of the list. It determines the cost of a page, and whether the page may be short: it may have fewer
-/// customers than requested although more follow. A client that follows the pages reads the same customers with any
-/// plan.
+/// The plan of a search: how the customers are read that are not in the first section of the list. It determines the
+/// cost of a page, and whether the page may be short: it may have fewer customers than requested although more follow.
+/// A client that follows the pages reads the same customers with any plan.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum SearchPlan {
     /// The search has one word. Reads the customers with the word itself in the order of their ids, which is the order
