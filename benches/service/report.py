@@ -5,7 +5,8 @@ import math, statistics
 import plot
 
 TITLES = {"r1": "r1, by id", "r2": "r2, by external id", "r3": "r3, first page", "r3d": "r3d, deep page", "s1": "s1, search",
-          "s2": "s2, search, short page", "s3": "s3, search of a whole name", "s4": "s4, search of a name and a phone",
+          "s2": "s2, search, short page", "s3": "s3, search of a whole name, short page", "s4": "s4, search of a name and a phone",
+          "s5": "s5, search of a whole name",
           "w1": "w1, create", "w2": "w2, update", "u1": "u1, update, one operator", "u2": "u2, update, two operators",
           "f1": "f1, poll of changes"}
 

@@ -119,6 +119,10 @@ impl ListId {
                 if email_verified.is_some() || phone_verified.is_some() {
                     parts.push(format!("{email_verified:?} {phone_verified:?}"));
                 }
+                // In older versions of the service, these customers did not come first.
+                if search.as_ref().is_some_and(|search| search.name_pair().is_some()) {
+                    parts.push("name pair first".to_owned());
+                }
                 ("customers", parts)
             }
         };
@@ -343,7 +347,8 @@ mod tests {
         let customers = |operator, filter, order| ListId::Customers(Arc::new(CustomerList { operator, filter, order }));
         let defaults = |operator| customers(operator, CustomerFilter::default(), CustomerOrder::default());
         let admin_events = |operator, api_key| ListId::AdminEvents(AdminEventFilter { operator, api_key });
-        let lists: [(ListId, &[&str]); 13] = [
+        let full_name = CustomerFilter { search: SearchQuery::parse("ada lovelace").ok(), ..CustomerFilter::default() };
+        let lists: [(ListId, &[&str]); 14] = [
             (ListId::Operators, &["operators"]),
             (
                 admin_events(Some(operator()), Some(api_key)),
@@ -383,6 +388,16 @@ mod tests {
                     "(None, None, None, None)",
                     "(Some(op_01h455vb4pex5vsknk084sn02q), [], TimeRange { from: None, before: None }, \
                      TimeRange { from: None, before: None }, CustomerOrder { field: ConnectedAt, descending: false })",
+                ],
+            ),
+            (
+                customers(Some(operator()), full_name, CustomerOrder::default()),
+                &[
+                    "customers",
+                    "(Some([\"lovelace\", \"ada\"]), None, None, None)",
+                    "(Some(op_01h455vb4pex5vsknk084sn02q), [], TimeRange { from: None, before: None }, \
+                     TimeRange { from: None, before: None }, CustomerOrder { field: ConnectedAt, descending: false })",
+                    "name pair first",
                 ],
             ),
             (

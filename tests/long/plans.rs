@@ -430,6 +430,13 @@ async fn every_list_uses_an_index_and_its_last_page_costs_as_much_as_its_first()
     let migrated = vivamo(folder.path(), &["migrate"]).env("DATABASE_URL", &database).output().unwrap();
     assert!(migrated.status.success(), "{}", String::from_utf8_lossy(&migrated.stderr));
     seed(&database).await;
+    // Gives many customers of the large operator the same first and last name.
+    let common_names = "INSERT INTO customer_word (operator_id, customer_id, place, word) \
+         SELECT operator_id, customer_id, place, word FROM (SELECT operator_id, customer_id FROM customer_operator \
+             WHERE operator_id = (SELECT id FROM operator WHERE name = 'Operator 1') LIMIT 20000) AS link \
+         CROSS JOIN (VALUES (2001::smallint, 'common'), (3001, 'name'), (5001, '&common name')) AS words (place, word)";
+    postgres::execute(&database, common_names).await.unwrap();
+    postgres::execute(&database, "VACUUM (ANALYZE) customer_word").await.unwrap();
     let own = create_key(folder.path(), &database);
     let own = own.as_str();
     for setting in [
@@ -467,6 +474,8 @@ async fn every_list_uses_an_index_and_its_last_page_costs_as_much_as_its_first()
         ("the end of a phone", json!({ "filter": { "search": format!("{:04}", number % 10_000) } })),
         ("a phone", json!({ "filter": { "search": format!("+1 {}", 2_000_000_000 + number) } })),
         ("a rare and a common word", json!({ "filter": { "search": "example last42" } })),
+        ("a first and a last name", json!({ "filter": { "search": "first43 last43" } })),
+        ("names that many have", json!({ "filter": { "search": "common name" } })),
         ("two words of medium frequency", json!({ "filter": { "search": "first4 last1" } })),
         ("a common word", json!({ "filter": { "search": "per" } })),
         ("a word that all have", json!({ "filter": { "search": "example" } })),

@@ -132,6 +132,12 @@ impl<T> Page<T> {
         }
     }
 
+    /// Applies a function to each row.
+    pub fn map<U>(self, change: impl FnMut(T) -> U) -> Page<U> {
+        let Self { direction, rows, has_previous, has_next, scanned_to } = self;
+        Page { direction, rows: rows.into_iter().map(change).collect(), has_previous, has_next, scanned_to }
+    }
+
     /// Sets that the list may have more rows in the direction of the request.
     pub fn set_has_more(&mut self) {
         match self.direction {
@@ -189,16 +195,11 @@ impl PageRequest {
             Section::Others if before.as_ref().is_some_and(is_first) => return None,
             Section::Others => (after.filter(|after| !is_first(after)), before),
         };
-        let by_id = |position: &Position| Position::by_id(position.id);
-        Some(Self { after: after.map(by_id), before: before.map(by_id), ..*self })
+        Some(Self { after: after.cloned(), before: before.cloned(), ..*self })
     }
 
-    /// Makes the page of a list from the pages of its sections. `None` if the page has no rows of the section.
+    /// Makes the page of a list from the pages of its sections. `None` if a section was not read.
     pub fn join_sections<T>(&self, first: Option<Page<T>>, others: Option<Page<T>>) -> Page<T> {
-        let first = first.map(|mut page| {
-            page.scanned_to = page.scanned_to.map(|end| Position { sort_key: SortKey::First, ..end });
-            page
-        });
         let (mut rows, mut has_more, mut scanned_to) = (Vec::new(), false, None);
         let sections = match self.direction {
             Direction::Forward => [first, others],

@@ -48,7 +48,7 @@ impl ListPart {
             // The position is one of this list, so its sort key fits the columns. A single column is compared without
             // a tuple.
             let (row, bound) = match sort_key {
-                // The page is one of a section, which is ordered by id.
+                // The list is a section, whose rows are in the order of their ids.
                 SortKey::First | SortKey::None => (position_columns[0].clone(), Expr::val(*id)),
                 SortKey::Time(time) => {
                     (Expr::tuple(position_columns.clone()), Expr::tuple([Expr::val(*time), Expr::val(*id)]))

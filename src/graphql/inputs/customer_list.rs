@@ -35,8 +35,8 @@ pub struct CustomerFilterInput {
     /// customers.
     external_customer_id: Option<String>,
     /// Matches customers for which all of these fields are empty. This condition has no index, so the service checks at
-    /// most 10,000 customers per page (19,000 with a one-word `search`). A page can therefore have fewer items than
-    /// requested, or none, although more customers match: continue with `endCursor` while `hasNextPage` is true.
+    /// most 10,000 customers per page (20,000 if `search` has one or two words). A page can therefore have fewer items
+    /// than requested, or none, although more customers match: continue with `endCursor` while `hasNextPage` is true.
     missing: Option<Vec<CustomerField>>,
     /// True: customers whose `emailVerifiedAt` is not null. False: customers whose `emailVerifiedAt` is null. This
     /// condition has no index (see `missing`).

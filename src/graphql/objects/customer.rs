@@ -18,7 +18,7 @@ use crate::graphql::inputs::{CustomerFilterInput, CustomerOrderInput};
 use crate::graphql::json_writer::{CannotWriteJson, FieldWriter, SelectedField, WriteJson};
 use crate::graphql::pagination::{Connection, Edge, PageArguments, PageInfo, list_complexity, total_count};
 use crate::graphql::time::Time;
-use crate::service::customers::{CustomerField, CustomerPage, CustomerRef, CustomerView, HistoryList};
+use crate::service::customers::{CustomerField, CustomerPage, CustomerRef, CustomerView, HistoryList, ListedCustomer};
 
 impl Customer {
     /// Returns the customer, or `None` if it does not exist or the caller may not see it.
@@ -208,7 +208,7 @@ impl CustomerEdge {
 impl CustomerCount {
     /// Number of customers in the list. Null if counting stopped at its limit: 1,000,000 customers or, with `search` or
     /// a condition that has no index (see `CustomerFilter`), 10,000 checked customers (20,000 if `search` has one
-    /// word). Computed only if requested.
+    /// or two words). Computed only if requested.
     async fn total_count(&self, context: &Context<'_>) -> Option<Result<i32, Error>> {
         total_count(self.count(context).await)
     }
@@ -240,9 +240,9 @@ impl CustomerConnection {
         let cursors = Cursors::new(context, ListId::Customers(list.clone()));
         let CustomerPage { customers, plan } =
             fetch::customers(context, list.clone(), arguments.parse(Some(&cursors))?).await?;
-        let count = CustomerCount(CountOfCustomers { list: list.clone(), plan });
-        let edge = |cursor, view| CustomerEdge { cursor, node: Customer(view) };
-        Ok(Self::new(customers, &cursors, |view| list.position(view), count, edge))
+        let count = CustomerCount(CountOfCustomers { list, plan });
+        let edge = |cursor, row: ListedCustomer| CustomerEdge { cursor, node: Customer(row.view) };
+        Ok(Self::new(customers, &cursors, HasPosition::position, count, edge))
     }
 }
 

@@ -45,15 +45,15 @@ impl Customers {
         let mut owners = Vec::new();
         for (request, page) in requests.iter().zip(&*pages) {
             if let Some(links) = &request.links {
-                owners.extend(page.customers.rows.iter().map(|view| (view.customer.id, links.clone())));
+                owners.extend(page.customers.rows.iter().map(|row| (row.view.customer.id, links.clone())));
             }
         }
         let mut found = self.link_pages(caller, &owners).await?.into_iter();
         for (request, page) in requests.iter().zip(pages) {
             let Some(links) = &request.links else { continue };
-            for view in &mut page.customers.rows {
+            for row in &mut page.customers.rows {
                 // Not copied, because nothing else refers to the view yet.
-                Arc::make_mut(view).links = found.next().map(|page| (links.clone(), page));
+                Arc::make_mut(&mut row.view).links = found.next().map(|page| (links.clone(), page));
             }
         }
         Ok(())

@@ -59,8 +59,8 @@ pub use field::CustomerField;
 pub use find::CustomerRef;
 pub use history::{HistoryEntry, HistoryList};
 pub use lists::{
-    CustomerFilter, CustomerList, CustomerOrder, CustomerOrderField, CustomerPage, CustomerPageRequest, SearchPlan,
-    TimeRange,
+    CustomerFilter, CustomerList, CustomerOrder, CustomerOrderField, CustomerPage, CustomerPageRequest, ListedCustomer,
+    SearchPlan, TimeRange,
 };
 pub use run_write::Written;
 pub use update::{CustomerChanges, Updated};

@@ -23,9 +23,9 @@ use unicode_normalization::char::is_combining_mark;
 use super::{EmailAddress, PersonName, PhoneNumber, Reason, masked_debug};
 use fold::{APOSTROPHE, fold, script};
 
-/// A folded word: letters, their marks, and digits; at most 50 characters. Two kinds of words start with a mark, so
-/// that no prefix of another word matches them: the last four digits of a phone, for example `#2671`, and a pair of
-/// words of the first and the last name, for example `&ada lovelace`.
+/// A folded word: letters, their marks, and digits; at most 50 characters. Two kinds of words start with a sign, so
+/// that a search for the start of an ordinary word does not find them: the last four digits of a phone, for example
+/// `#2671`, and a pair of words of the first and the last name, for example `&ada lovelace`.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, DeriveValueType)]
 pub struct SearchWord(String);
 
@@ -65,12 +65,13 @@ impl SearchWord {
     /// - Each word of the first name forms a [pair](Self::pair) with each word of the last name, except numbers. Only
     ///   the first 12 pairs are stored.
     pub fn of_full_name(first: &PersonName, last: &PersonName) -> Vec<Self> {
-        let [first, last] = [first, last].map(|name| fold(name.as_str()));
-        let is_joined = [&first, &last].iter().all(|name| !name.is_empty() && name.chars().all(is_unspaced));
-        let joined = if is_joined { vec![format!("{last}{first}"), format!("{first}{last}")] } else { Vec::new() };
-        let joined = joined.iter().flat_map(|name| spellings(name)).map(Self);
-        let last_words = Self::tokenize(&last);
-        let pairs = Self::tokenize(&first).into_iter().flat_map(|first| {
+        let folded = [first, last].map(|name| fold(name.as_str()));
+        let is_joined = folded.iter().all(|name| !name.is_empty() && name.chars().all(is_unspaced));
+        let [first_name, last_name] = &folded;
+        let orders = [format!("{last_name}{first_name}"), format!("{first_name}{last_name}")];
+        let joined = orders.iter().filter(|_| is_joined).flat_map(|name| spellings(name)).map(Self);
+        let last_words = Self::tokenize(last.as_str());
+        let pairs = Self::tokenize(first.as_str()).into_iter().flat_map(|first| {
             let pairs = last_words.iter().filter_map(|last| Self::pair(first.as_str(), last.as_str()));
             pairs.collect::<Vec<_>>()
         });
@@ -100,10 +101,10 @@ masked_debug!(SearchWord);
 
 /// The number of digits in a search for the end of a phone.
 const LAST_DIGITS: usize = 4;
-/// The mark before the last digits of a phone in its search word, for example `#2671`. A search adds the mark only to
+/// The sign before the last digits of a phone in its search word, for example `#2671`. A search adds the sign only to
 /// words of four digits, so a prefix such as `26` does not match.
 const ENDS_IN: char = '#';
-/// The mark before a pair of words of a name, for example `&ada lovelace`.
+/// The sign before a pair of words of a name, for example `&ada lovelace`.
 const PAIR: char = '&';
 
 /// A word of a search. The word keeps its umlauts, because an umlaut matches two spellings.
@@ -138,8 +139,8 @@ impl QueryWord {
     /// Returns the same ranges as [`prefix_ranges`](Self::prefix_ranges), but leaves out the first spelling itself.
     pub fn ranges_without_first_spelling(&self) -> Vec<Range<String>> {
         let mut ranges = self.prefix_ranges();
-        // The first range starts with the first spelling. No stored word contains a space, so all longer words are
-        // above the spelling with a space.
+        // The first range starts with the first spelling. No stored word contains a space, except pairs, which start
+        // with another sign, so all longer words are above the spelling with a space.
         ranges[0].start.push(' ');
         ranges
     }

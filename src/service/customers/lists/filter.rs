@@ -11,8 +11,8 @@ use crate::service::customers::{CustomerField, row_reads};
 /// Conditions on the customers of a list. All conditions must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct CustomerFilter {
-    /// Only for an operator's list. A list with a search is ordered by customer id, but a customer whose email was
-    /// searched comes first.
+    /// Only for an operator's list. A list with a search is ordered by customer id, but [some
+    /// customers](super::first_section::FirstSection) come first.
     pub search: Option<SearchQuery>,
     pub email: Option<EmailAddress>,
     pub phone: Option<PhoneNumber>,

@@ -26,7 +26,7 @@ use sea_orm::{DbErr, QueryResult};
 
 use super::row_reads::{customer_at, own_customer_at};
 use super::{CustomerView, Customers};
-use crate::database::pages::{self, Count, Direction, ListPage, Page, PageRequest, Position, Section};
+use crate::database::pages::{self, Count, Direction, HasPosition, ListPage, Page, PageRequest, Position, Section};
 use crate::error::Error;
 use crate::service::Caller;
 use first_section::FirstSection;
@@ -43,9 +43,22 @@ pub struct CustomerPageRequest {
 /// A page of a list of customers.
 #[derive(Clone)]
 pub struct CustomerPage {
-    pub customers: Page<Arc<CustomerView>>,
+    pub customers: Page<ListedCustomer>,
     /// The plan of the list's search. `None` if the list needs no plan. A count of the same list uses the same plan.
     pub plan: Option<SearchPlan>,
+}
+
+/// A customer in a list.
+#[derive(Clone)]
+pub struct ListedCustomer {
+    pub view: Arc<CustomerView>,
+    position: Position,
+}
+
+impl HasPosition for ListedCustomer {
+    fn position(&self) -> Position {
+        self.position.clone()
+    }
 }
 
 /// A page to read of a list of an operator's customers.
@@ -55,40 +68,63 @@ struct OwnPage<'r> {
     /// The plan of the list's search. `None` until a plan is chosen, and if the list needs no plan.
     plan: Option<SearchPlan>,
     /// The page of the first section of the list, if it was read before the other customers.
-    first: Option<Page<Arc<CustomerView>>>,
+    first_section: Option<Page<ListedCustomer>>,
 }
 
-impl OwnPage<'_> {
-    /// The search of the list, if it needs a plan.
+impl<'r> OwnPage<'r> {
+    /// The search of the list, if the page needs a plan.
     fn search_to_plan(&mut self) -> Option<SearchToPlan<'_>> {
+        self.request_of_others()?;
         let search = self.request.list.planned_search()?;
         Some(SearchToPlan { operator: self.operator, search, plan: &mut self.plan })
     }
 
-    /// Returns true if the page is complete without the other customers, because the first section fills it, or because
-    /// a scan of the first section ended early.
-    fn is_complete(&self) -> bool {
-        let is_complete = |first: &Page<_>| first.rows.len() == self.request.page.size || first.scanned_to.is_some();
-        self.first.as_ref().is_some_and(is_complete)
+    /// The page of the customers after the first section. `None` if they are not read: if none of them is between the
+    /// positions of the page, if the first section fills the page, or if a scan of the first section ended early.
+    fn request_of_others(&self) -> Option<PageRequest> {
+        let CustomerPageRequest { list, page, .. } = self.request;
+        if list.first_section().is_none() {
+            return Some(page.clone());
+        }
+        page.of_section(Section::Others).filter(|_| !self.is_filled_by_first_section())
     }
 
-    /// The page of the customers after the first section. `None` if the page has no such customers.
-    fn page_of_others(&self) -> Option<ListPage> {
+    fn is_filled_by_first_section(&self) -> bool {
+        let is_filled = |first: &Page<_>| first.rows.len() == self.request.page.size || first.scanned_to.is_some();
+        self.first_section.as_ref().is_some_and(is_filled)
+    }
+
+    /// The page of a section to read. `None` if it is not necessary to read this section.
+    fn page_of_section(&self, section: Section) -> Option<SectionPage<'r>> {
         let CustomerPageRequest { list, page, .. } = self.request;
-        let request = match list.first_section() {
-            Some(_) if self.is_complete() => return None,
-            Some(_) => page.of_section(Section::Others)?,
-            None => page.clone(),
+        let (parts, request) = match section {
+            Section::First if self.first_section.is_some() => return None,
+            Section::First => (vec![list.part_of_first_section(self.operator)?], page.of_section(Section::First)?),
+            Section::Others => {
+                let request = self.request_of_others()?;
+                (list.parts(self.operator, self.plan.as_ref()), request)
+            }
         };
-        Some(ListPage { parts: list.parts(self.operator, self.plan.as_ref()), request })
+        Some(SectionPage { list, section, page: ListPage { parts, request } })
     }
 
-    /// The page of the first section to read. `None` if the list or the page has no such section.
-    fn page_of_first_section(&self) -> Option<ListPage> {
-        let CustomerPageRequest { list, page, .. } = self.request;
-        let part = list.part_of_first_section(self.operator, list.first_section()?);
-        Some(ListPage::new(part, page.of_section(Section::First)?))
+    /// Joins the pages of the sections. `None` if a section was not read.
+    fn join_sections(&self, first: Option<Page<ListedCustomer>>, others: Option<Page<ListedCustomer>>) -> CustomerPage {
+        let CustomerPageRequest { list: _, page, .. } = self.request;
+        let mut customers = page.join_sections(first.or(self.first_section.clone()), others);
+        // The other customers were not read, so there may be some.
+        if self.is_filled_by_first_section() && page.of_section(Section::Others).is_some() {
+            customers.set_has_more();
+        }
+        CustomerPage { customers, plan: self.plan.clone() }
     }
+}
+
+/// A page to read of a section of a list.
+struct SectionPage<'r> {
+    list: &'r CustomerList,
+    section: Section,
+    page: ListPage,
 }
 
 /// A list of customers.
@@ -123,12 +159,16 @@ impl Customers {
         &self,
         caller: &Caller,
         requests: &[CustomerPageRequest],
-    ) -> Result<Vec<Page<Arc<CustomerView>>>, DbErr> {
+    ) -> Result<Vec<Page<ListedCustomer>>, DbErr> {
         let requests = requests.iter().filter(|request| request.list.operator_for(caller).is_none());
         let pages =
             requests.map(|CustomerPageRequest { list, page, .. }| ListPage::new(list.list_of_all(), page.clone()));
-        let read = |row: &QueryResult| Ok(Arc::new(CustomerView::new(customer_at(row, pages::ROW)?, None)));
-        let position = |_, view: &Arc<CustomerView>| Position::by_id(*view.customer.id.as_uuid());
+        let read = |row: &QueryResult| {
+            let customer = customer_at(row, pages::ROW)?;
+            let position = Position::by_id(*customer.id.as_uuid());
+            Ok(ListedCustomer { view: Arc::new(CustomerView::new(customer, None)), position })
+        };
+        let position = |_, customer: &ListedCustomer| customer.position();
         pages::pages(self.database.reader(), pages.collect(), read, position).await
     }
 
@@ -140,30 +180,29 @@ impl Customers {
     ) -> Result<Vec<CustomerPage>, DbErr> {
         let own = requests.iter().filter_map(|request| {
             let operator = request.list.operator_for(caller)?;
-            Some(OwnPage { operator, request, plan: None, first: None })
+            Some(OwnPage { operator, request, plan: None, first_section: None })
         });
         let mut own: Vec<_> = own.collect();
-        self.read_named_customers(&mut own).await?;
-        let searches = own.iter_mut().filter(|own| !own.is_complete());
-        let searches = searches.filter_map(OwnPage::search_to_plan).collect();
+        self.read_first_sections(&mut own).await?;
+        let searches = own.iter_mut().filter_map(OwnPage::search_to_plan).collect();
         search::plan(self.database.reader(), searches).await?;
         let mut pages = self.planned_pages(&own).await?;
         self.read_short_pages_again(&own, &mut pages).await?;
         Ok(pages)
     }
 
-    /// Reads the customers whose names were searched, if a page starts with them. If they fill the page, the other
-    /// customers are not searched.
-    async fn read_named_customers(&self, own: &mut [OwnPage<'_>]) -> Result<(), DbErr> {
-        let starts_with_named = |own: &&mut OwnPage<'_>| {
+    /// Reads the first sections of lists whose pages they can fill. The other customers are then not searched.
+    async fn read_first_sections(&self, own: &mut [OwnPage<'_>]) -> Result<(), DbErr> {
+        let can_fill_page = |own: &OwnPage<'_>| {
             let CustomerPageRequest { list, page, .. } = own.request;
-            page.direction == Direction::Forward && matches!(list.first_section(), Some(FirstSection::Named(_)))
+            let has_name_pair = matches!(list.first_section(), Some(FirstSection::WithNamePair(_)));
+            page.direction == Direction::Forward && has_name_pair
         };
-        let own = own.iter_mut().filter(starts_with_named);
-        let (pages, own): (Vec<_>, Vec<_>) = own.filter_map(|own| Some((own.page_of_first_section()?, own))).unzip();
-        let lists: Vec<_> = own.iter().map(|own| &own.request.list).collect();
-        for (own, first) in zip(own, self.sections(pages, &lists).await?) {
-            own.first = Some(first);
+        let own = own.iter_mut().filter(|own| can_fill_page(own));
+        let (pages, own): (Vec<_>, Vec<_>) =
+            own.filter_map(|own| Some((own.page_of_section(Section::First)?, own))).unzip();
+        for (own, first) in zip(own, self.sections(pages).await?) {
+            own.first_section = Some(first);
         }
         Ok(())
     }
@@ -180,7 +219,8 @@ impl Customers {
                 && !own.request.list.filter.has_conditions()
         };
         let short = zip(own, pages).filter(|(own, page)| is_short(own, page));
-        let mut short: Vec<_> = short.map(|(own, page)| (OwnPage { plan: None, first: None, ..*own }, page)).collect();
+        let mut short: Vec<_> =
+            short.map(|(own, page)| (OwnPage { plan: None, first_section: None, ..*own }, page)).collect();
         if short.is_empty() {
             return Ok(());
         }
@@ -194,39 +234,33 @@ impl Customers {
         Ok(())
     }
 
-    /// Loads pages of lists of the customers of an operator, and adds the first sections that were read before.
+    /// Loads pages of lists of the customers of an operator.
     async fn planned_pages(&self, own: &[OwnPage<'_>]) -> Result<Vec<CustomerPage>, DbErr> {
-        let (mut sections, mut lists, mut is_read) = (Vec::new(), Vec::new(), Vec::new());
-        for own in own {
-            let first = if own.first.is_none() { own.page_of_first_section() } else { None };
-            let pages = [first, own.page_of_others()];
-            is_read.push(pages.each_ref().map(Option::is_some));
-            for page in pages.into_iter().flatten() {
-                sections.push(page);
-                lists.push(&own.request.list);
-            }
-        }
-        let mut found = self.sections(sections, &lists).await?.into_iter();
+        let both = [Section::First, Section::Others];
+        let sections: Vec<_> = own.iter().map(|own| both.map(|section| own.page_of_section(section))).collect();
+        let is_read: Vec<_> = sections.iter().map(|sections| sections.each_ref().map(Option::is_some)).collect();
+        let mut found = self.sections(sections.into_iter().flatten().flatten().collect()).await?.into_iter();
         let page = |(own, is_read): (&OwnPage<'_>, [bool; 2])| {
             let [first, others] = is_read.map(|is_read| if is_read { found.next() } else { None });
-            let mut customers = own.request.page.join_sections(first.or(own.first.clone()), others);
-            if own.is_complete() {
-                customers.set_has_more();
-            }
-            CustomerPage { customers, plan: own.plan.clone() }
+            own.join_sections(first, others)
         };
         Ok(zip(own, is_read).map(page).collect())
     }
 
-    /// Loads pages of sections of lists. `lists` has the list of each page.
-    async fn sections(
-        &self,
-        pages: Vec<ListPage>,
-        lists: &[&Arc<CustomerList>],
-    ) -> Result<Vec<Page<Arc<CustomerView>>>, DbErr> {
+    /// Loads pages of sections.
+    async fn sections(&self, sections: Vec<SectionPage<'_>>) -> Result<Vec<Page<ListedCustomer>>, DbErr> {
         let read = |row: &QueryResult| Ok(Arc::new(CustomerView::from(own_customer_at(row, pages::ROW)?)));
-        let position = |index: usize, view: &Arc<CustomerView>| lists[index].position_in_section(view);
-        pages::pages(self.database.reader(), pages, read, position).await
+        let (lists, pages): (Vec<_>, Vec<_>) =
+            sections.into_iter().map(|SectionPage { list, section, page }| ((list, section), page)).unzip();
+        let position = |index: usize, view: &Arc<CustomerView>| {
+            let (list, section) = lists[index];
+            list.position(view, section)
+        };
+        let pages = pages::pages(self.database.reader(), pages, read, position).await?.into_iter();
+        let listed = |(index, page): (usize, Page<_>)| {
+            page.map(|view| ListedCustomer { position: position(index, &view), view })
+        };
+        Ok(pages.enumerate().map(listed).collect())
     }
 
     /// Counts the customers of each list. With the plan that the page of a list used, the count reads the same rows as
@@ -246,8 +280,8 @@ impl Customers {
         let parts = lists.iter().map(|(list, operator, plan)| match *operator {
             None => vec![list.list_of_all()],
             Some(operator) => {
-                let first = list.first_section().map(|first| list.part_of_first_section(operator, first));
-                list.parts(operator, plan.as_ref()).into_iter().chain(first).collect()
+                let first_section = list.part_of_first_section(operator);
+                list.parts(operator, plan.as_ref()).into_iter().chain(first_section).collect()
             }
         });
         Ok(pages::list_counts(self.database.reader(), parts.collect()).await?)

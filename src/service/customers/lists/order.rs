@@ -5,7 +5,7 @@ use entity::customer_operator;
 use sea_orm::sea_query::{Expr, SimpleExpr};
 
 use super::CustomerList;
-use crate::database::pages::{Position, SortKey, SortOrder};
+use crate::database::pages::{Position, Section, SortKey, SortOrder};
 use crate::service::customers::CustomerView;
 
 /// The order of an operator's list. A cursor has the sort key and the id of a customer, so it stays valid even if the
@@ -27,19 +27,11 @@ pub enum CustomerOrderField {
 }
 
 impl CustomerList {
-    /// The customer's position in the list.
-    pub fn position(&self, view: &CustomerView) -> Position {
-        if view.link.is_some() && self.first_section().is_some_and(|first| first.contains(&view.customer)) {
-            Position { sort_key: SortKey::First, id: *view.customer.id.as_uuid() }
-        } else {
-            self.position_in_section(view)
-        }
-    }
-
-    /// The customer's position in its section of the list. In a list with one section, it is the customer's position in
-    /// the list.
-    pub(super) fn position_in_section(&self, view: &CustomerView) -> Position {
+    /// The position of a customer in a section of the list. In a list with one section, all customers are in
+    /// [`Section::Others`].
+    pub(super) fn position(&self, view: &CustomerView, section: Section) -> Position {
         let sort_key = match (&view.link, &self.filter.search, self.order.field) {
+            _ if section == Section::First => SortKey::First,
             (None, _, _) | (_, Some(_), _) => SortKey::None,
             (Some(link), None, CustomerOrderField::ConnectedAt) => SortKey::Time(link.connected_at),
             (Some(link), None, CustomerOrderField::ExternalCustomerId) => {
@@ -49,8 +41,7 @@ impl CustomerList {
         Position { sort_key, id: *view.customer.id.as_uuid() }
     }
 
-    /// The columns of the [`position`](Self::position_in_section) in an operator's list. The last column is unique in
-    /// the list.
+    /// The columns of the [`position`](Self::position) in an operator's list. The last column is unique in the list.
     pub(super) fn position_columns(&self) -> Vec<SimpleExpr> {
         let column = |column| Expr::col(column);
         self.position_column_ids().iter().copied().map(column).collect()

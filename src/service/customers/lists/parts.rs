@@ -16,18 +16,18 @@ use crate::database::pages::{BRANCH_ROWS, JoinedTable, ListPart, SCAN, Scan};
 use crate::service::customers::row_reads::of_operator;
 
 impl CustomerList {
-    /// The list of the first section. Each row has the same columns as those of the [other parts](Self::parts).
-    pub(super) fn part_of_first_section(&self, operator: OperatorId, first: FirstSection<'_>) -> ListPart {
-        match first {
+    /// The first section of the list. Each row has the same columns as those of the [other parts](Self::parts).
+    pub(super) fn part_of_first_section(&self, operator: OperatorId) -> Option<ListPart> {
+        Some(match self.first_section()? {
             FirstSection::WithEmail(email) => {
                 let query = of_operator(operator).filter(self.filter.on_own_customer(operator, Some(email)));
                 ListPart::new(query.into_query(), self.position_columns())
             }
-            FirstSection::Named(pair) => {
-                let customers = search::customers_named(operator, pair);
+            FirstSection::WithNamePair(pair) => {
+                let customers = search::customers_with_name_pair(operator, pair);
                 self.scanned_part(customers, Scan::default(), self.conditions_of_scan(operator))
             }
-        }
+        })
     }
 
     /// The search, if it needs a [`SearchPlan`].
@@ -58,7 +58,7 @@ impl CustomerList {
         }
     }
 
-    /// The parts of an operator's list, without its [first section](Self::first_section). Each row has the columns of a
+    /// The parts of an operator's list, without its first section. Each row has the columns of a
     /// link, then the columns of the link's customer.
     pub(super) fn parts(&self, operator: OperatorId, plan: Option<&SearchPlan>) -> Vec<ListPart> {
         if self.filter.matches_at_most_one() {

@@ -21,7 +21,7 @@ use crate::request::{Work, count_work};
 /// customers is counted separately.
 const QUERIES_PER_SEARCH: u64 = 10;
 
-/// The plan of a search: how the customers are read that are not in the first section of the list. It determines the
+/// The plan of a search: how the database reads the customers after the first section of the list. It determines the
 /// cost of a page, and whether the page may be short: it may have fewer customers than requested although more follow.
 /// A client that follows the pages reads the same customers with any plan.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -174,22 +174,21 @@ pub(super) fn scans(operator: OperatorId, search: &SearchQuery, plan: &SearchPla
                     filters.push(has_word(word));
                 }
             }
-            let named = search.name_pair().map(|pair| customers_with_stored_word(operator, pair));
-            // The customers with these names have both words, so they are at most as many as those of the rarest word.
-            sorted_entries += if named.is_some() { max_rows } else { 0 };
+            // Sorting the entries of the pair is not counted. They are few compared with those of the two words.
+            let with_name_pair = search.name_pair().map(|pair| customers_with_name_pair(operator, pair));
             let scan = Scan { filters, max_rows, sorted_entries, ..Scan::default() };
-            vec![(in_all_except(&queries, named), scan)]
+            vec![(in_all_except(&queries, with_name_pair), scan)]
         }
         SearchPlan::ScanInIdOrder => {
-            let lacks_names = search.name_pair().map(|pair| lacks_stored_word(operator, pair));
-            let filters = words.iter().map(has_word).chain(lacks_names).collect();
+            let lacks_name_pair = search.name_pair().map(|pair| lacks_stored_word(operator, pair));
+            let filters = words.iter().map(has_word).chain(lacks_name_pair).collect();
             vec![(all_customers(operator), Scan { filters, ..Scan::default() })]
         }
     }
 }
 
 /// Selects the customers of an operator whose first and last name have these two words, in the order of their ids.
-pub(super) fn customers_named(operator: OperatorId, pair: &SearchWord) -> SelectStatement {
+pub(super) fn customers_with_name_pair(operator: OperatorId, pair: &SearchWord) -> SelectStatement {
     customers_with_stored_word(operator, pair).distinct().take()
 }
 
@@ -213,7 +212,7 @@ fn in_all_except(queries: &[SelectStatement], except: Option<SelectStatement>) -
     let mut customers = queries.iter().cloned().map(unsorted);
     let first = customers.next().unwrap_or_default();
     let in_all = customers.fold(first, |mut all, customers| all.union(UnionType::Intersect, customers).take());
-    // The databases intersect before they subtract.
+    // Both databases compute `A INTERSECT B EXCEPT C` from left to right.
     let in_all =
         except.into_iter().map(unsorted).fold(in_all, |mut all, except| all.union(UnionType::Except, except).take());
     Query::select().distinct().columns(columns).from_subquery(in_all, "in_all").take()
