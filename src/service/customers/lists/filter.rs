@@ -12,7 +12,7 @@ use crate::service::customers::{CustomerField, row_reads};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct CustomerFilter {
     /// Only for an operator's list. A list with a search is ordered by customer id, but [some
-    /// customers](super::first_section::FirstSection) come first.
+    /// customers](super::sections::FirstSection) come first.
     pub search: Option<SearchQuery>,
     pub email: Option<EmailAddress>,
     pub phone: Option<PhoneNumber>,

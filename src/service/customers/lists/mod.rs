@@ -4,15 +4,15 @@
 //! | --- | --- |
 //! | `filter` | the conditions of a list |
 //! | `order` | the order of a list |
-//! | `first_section` | the customers that come first in a list with a search |
 //! | `search` | the search by words: its plans, and its queries and filters |
 //! | `parts` | the parts of a list, which the database reads |
+//! | `sections` | the customers that come first in a list with a search, and a page of them and of the others |
 
 mod filter;
-mod first_section;
 mod order;
 mod parts;
 mod search;
+mod sections;
 
 pub use filter::{CustomerFilter, TimeRange};
 pub use order::{CustomerOrder, CustomerOrderField};
@@ -29,8 +29,8 @@ use super::{CustomerView, Customers};
 use crate::database::pages::{self, Count, Direction, HasPosition, ListPage, Page, PageRequest, Position, Section};
 use crate::error::Error;
 use crate::service::Caller;
-use first_section::FirstSection;
 use search::SearchToPlan;
+use sections::{FirstSection, OwnPage, SectionPage};
 
 /// Selects a page of a list of customers. If `links` is given, each customer comes with that page of its links.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -44,7 +44,7 @@ pub struct CustomerPageRequest {
 #[derive(Clone)]
 pub struct CustomerPage {
     pub customers: Page<ListedCustomer>,
-    /// The plan of the list's search. `None` if the list needs no plan. A count of the same list uses the same plan.
+    /// The plan of the list's search, which a count of the same list also uses. `None` if the page was read without one.
     pub plan: Option<SearchPlan>,
 }
 
@@ -59,72 +59,6 @@ impl HasPosition for ListedCustomer {
     fn position(&self) -> Position {
         self.position.clone()
     }
-}
-
-/// A page to read of a list of an operator's customers.
-struct OwnPage<'r> {
-    operator: OperatorId,
-    request: &'r CustomerPageRequest,
-    /// The plan of the list's search. `None` until a plan is chosen, and if the list needs no plan.
-    plan: Option<SearchPlan>,
-    /// The page of the first section of the list, if it was read before the other customers.
-    first_section: Option<Page<ListedCustomer>>,
-}
-
-impl<'r> OwnPage<'r> {
-    /// The search of the list, if the page needs a plan.
-    fn search_to_plan(&mut self) -> Option<SearchToPlan<'_>> {
-        self.request_of_others()?;
-        let search = self.request.list.planned_search()?;
-        Some(SearchToPlan { operator: self.operator, search, plan: &mut self.plan })
-    }
-
-    /// The page of the customers after the first section. `None` if they are not read: if none of them is between the
-    /// positions of the page, if the first section fills the page, or if a scan of the first section ended early.
-    fn request_of_others(&self) -> Option<PageRequest> {
-        let CustomerPageRequest { list, page, .. } = self.request;
-        if list.first_section().is_none() {
-            return Some(page.clone());
-        }
-        page.of_section(Section::Others).filter(|_| !self.is_filled_by_first_section())
-    }
-
-    fn is_filled_by_first_section(&self) -> bool {
-        let is_filled = |first: &Page<_>| first.rows.len() == self.request.page.size || first.scanned_to.is_some();
-        self.first_section.as_ref().is_some_and(is_filled)
-    }
-
-    /// The page of a section to read. `None` if it is not necessary to read this section.
-    fn page_of_section(&self, section: Section) -> Option<SectionPage<'r>> {
-        let CustomerPageRequest { list, page, .. } = self.request;
-        let (parts, request) = match section {
-            Section::First if self.first_section.is_some() => return None,
-            Section::First => (vec![list.part_of_first_section(self.operator)?], page.of_section(Section::First)?),
-            Section::Others => {
-                let request = self.request_of_others()?;
-                (list.parts(self.operator, self.plan.as_ref()), request)
-            }
-        };
-        Some(SectionPage { list, section, page: ListPage { parts, request } })
-    }
-
-    /// Joins the pages of the sections. `None` if a section was not read.
-    fn join_sections(&self, first: Option<Page<ListedCustomer>>, others: Option<Page<ListedCustomer>>) -> CustomerPage {
-        let CustomerPageRequest { list: _, page, .. } = self.request;
-        let mut customers = page.join_sections(first.or(self.first_section.clone()), others);
-        // The other customers were not read, so there may be some.
-        if self.is_filled_by_first_section() && page.of_section(Section::Others).is_some() {
-            customers.set_has_more();
-        }
-        CustomerPage { customers, plan: self.plan.clone() }
-    }
-}
-
-/// A page to read of a section of a list.
-struct SectionPage<'r> {
-    list: &'r CustomerList,
-    section: Section,
-    page: ListPage,
 }
 
 /// A list of customers.
@@ -180,7 +114,7 @@ impl Customers {
     ) -> Result<Vec<CustomerPage>, DbErr> {
         let own = requests.iter().filter_map(|request| {
             let operator = request.list.operator_for(caller)?;
-            Some(OwnPage { operator, request, plan: None, first_section: None })
+            Some(OwnPage::new(operator, request))
         });
         let mut own: Vec<_> = own.collect();
         self.read_first_sections(&mut own).await?;
@@ -219,8 +153,7 @@ impl Customers {
                 && !own.request.list.filter.has_conditions()
         };
         let short = zip(own, pages).filter(|(own, page)| is_short(own, page));
-        let mut short: Vec<_> =
-            short.map(|(own, page)| (OwnPage { plan: None, first_section: None, ..*own }, page)).collect();
+        let mut short: Vec<_> = short.map(|(own, page)| (OwnPage::new(own.operator, own.request), page)).collect();
         if short.is_empty() {
             return Ok(());
         }

@@ -9,8 +9,8 @@ use sea_orm::{
 };
 
 use super::filter::{CustomerFilter, TimeRange};
-use super::first_section::FirstSection;
 use super::search::{self, SearchPlan};
+use super::sections::FirstSection;
 use super::{CustomerList, CustomerOrderField};
 use crate::database::pages::{BRANCH_ROWS, JoinedTable, ListPart, SCAN, Scan};
 use crate::service::customers::row_reads::of_operator;

@@ -1,7 +1,7 @@
 //! Finds the customers of an operator by word prefixes.
 //!
 //! A search finds a customer if each word of the search is a prefix of one of the customer's words: `ada lov` finds Ada
-//! Lovelace. Some customers come first in the list (see [`FirstSection`](super::first_section::FirstSection)).
+//! Lovelace. Some customers come first in the list (see [`FirstSection`](super::sections::FirstSection)).
 //! [`SearchPlan`] decides how the database reads the other customers that match. `customers::words` writes the words.
 
 use std::ops::Range;
