@@ -148,7 +148,7 @@ impl Cursors {
     pub fn encode(&self, position: &Position) -> String {
         let mut bytes = position.id.as_bytes().to_vec();
         match &position.sort_key {
-            SortKey::None => bytes.push(0),
+            SortKey::OnlyId => bytes.push(0),
             SortKey::First => bytes.push(3),
             SortKey::Time(time) => {
                 bytes.push(1);
@@ -182,7 +182,7 @@ impl Cursors {
         let (id, sort_key) = position.split_at_checked(ID_BYTES)?;
         let secret = self.signatures(position).iter().position(|accepted| accepted == signature)?;
         let sort_key = match sort_key {
-            [0] => SortKey::None,
+            [0] => SortKey::OnlyId,
             [3] => SortKey::First,
             [1, time @ ..] => {
                 SortKey::Time(DateTime::from_timestamp_micros(i64::from_be_bytes(time.try_into().ok()?))?)
@@ -252,9 +252,13 @@ mod tests {
     #[test]
     fn a_cursor_is_valid_only_in_its_own_list() {
         let hasher = KeyedHasher::new("one");
-        for sort_key in
-            [SortKey::None, SortKey::First, SortKey::Time(now()), SortKey::Number(7), SortKey::Text("名前".to_owned())]
-        {
+        for sort_key in [
+            SortKey::OnlyId,
+            SortKey::First,
+            SortKey::Time(now()),
+            SortKey::Number(7),
+            SortKey::Text("名前".to_owned()),
+        ] {
             let position = Position { sort_key, id: Uuid::now_v7() };
             let cursor = cursors(&hasher, ListId::Operators).encode(&position);
             assert!(cursors(&hasher, ListId::Operators).decode(&cursor) == Some(position));

@@ -22,7 +22,7 @@ use sea_orm::{
 use super::feed_positions::{self, FeedPosition};
 use super::{Caller, now};
 use crate::database::pages::{
-    self, BRANCH_ROWS, HasPosition, JoinedTable, ListPage, ListPart, Page, PageRequest, SCAN, Scan,
+    self, BRANCH_ROWS, HasPosition, JoinedTable, ListPart, ListRequest, Page, PageRequest, SCAN, Scan,
 };
 use crate::database::{BatchedQuery, Database, TransactionError, subquery};
 use crate::error::{Error, ErrorCode, InputField, Violation};
@@ -108,7 +108,7 @@ impl Feed {
         let FeedRequest { size, after, types } = request;
         let swept_row = if after.is_none() { SweptRow::LeaveOut } else { SweptRow::Include };
         let list = self.list(reader_id, swept_row, types);
-        let page = ListPage::new(list, PageRequest { after: after.map(Into::into), ..PageRequest::first(size) });
+        let page = ListRequest::new(list, PageRequest { after: after.map(Into::into), ..PageRequest::first(size) });
         let pages = vec![page, self.last(reader_id), self.at(reader_id, after.unwrap_or(FeedPosition::START))];
         let [page, last, at] = array(self.pages(pages).await?)?;
         let last = last.rows.last().map_or(FeedPosition::START, FeedPosition::from);
@@ -271,15 +271,15 @@ impl Feed {
         self.database.reader().get_database_backend()
     }
 
-    async fn pages(&self, pages: Vec<ListPage>) -> Result<Vec<Page<Model>>, DbErr> {
+    async fn pages(&self, pages: Vec<ListRequest>) -> Result<Vec<Page<Model>>, DbErr> {
         let read = |row: &QueryResult| Model::from_query_result(row, "");
         pages::pages(self.database.reader(), pages, read, |_, change| change.position()).await
     }
 
     /// The first row of a reader after a position.
-    fn first_after(&self, reader_id: OperatorId, position: FeedPosition) -> ListPage {
+    fn first_after(&self, reader_id: OperatorId, position: FeedPosition) -> ListRequest {
         let request = PageRequest { after: Some(position.into()), ..PageRequest::first(1) };
-        ListPage::new(self.list(reader_id, SweptRow::Include, None), request)
+        ListRequest::new(self.list(reader_id, SweptRow::Include, None), request)
     }
 
     async fn last_row(&self, reader_id: OperatorId) -> Result<Option<Model>, DbErr> {
@@ -288,14 +288,14 @@ impl Feed {
     }
 
     /// The row of a reader at a position, or no row.
-    fn at(&self, reader_id: OperatorId, position: FeedPosition) -> ListPage {
+    fn at(&self, reader_id: OperatorId, position: FeedPosition) -> ListRequest {
         let row = Entity::find().filter(is_row(reader_id, position));
-        ListPage::new(ListPart::new(row.into_query(), position_columns()), PageRequest::first(1))
+        ListRequest::new(ListPart::new(row.into_query(), position_columns()), PageRequest::first(1))
     }
 
     /// The last row of a reader.
-    fn last(&self, reader_id: OperatorId) -> ListPage {
-        ListPage::new(self.list(reader_id, SweptRow::Include, None), PageRequest::last(1))
+    fn last(&self, reader_id: OperatorId) -> ListRequest {
+        ListRequest::new(self.list(reader_id, SweptRow::Include, None), PageRequest::last(1))
     }
 
     /// The rows of a reader below the horizon, of these types.

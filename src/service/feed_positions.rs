@@ -63,7 +63,7 @@ impl TryFrom<Position> for FeedPosition {
     fn try_from(position: Position) -> Result<Self, NotInFeed> {
         match position.sort_key {
             SortKey::Number(number) => Ok(Self { number, id: position.id }),
-            SortKey::First | SortKey::None | SortKey::Time(_) | SortKey::Text(_) => Err(NotInFeed),
+            SortKey::First | SortKey::OnlyId | SortKey::Time(_) | SortKey::Text(_) => Err(NotInFeed),
         }
     }
 }

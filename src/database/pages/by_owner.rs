@@ -12,7 +12,7 @@ use sea_orm::{ColumnTrait, Condition, DbErr, QueryResult};
 
 use super::branches::{Branch, limit, rows_by_branch};
 use super::keyset::{HasPosition, Page, PageRequest};
-use super::list::{ListPage, ListPart};
+use super::list::{ListPart, ListRequest};
 use super::read::pages;
 use crate::database::{Reader, is_one_of};
 
@@ -38,7 +38,7 @@ pub async fn pages_by_owner<K: Copy + Eq + Hash + ValueType + Into<Value>, T: Ha
     let [(_, request), ..] = requests else { return Ok(Vec::new()) };
     let has_position = request.after.is_some() || request.before.is_some();
     if has_position || requests.iter().any(|(_, other)| other != request) {
-        let each = requests.iter().map(|(key, request)| ListPage::new(list(owner.eq(*key).into()), request.clone()));
+        let each = requests.iter().map(|(key, request)| ListRequest::new(list(owner.eq(*key).into()), request.clone()));
         return pages(reader, each.collect(), |row| read(row).map(|(_, row)| row), |_, row| row.position()).await;
     }
     let owners = requests.iter().map(|(owner, _)| *owner);

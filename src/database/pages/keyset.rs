@@ -20,7 +20,7 @@ pub enum SortKey {
     /// The sort key of the rows of [`Section::First`]. Rows with this key are in the order of their ids.
     First,
     /// No sort key: the list is ordered by id only.
-    None,
+    OnlyId,
     Time(DateTime<Utc>),
     Number(i64),
     /// A string that is unique in the list.
@@ -114,7 +114,7 @@ impl From<SortOrder> for Order {
 impl Position {
     /// A position in a list that is ordered by id.
     pub fn by_id(id: Uuid) -> Self {
-        Self { sort_key: SortKey::None, id }
+        Self { sort_key: SortKey::OnlyId, id }
     }
 
     /// A position in a list that is ordered by a number.
@@ -125,7 +125,7 @@ impl Position {
 
 impl<T> Page<T> {
     /// Returns true if the list has more rows in the direction of the request.
-    fn has_more(&self) -> bool {
+    pub fn has_more(&self) -> bool {
         match self.direction {
             Direction::Forward => self.has_next,
             Direction::Backward => self.has_previous,
@@ -198,15 +198,14 @@ impl PageRequest {
         Some(Self { after: after.cloned(), before: before.cloned(), ..*self })
     }
 
-    /// Makes the page of a list from the pages of its sections. `None` if a section was not read.
-    pub fn join_sections<T>(&self, first: Option<Page<T>>, others: Option<Page<T>>) -> Page<T> {
+    /// Makes the page of a list from the pages of its sections, which are in the order of the list.
+    pub fn join_sections<T>(&self, mut sections: Vec<Page<T>>) -> Page<T> {
+        if self.direction == Direction::Backward {
+            sections.reverse();
+        }
         let (mut rows, mut has_more, mut scanned_to) = (Vec::new(), false, None);
-        let sections = match self.direction {
-            Direction::Forward => [first, others],
-            Direction::Backward => [others, first],
-        };
-        for section in sections.into_iter().flatten() {
-            // The rows of the next section come after all rows of this one.
+        for section in sections {
+            // The rows that the previous section has more are between its page and this section.
             if has_more {
                 break;
             }
@@ -217,13 +216,7 @@ impl PageRequest {
                 Direction::Backward => drop(rows.splice(..0, section.rows)),
             }
         }
-        let is_cut = rows.len() > self.size;
-        let mut page = self.page(rows);
-        page.scanned_to = scanned_to.filter(|_| !is_cut);
-        if has_more {
-            page.set_has_more();
-        }
-        page
+        self.page_up_to(rows, has_more, scanned_to)
     }
 
     /// Makes the page of a list from the pages of its parts. A row that is in several parts is on the page once. A list
@@ -250,6 +243,13 @@ impl PageRequest {
         rows.retain(|row| end.as_ref().is_none_or(|end| !is_beyond(&position(row), end)));
         rows.sort_by_cached_key(&position);
         rows.dedup_by_key(|row| position(row));
+        self.page_up_to(rows, has_more, end)
+    }
+
+    /// Makes a page of rows that are already in the list's order. `has_more` says if the list has more rows after
+    /// these. `end` is the position up to which these are all rows of the list, if it is not the position of the last
+    /// row.
+    fn page_up_to<T>(&self, rows: Vec<T>, has_more: bool, end: Option<Position>) -> Page<T> {
         let is_cut = rows.len() > self.size;
         let mut page = self.page(rows);
         if has_more {
@@ -280,13 +280,7 @@ impl PageRequest {
     /// `None` if the list ends before that row, or if the scan has no milestones. If `end` is given and the scan has
     /// not found more than `size` rows, the scan ended at `end`, and the list may have more rows after `end`.
     pub(super) fn page_of_scan<T>(&self, rows: Vec<T>, end: Option<Position>) -> Page<T> {
-        let is_full = rows.len() > self.size;
-        let mut page = self.page(rows);
-        if end.is_some() && !is_full {
-            page.set_has_more();
-            page.scanned_to = end;
-        }
-        page
+        self.page_up_to(rows, end.is_some(), end)
     }
 }
 

@@ -21,7 +21,7 @@ pub struct ListPart {
 }
 
 /// A page to read of a list with one or more parts. A list with several parts must be in ascending order.
-pub struct ListPage {
+pub struct ListRequest {
     pub parts: Vec<ListPart>,
     pub request: PageRequest,
 }
@@ -48,8 +48,8 @@ impl ListPart {
             // The position is one of this list, so its sort key fits the columns. A single column is compared without
             // a tuple.
             let (row, bound) = match sort_key {
-                // The list is a section, whose rows are in the order of their ids.
-                SortKey::First | SortKey::None => (position_columns[0].clone(), Expr::val(*id)),
+                // The list, or this section of the list, is in the order of the ids.
+                SortKey::First | SortKey::OnlyId => (position_columns[0].clone(), Expr::val(*id)),
                 SortKey::Time(time) => {
                     (Expr::tuple(position_columns.clone()), Expr::tuple([Expr::val(*time), Expr::val(*id)]))
                 }
@@ -90,7 +90,7 @@ impl ListPart {
     }
 }
 
-impl ListPage {
+impl ListRequest {
     /// A page of a list that has one part.
     pub fn new(list: ListPart, request: PageRequest) -> Self {
         Self { parts: vec![list], request }

@@ -43,6 +43,6 @@ pub use branches::{BRANCH_ROWS, ROW};
 pub use by_owner::pages_by_owner;
 pub use counts::{Count, counts, list_counts};
 pub use keyset::{Direction, HasPosition, Page, PageEnds, PageRequest, Position, Section, SortKey, SortOrder};
-pub use list::{JoinedTable, ListPage, ListPart};
+pub use list::{JoinedTable, ListPart, ListRequest};
 pub use read::{page, pages};
 pub use scan::{MAX_BOUNDED_SCAN, SCAN, Scan};

@@ -4,7 +4,7 @@ use sea_orm::{DbErr, FromQueryResult, QueryResult};
 
 use super::branches::rows_by_branch;
 use super::keyset::{Direction, HasPosition, Page, PageRequest, Position, SortOrder};
-use super::list::{ListPage, ListPart};
+use super::list::{ListPart, ListRequest};
 use super::scan::{MAX_SHORT_SCAN, Scan, ScanWork, count_sort_work};
 use crate::database::{ReadKind, Reader};
 
@@ -13,14 +13,14 @@ use crate::database::{ReadKind, Reader};
 /// `position` receives the index of a page, and a row of its list.
 pub async fn pages<T>(
     reader: &Reader,
-    pages: Vec<ListPage>,
+    pages: Vec<ListRequest>,
     read: impl Fn(&QueryResult) -> Result<T, DbErr>,
     position: impl Fn(usize, &T) -> Position,
 ) -> Result<Vec<Page<T>>, DbErr> {
     let (mut requests, mut groups) = (Vec::new(), Vec::new());
     let scans = pages.iter().flat_map(|page| &page.parts).filter_map(|part| part.scan.as_ref());
     let kind = if scans.map(Scan::max_work).sum::<u64>() > MAX_SHORT_SCAN { ReadKind::Long } else { ReadKind::Short };
-    for ListPage { parts, request } in pages {
+    for ListRequest { parts, request } in pages {
         let (mut read_parts, mut group) = (Vec::with_capacity(parts.len()), Vec::with_capacity(parts.len()));
         for part in parts {
             let scan_work = part.scan.as_ref().map(|scan| {
@@ -92,6 +92,6 @@ pub async fn page<M: FromQueryResult + HasPosition>(
     request: PageRequest,
 ) -> Result<Page<M>, DbErr> {
     let read = |row: &QueryResult| M::from_query_result(row, "");
-    let mut pages = pages(reader, vec![ListPage::new(list, request)], read, |_, row: &M| row.position()).await?;
+    let mut pages = pages(reader, vec![ListRequest::new(list, request)], read, |_, row: &M| row.position()).await?;
     pages.pop().ok_or_else(|| DbErr::RecordNotFound("the page".to_owned()))
 }

@@ -165,4 +165,4 @@ const OPERATOR_LIST_ONLY_EXTERNAL_ID: &str =
 const OPERATOR_LIST_ONLY_ORDER: &str =
     "`orderBy` can only be used on one operator's list: operator(id: …) { customers(orderBy: …) }";
 const NO_ORDER_WITH_SEARCH: &str =
-    "`orderBy` cannot be combined with `search`, whose results are ordered by customer id.";
+    "`orderBy` cannot be combined with `search`, whose results have an order of their own.";

@@ -25,7 +25,8 @@ use fold::{APOSTROPHE, fold, script};
 
 /// A folded word: letters, their marks, and digits; at most 50 characters. Two kinds of words start with a sign, so
 /// that a search for the start of an ordinary word does not find them: the last four digits of a phone, for example
-/// `#2671`, and a pair of words of the first and the last name, for example `&ada lovelace`.
+/// `#2671`, and a pair of words of the first and the last name, for example `&ada lovelace`, which has at most 102
+/// characters.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, DeriveValueType)]
 pub struct SearchWord(String);
 
@@ -78,11 +79,12 @@ impl SearchWord {
         joined.chain(pairs.take(Self::MAX_PER_VALUE)).collect()
     }
 
-    /// The word for two words of a name, in any order. `None` if one of them is a number, because people search for a
-    /// name and a number to find a phone or an external id.
+    /// The word for two different words of a name, in any order. `None` if one of them is a number, because people
+    /// search for a name and a number to find a phone or an external id.
     fn pair(one: &str, other: &str) -> Option<Self> {
         let (first, second) = if one < other { (one, other) } else { (other, one) };
-        (!is_number(first) && !is_number(second)).then(|| Self(format!("{PAIR}{first} {second}")))
+        let is_pair = first != second && !is_number(first) && !is_number(second);
+        is_pair.then(|| Self(format!("{PAIR}{first} {second}")))
     }
 
     /// Returns the words of a phone number: its digits with and without the country code, and its last four digits.
@@ -170,7 +172,7 @@ impl SearchQuery {
     ///
     /// Adjacent numbers are joined and a trunk prefix in brackets is dropped, so that a phone is found in any spelling:
     /// `+44 (0)20 7183` becomes `44207183`. Words at an apostrophe are joined as well. A word that is a prefix of
-    /// another word is dropped.
+    /// another word is dropped, unless the two words could be a first and a last name: `John Johnson`.
     pub fn parse(text: &str) -> Result<Self, Reason> {
         if text.len() > 4 * Self::MAX_CHARACTERS || text.chars().count() > Self::MAX_CHARACTERS {
             return Err(Reason::TooLong(Self::MAX_CHARACTERS));
@@ -189,25 +191,30 @@ impl SearchQuery {
         }
         let cut = |word: &String| word.chars().take(SearchWord::MAX_CHARACTERS).collect();
         let mut words: Vec<_> = words.iter().map(cut).map(QueryWord).collect();
-        // In descending order, a prefix comes directly after the words that start with it.
-        words.sort_unstable_by(|a, b| b.cmp(a));
-        words.dedup_by(|prefix, word| word.as_str().starts_with(prefix.as_str()));
         let email = EmailAddress::parse(text).ok();
-        if words.len() > Self::MAX_WORDS && email.is_none() {
-            return Err(Reason::TooManyWords(Self::MAX_WORDS));
-        }
-        // If an email has more words, the customer is still found by the whole email.
-        words.truncate(Self::MAX_WORDS);
         let name_pair = match words.as_slice() {
             [one, other] if email.is_none() => {
                 SearchWord::pair(one.first_spelling().as_str(), other.first_spelling().as_str())
             }
             _ => None,
         };
+        // In descending order, a prefix comes directly after the words that start with it.
+        words.sort_unstable_by(|a, b| b.cmp(a));
+        words.dedup_by(|prefix, word| match name_pair {
+            // Both words are searched, so that the search has no plan of a single word: `John Johnson`.
+            Some(_) => prefix == word,
+            // A number also matches words that do not start with it.
+            None => prefix == word || !is_number(word.as_str()) && word.as_str().starts_with(prefix.as_str()),
+        });
+        if words.len() > Self::MAX_WORDS && email.is_none() {
+            return Err(Reason::TooManyWords(Self::MAX_WORDS));
+        }
+        // If an email has more words, the customer is still found by the whole email.
+        words.truncate(Self::MAX_WORDS);
         Ok(Self { words, name_pair, email })
     }
 
-    /// Returns the words. No word is a prefix of another word.
+    /// Returns the words, all different.
     pub fn words(&self) -> &[QueryWord] {
         &self.words
     }
@@ -397,7 +404,10 @@ mod tests {
             ("ada 415 555", &["ada", "415555"]),
             ("o'brien", &["obrien"]),
             ("o brien", &["o", "brien"]),
-            ("mül müller", &["müller"]),
+            ("mül müller", &["mül", "müller"]),
+            ("mül müller ada", &["müller", "ada"]),
+            ("ada ADA", &["ada"]),
+            ("26 ada 2671", &["26", "ada", "2671"]),
             ("12345@163.com", &["com", "163", "12345"]),
             ("%", &[]),
         ] {
@@ -507,6 +517,7 @@ mod tests {
             ("小明", "王", &["王小明", "小明王", "&小明 王", "&明 王"]),
             ("John 3", "Smith", &["&john smith"]),
             ("3", "4", &[]),
+            ("Ali", "Ali", &[]),
         ] {
             assert_eq!(texts(&full_name(first, last)), pairs, "{first} {last}");
         }
@@ -521,7 +532,8 @@ mod tests {
             ("Jürgen Mueller", Some("&jurgen mueller")),
             ("o'brien conor", Some("&conor obrien")),
             ("ada", None),
-            ("ada adams", None),
+            ("ada adams", Some("&ada adams")),
+            ("ada ADA", None),
             ("ada king lovelace", None),
             ("ada 2671", None),
             ("ada@example.com", None),

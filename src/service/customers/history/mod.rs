@@ -27,7 +27,7 @@ use sea_orm::{
 };
 
 use super::{CustomerField, Customers};
-use crate::database::pages::{self, ListPage, ListPart, Page, PageRequest, Position};
+use crate::database::pages::{self, ListPart, ListRequest, Page, PageRequest, Position};
 use crate::database::subquery;
 use crate::error::Error;
 use crate::request::count_query;
@@ -149,7 +149,7 @@ impl Customers {
                 let order = order.iter().map(|column| column.into_expr()).collect();
                 ListPart::new(events.clone().filter(part.clone()).into_query(), order)
             };
-            ListPage { parts: parts.iter().map(part).collect(), request: request.clone() }
+            ListRequest { parts: parts.iter().map(part).collect(), request: request.clone() }
         });
         let read = |row: &QueryResult| Ok(Arc::new(HistoryEntry::new(caller, Model::from_query_result(row, "")?)));
         let position = |page: usize, entry: &Arc<HistoryEntry>| requests[page].0.position(entry);

@@ -26,11 +26,11 @@ use sea_orm::{DbErr, QueryResult};
 
 use super::row_reads::{customer_at, own_customer_at};
 use super::{CustomerView, Customers};
-use crate::database::pages::{self, Count, Direction, HasPosition, ListPage, Page, PageRequest, Position, Section};
+use crate::database::pages::{self, Count, HasPosition, ListRequest, Page, PageRequest, Position, Section};
 use crate::error::Error;
 use crate::service::Caller;
 use search::SearchToPlan;
-use sections::{FirstSection, OwnPage, SectionPage};
+use sections::{OwnRequest, SectionRequest};
 
 /// Selects a page of a list of customers. If `links` is given, each customer comes with that page of its links.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -44,7 +44,8 @@ pub struct CustomerPageRequest {
 #[derive(Clone)]
 pub struct CustomerPage {
     pub customers: Page<ListedCustomer>,
-    /// The plan of the list's search, which a count of the same list also uses. `None` if the page was read without one.
+    /// The plan of the list's search, which a count of the same list also uses. `None` if the page was read without
+    /// one.
     pub plan: Option<SearchPlan>,
 }
 
@@ -96,7 +97,7 @@ impl Customers {
     ) -> Result<Vec<Page<ListedCustomer>>, DbErr> {
         let requests = requests.iter().filter(|request| request.list.operator_for(caller).is_none());
         let pages =
-            requests.map(|CustomerPageRequest { list, page, .. }| ListPage::new(list.list_of_all(), page.clone()));
+            requests.map(|CustomerPageRequest { list, page, .. }| ListRequest::new(list.part_of_all(), page.clone()));
         let read = |row: &QueryResult| {
             let customer = customer_at(row, pages::ROW)?;
             let position = Position::by_id(*customer.id.as_uuid());
@@ -114,29 +115,25 @@ impl Customers {
     ) -> Result<Vec<CustomerPage>, DbErr> {
         let own = requests.iter().filter_map(|request| {
             let operator = request.list.operator_for(caller)?;
-            Some(OwnPage::new(operator, request))
+            Some(OwnRequest::new(operator, request))
         });
         let mut own: Vec<_> = own.collect();
         self.read_first_sections(&mut own).await?;
-        let searches = own.iter_mut().filter_map(OwnPage::search_to_plan).collect();
+        let searches = own.iter_mut().filter_map(OwnRequest::search_to_plan).collect();
         search::plan(self.database.reader(), searches).await?;
         let mut pages = self.planned_pages(&own).await?;
         self.read_short_pages_again(&own, &mut pages).await?;
         Ok(pages)
     }
 
-    /// Reads the first sections of lists whose pages they can fill. The other customers are then not searched.
-    async fn read_first_sections(&self, own: &mut [OwnPage<'_>]) -> Result<(), DbErr> {
-        let can_fill_page = |own: &OwnPage<'_>| {
-            let CustomerPageRequest { list, page, .. } = own.request;
-            let has_name_pair = matches!(list.first_section(), Some(FirstSection::WithNamePair(_)));
-            page.direction == Direction::Forward && has_name_pair
-        };
-        let own = own.iter_mut().filter(|own| can_fill_page(own));
-        let (pages, own): (Vec<_>, Vec<_>) =
-            own.filter_map(|own| Some((own.page_of_section(Section::First)?, own))).unzip();
-        for (own, first) in zip(own, self.sections(pages).await?) {
-            own.first_section = Some(first);
+    /// Reads the first sections of pages that they may fill. If the first section fills a page, its other customers are
+    /// not searched.
+    async fn read_first_sections(&self, own: &mut [OwnRequest<'_>]) -> Result<(), DbErr> {
+        let own = own.iter_mut().filter(|own| own.reads_first_section_alone());
+        let (requests, own): (Vec<_>, Vec<_>) =
+            own.filter_map(|own| Some((own.request_of_section(Section::First)?, own))).unzip();
+        for (own, first) in zip(own, self.sections(requests).await?) {
+            own.set_first_page(first);
         }
         Ok(())
     }
@@ -146,14 +143,14 @@ impl Customers {
     /// A search that checked customers one by one and did not fill its page probably matches few customers. If another
     /// plan can sort these customers, the page is read with that plan, which fills the page unless the list ends. This
     /// does not hold with further conditions: the second page could be short too.
-    async fn read_short_pages_again(&self, own: &[OwnPage<'_>], pages: &mut [CustomerPage]) -> Result<(), DbErr> {
-        let is_short = |own: &OwnPage<'_>, page: &CustomerPage| {
-            own.plan == Some(SearchPlan::ScanInIdOrder)
+    async fn read_short_pages_again(&self, own: &[OwnRequest<'_>], pages: &mut [CustomerPage]) -> Result<(), DbErr> {
+        let is_short = |own: &OwnRequest<'_>, page: &CustomerPage| {
+            own.plan == Some(SearchPlan::CheckAll)
                 && page.customers.scanned_to.is_some()
                 && !own.request.list.filter.has_conditions()
         };
         let short = zip(own, pages).filter(|(own, page)| is_short(own, page));
-        let mut short: Vec<_> = short.map(|(own, page)| (OwnPage::new(own.operator, own.request), page)).collect();
+        let mut short: Vec<_> = short.map(|(own, page)| (OwnRequest::new(own.operator, own.request), page)).collect();
         if short.is_empty() {
             return Ok(());
         }
@@ -168,28 +165,28 @@ impl Customers {
     }
 
     /// Loads pages of lists of the customers of an operator.
-    async fn planned_pages(&self, own: &[OwnPage<'_>]) -> Result<Vec<CustomerPage>, DbErr> {
-        let both = [Section::First, Section::Others];
-        let sections: Vec<_> = own.iter().map(|own| both.map(|section| own.page_of_section(section))).collect();
-        let is_read: Vec<_> = sections.iter().map(|sections| sections.each_ref().map(Option::is_some)).collect();
-        let mut found = self.sections(sections.into_iter().flatten().flatten().collect()).await?.into_iter();
-        let page = |(own, is_read): (&OwnPage<'_>, [bool; 2])| {
-            let [first, others] = is_read.map(|is_read| if is_read { found.next() } else { None });
-            own.join_sections(first, others)
-        };
-        Ok(zip(own, is_read).map(page).collect())
+    async fn planned_pages(&self, own: &[OwnRequest<'_>]) -> Result<Vec<CustomerPage>, DbErr> {
+        let (mut requests, mut counts) = (Vec::new(), Vec::new());
+        for own in own {
+            let sections = [Section::First, Section::Others];
+            let sections: Vec<_> = sections.into_iter().filter_map(|section| own.request_of_section(section)).collect();
+            counts.push(sections.len());
+            requests.extend(sections);
+        }
+        let mut pages = self.sections(requests).await?.into_iter();
+        Ok(zip(own, counts).map(|(own, count)| own.join_sections(pages.by_ref().take(count))).collect())
     }
 
     /// Loads pages of sections.
-    async fn sections(&self, sections: Vec<SectionPage<'_>>) -> Result<Vec<Page<ListedCustomer>>, DbErr> {
+    async fn sections(&self, requests: Vec<SectionRequest<'_>>) -> Result<Vec<Page<ListedCustomer>>, DbErr> {
         let read = |row: &QueryResult| Ok(Arc::new(CustomerView::from(own_customer_at(row, pages::ROW)?)));
-        let (lists, pages): (Vec<_>, Vec<_>) =
-            sections.into_iter().map(|SectionPage { list, section, page }| ((list, section), page)).unzip();
+        let split = |SectionRequest { list, section, request }| ((list, section), request);
+        let (lists, requests): (Vec<(&CustomerList, _)>, Vec<_>) = requests.into_iter().map(split).unzip();
         let position = |index: usize, view: &Arc<CustomerView>| {
             let (list, section) = lists[index];
             list.position(view, section)
         };
-        let pages = pages::pages(self.database.reader(), pages, read, position).await?.into_iter();
+        let pages = pages::pages(self.database.reader(), requests, read, position).await?.into_iter();
         let listed = |(index, page): (usize, Page<_>)| {
             page.map(|view| ListedCustomer { position: position(index, &view), view })
         };
@@ -207,14 +204,14 @@ impl Customers {
             lists.iter().map(|(list, plan)| (list, list.operator_for(caller), plan.clone())).collect();
         let unplanned = lists.iter_mut().filter(|(_, _, plan)| plan.is_none());
         let searches = unplanned.filter_map(|(list, operator, plan)| {
-            Some(SearchToPlan { operator: (*operator)?, search: list.planned_search()?, plan })
+            Some(SearchToPlan { operator: (*operator)?, search: list.search_with_plan()?, plan })
         });
         search::plan(self.database.reader(), searches.collect()).await?;
         let parts = lists.iter().map(|(list, operator, plan)| match *operator {
-            None => vec![list.list_of_all()],
+            None => vec![list.part_of_all()],
             Some(operator) => {
                 let first_section = list.part_of_first_section(operator);
-                list.parts(operator, plan.as_ref()).into_iter().chain(first_section).collect()
+                list.parts_of_others(operator, plan.as_ref()).into_iter().chain(first_section).collect()
             }
         });
         Ok(pages::list_counts(self.database.reader(), parts.collect()).await?)

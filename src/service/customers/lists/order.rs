@@ -32,7 +32,7 @@ impl CustomerList {
     pub(super) fn position(&self, view: &CustomerView, section: Section) -> Position {
         let sort_key = match (&view.link, &self.filter.search, self.order.field) {
             _ if section == Section::First => SortKey::First,
-            (None, _, _) | (_, Some(_), _) => SortKey::None,
+            (None, _, _) | (_, Some(_), _) => SortKey::OnlyId,
             (Some(link), None, CustomerOrderField::ConnectedAt) => SortKey::Time(link.connected_at),
             (Some(link), None, CustomerOrderField::ExternalCustomerId) => {
                 SortKey::Text(link.external_customer_id.as_str().to_owned())

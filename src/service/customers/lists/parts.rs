@@ -16,27 +16,28 @@ use crate::database::pages::{BRANCH_ROWS, JoinedTable, ListPart, SCAN, Scan};
 use crate::service::customers::row_reads::of_operator;
 
 impl CustomerList {
-    /// The first section of the list. Each row has the same columns as those of the [other parts](Self::parts).
+    /// The first section of the list. Each row has the same columns as those of the [other
+    /// parts](Self::parts_of_others).
     pub(super) fn part_of_first_section(&self, operator: OperatorId) -> Option<ListPart> {
         Some(match self.first_section()? {
             FirstSection::WithEmail(email) => {
                 let query = of_operator(operator).filter(self.filter.on_own_customer(operator, Some(email)));
-                ListPart::new(query.into_query(), self.position_columns())
+                self.part(query.into_query())
             }
             FirstSection::WithNamePair(pair) => {
-                let customers = search::customers_with_name_pair(operator, pair);
+                let customers = search::customers_with_stored_word(operator, pair);
                 self.scanned_part(customers, Scan::default(), self.conditions_of_scan(operator))
             }
         })
     }
 
     /// The search, if it needs a [`SearchPlan`].
-    pub(super) fn planned_search(&self) -> Option<&SearchQuery> {
+    pub(super) fn search_with_plan(&self) -> Option<&SearchQuery> {
         self.filter.search.as_ref().filter(|_| !self.filter.matches_at_most_one())
     }
 
     /// The list of all customers.
-    pub(super) fn list_of_all(&self) -> ListPart {
+    pub(super) fn part_of_all(&self) -> ListPart {
         use customer::Column::Id;
         debug_assert!(
             self.filter.search.is_none() && self.filter.on_link().is_empty(),
@@ -58,9 +59,9 @@ impl CustomerList {
         }
     }
 
-    /// The parts of an operator's list, without its first section. Each row has the columns of a
-    /// link, then the columns of the link's customer.
-    pub(super) fn parts(&self, operator: OperatorId, plan: Option<&SearchPlan>) -> Vec<ListPart> {
+    /// The parts of an operator's list, without its first section. Each row has the columns of a link, then the columns
+    /// of the link's customer.
+    pub(super) fn parts_of_others(&self, operator: OperatorId, plan: Option<&SearchPlan>) -> Vec<ListPart> {
         if self.filter.matches_at_most_one() {
             vec![self.part_of_at_most_one(operator)]
         } else if self.is_in_order_index() {
@@ -111,11 +112,12 @@ impl CustomerList {
         ListPart { joined, scan: Some(scan), ..self.part(query) }
     }
 
-    /// The conditions of the list except the words of its search, as a filter of a scan. `None` if there are no such
-    /// conditions: building a statement takes as long as reading several rows.
+    /// The conditions of the list except the words of its search, as a filter of a scan. The filter also leaves out the
+    /// customer whose email was searched. `None` if it is not necessary: building a statement takes as long as reading
+    /// several rows.
     fn conditions_of_scan(&self, operator: OperatorId) -> Option<SelectStatement> {
-        let has_conditions = self.filter.has_conditions() || self.searched_email().is_some();
-        has_conditions.then(|| {
+        let is_necessary = self.filter.has_conditions() || self.searched_email().is_some();
+        is_necessary.then(|| {
             let key = self.key_of_scan();
             let is_scanned = key.into_expr().equals((Alias::new(SCAN), key));
             scan_filter(self.own_customers(operator).filter(is_scanned))
@@ -131,7 +133,7 @@ impl CustomerList {
     /// id of the operator.
     fn scans(&self, operator: OperatorId, plan: Option<&SearchPlan>) -> Vec<(SelectStatement, Scan)> {
         if let Some(search) = &self.filter.search {
-            return search::scans(operator, search, plan.unwrap_or(&SearchPlan::ScanInIdOrder));
+            return search::scans(operator, search, plan.unwrap_or(&SearchPlan::CheckAll));
         }
         let links = if self.has_link_columns_in_order_index() {
             links(operator, &self.filter)

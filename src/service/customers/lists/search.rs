@@ -28,21 +28,21 @@ const QUERIES_PER_SEARCH: u64 = 10;
 pub enum SearchPlan {
     /// The search has one word. Reads the customers with the word itself in the order of their ids, which is the order
     /// of the index. Sorts the customers with other words that match: longer words, and other spellings.
-    InIndexOrder {
+    OneWord {
         /// The number of entries of other words that match.
         others: u64,
     },
     /// The search has several words, and at least one of them has at most [`MAX_SORTED`] entries. Intersects the
     /// customers of the rarest word with the customers of the words that are not much more frequent (see
     /// [`MAX_RATIO`]), and sorts them. Checks the remaining words of each of these customers.
-    FromRarestWord {
+    RarestWords {
         /// The number of entries of each word, in the order of the words. A number above the limit of the count is only
         /// a lower bound. It is still high enough to show that the word is not intersected with the rarest word.
         entries: Vec<u64>,
     },
     /// Checks the operator's customers one by one, in the order of their ids, until the page is full or the [`Scan`]
     /// ends.
-    ScanInIdOrder,
+    CheckAll,
 }
 
 /// The maximum number of entries of other words that a search with one word sorts at first. If there are more, many
@@ -66,7 +66,7 @@ impl SearchPlan {
     }
 
     /// Returns the queries for the index entries to count.
-    fn counted(operator: OperatorId, search: &SearchQuery) -> Vec<SelectStatement> {
+    fn queries_to_count(operator: OperatorId, search: &SearchQuery) -> Vec<SelectStatement> {
         match search.words() {
             [word] => vec![customers_with_others(operator, word)],
             words => words.iter().map(|word| customers_with(operator, word)).collect(),
@@ -77,11 +77,11 @@ impl SearchPlan {
     /// decide it.
     fn choose(search: &SearchQuery, counts: &[u64], limit: u64) -> Option<Self> {
         let rarest = *counts.iter().min().filter(|rarest| **rarest <= limit)?;
-        if search.words().len() == 1 {
-            return Some(Self::InIndexOrder { others: rarest });
+        if let ([_], [others]) = (search.words(), counts) {
+            return Some(Self::OneWord { others: *others });
         }
         let is_intersection_known = counts.iter().all(|count| *count <= limit) || rarest * MAX_RATIO <= limit;
-        (is_intersection_known || limit == MAX_SORTED).then(|| Self::FromRarestWord { entries: counts.to_vec() })
+        (is_intersection_known || limit == MAX_SORTED).then(|| Self::RarestWords { entries: counts.to_vec() })
     }
 }
 
@@ -94,16 +94,16 @@ pub(super) struct SearchToPlan<'a> {
     pub(super) plan: &'a mut Option<SearchPlan>,
 }
 
-/// Chooses a plan for each search. The plan is [`SearchPlan::ScanInIdOrder`] if the counts decide no other plan.
+/// Chooses a plan for each search. The plan is [`SearchPlan::CheckAll`] if the counts decide no other plan.
 pub(super) async fn plan(reader: &Reader, mut searches: Vec<SearchToPlan<'_>>) -> Result<(), DbErr> {
     choose_plans(reader, &mut searches, SearchPlan::count_limits).await?;
     for search in searches {
-        search.plan.get_or_insert(SearchPlan::ScanInIdOrder);
+        search.plan.get_or_insert(SearchPlan::CheckAll);
     }
     Ok(())
 }
 
-/// Chooses better plans for searches with the plan [`SearchPlan::ScanInIdOrder`] that did not fill a page. The
+/// Chooses better plans for searches with the plan [`SearchPlan::CheckAll`] that did not fill a page. The
 /// customers of a search with one word are then sorted if there are at most [`MAX_SORTED`] entries of other words. A
 /// search with several words has no better plan. The plan stays `None` if there is no better one.
 pub(super) async fn plan_to_sort(reader: &Reader, mut searches: Vec<SearchToPlan<'_>>) -> Result<(), DbErr> {
@@ -125,13 +125,13 @@ async fn choose_plans(
             break;
         }
         let queries = unplanned.iter().flat_map(|(limit, planned)| {
-            let queries = SearchPlan::counted(planned.operator, planned.search).into_iter();
+            let queries = SearchPlan::queries_to_count(planned.operator, planned.search).into_iter();
             queries.map(|query| (query, *limit as usize + 1))
         });
         let mut counts = pages::counts(reader, queries.collect()).await?.into_iter();
-        for (limit, planned) in unplanned {
-            let counts: Vec<_> = counts.by_ref().take(planned.search.words().len()).collect();
-            *planned.plan = SearchPlan::choose(planned.search, &counts, limit);
+        for (limit, search) in unplanned {
+            let counts: Vec<_> = counts.by_ref().take(search.search.words().len()).collect();
+            *search.plan = SearchPlan::choose(search.search, &counts, limit);
         }
     }
     Ok(())
@@ -149,10 +149,10 @@ pub(super) fn scans(operator: OperatorId, search: &SearchQuery, plan: &SearchPla
     }
     count_work(Work::Query, QUERIES_PER_SEARCH);
     match plan {
-        SearchPlan::InIndexOrder { others } => {
+        SearchPlan::OneWord { others } => {
             let word = &words[0];
             let first_spelling = word.first_spelling();
-            let itself = customers_with_stored_word(operator, &first_spelling).distinct().take();
+            let itself = customers_with_stored_word(operator, &first_spelling);
             let scan = Scan {
                 max_rows: *others,
                 sorted_entries: *others,
@@ -161,7 +161,7 @@ pub(super) fn scans(operator: OperatorId, search: &SearchQuery, plan: &SearchPla
             };
             vec![(itself, Scan::default()), (in_all_except(&[customers_with_others(operator, word)], None), scan)]
         }
-        SearchPlan::FromRarestWord { entries } => {
+        SearchPlan::RarestWords { entries } => {
             let mut words: Vec<_> = entries.iter().copied().zip(words).collect();
             words.sort();
             let max_rows = words[0].0;
@@ -175,21 +175,16 @@ pub(super) fn scans(operator: OperatorId, search: &SearchQuery, plan: &SearchPla
                 }
             }
             // Sorting the entries of the pair is not counted. They are few compared with those of the two words.
-            let with_name_pair = search.name_pair().map(|pair| customers_with_name_pair(operator, pair));
+            let with_name_pair = search.name_pair().map(|pair| customers_with_stored_word(operator, pair));
             let scan = Scan { filters, max_rows, sorted_entries, ..Scan::default() };
             vec![(in_all_except(&queries, with_name_pair), scan)]
         }
-        SearchPlan::ScanInIdOrder => {
+        SearchPlan::CheckAll => {
             let lacks_name_pair = search.name_pair().map(|pair| lacks_stored_word(operator, pair));
             let filters = words.iter().map(has_word).chain(lacks_name_pair).collect();
             vec![(all_customers(operator), Scan { filters, ..Scan::default() })]
         }
     }
-}
-
-/// Selects the customers of an operator whose first and last name have these two words, in the order of their ids.
-pub(super) fn customers_with_name_pair(operator: OperatorId, pair: &SearchWord) -> SelectStatement {
-    customers_with_stored_word(operator, pair).distinct().take()
 }
 
 /// Selects all customers of an operator.
@@ -238,10 +233,10 @@ fn matching_word(operator: OperatorId, customer: SimpleExpr, word: &QueryWord) -
     words.filter(matches(text, word)).limit(1).into_query()
 }
 
-/// Selects something if the checked customer does not have the stored word.
+/// Selects one row if the checked customer does not have the stored word, else none.
 fn lacks_stored_word(operator: OperatorId, word: &SearchWord) -> SelectStatement {
     let customer = Column::CustomerId.into_expr().eq(checked_customer());
-    let with_word = customers_with_stored_word(operator, word).and_where(customer).take();
+    let with_word = customers(operator, Column::Word.eq(word.clone())).and_where(customer).take();
     Query::select().expr(Expr::val(1)).and_where(Expr::exists(with_word).not()).take()
 }
 
@@ -255,9 +250,10 @@ fn customers_with(operator: OperatorId, word: &QueryWord) -> SelectStatement {
     customers_in(operator, word.prefix_ranges())
 }
 
-/// Selects the customers of an operator that have the stored word.
-fn customers_with_stored_word(operator: OperatorId, word: &SearchWord) -> SelectStatement {
-    customers(operator, Column::Word.eq(word.clone()))
+/// Selects the customers of an operator that have the stored word, each customer once. The database reads them in the
+/// order of their ids, which is the order of the index.
+pub(super) fn customers_with_stored_word(operator: OperatorId, word: &SearchWord) -> SelectStatement {
+    customers(operator, Column::Word.eq(word.clone())).distinct().take()
 }
 
 /// Selects the customers of an operator that have another word which matches the given word: a longer word, or another
