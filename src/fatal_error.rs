@@ -30,7 +30,10 @@ pub enum FatalError {
          {0}, which this version does not know. Start the newer version, or change {DATABASE_URL}."
     )]
     UnknownMigration(String),
-    #[error("The search words are incomplete: `vivamo migrate` was interrupted. Run it again with the same settings.")]
+    #[error(
+        "The search words are incomplete. If `vivamo migrate` is still running, wait until it ends. Otherwise run it again \
+         with the same settings."
+    )]
     IncompleteSearchWords,
     #[error(
         "The database was restored on a PostgreSQL server with smaller transaction ids, so new changes would be ordered \

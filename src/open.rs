@@ -68,7 +68,7 @@ pub const NO_TABLES: &str = "the database file existed but had no tables, so a n
 /// Opens a database of the configured environment with all migrations applied, and builds the services on it.
 pub async fn open(settings: DatabaseSettings, services: ServiceSettings) -> Result<Opened, FatalError> {
     let pending = settings.pending_migrations;
-    let checked = open_checked(settings, services.environment, &services.hasher).await?;
+    let checked = open_checked(settings, services.environment, &services.hasher, NewSecret::Reject).await?;
     let CheckedDatabase { database, deployment, migrated, had_no_tables } = checked;
     let fingerprint = deployment.key_fingerprint.as_deref().unwrap_or_default();
     let hasher = services.hasher.clone().with_fingerprint(fingerprint).ok_or(FatalError::KeySecretMismatch)?;
@@ -117,10 +117,18 @@ struct CheckedDatabase {
     had_no_tables: bool,
 }
 
+/// The treatment of a database that uses none of the configured secrets.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum NewSecret {
+    Accept,
+    Reject,
+}
+
 async fn open_checked(
     settings: DatabaseSettings,
     environment: Environment,
     hasher: &KeyedHasher,
+    new_secret: NewSecret,
 ) -> Result<CheckedDatabase, FatalError> {
     let had_file = database::sqlite_file(&settings.url).is_some_and(|file| file.exists());
     let missing_file = match settings.pending_migrations {
@@ -128,13 +136,19 @@ async fn open_checked(
         PendingMigrations::Reject => MissingFile::Reject,
     };
     let (database, inspection) = connect_and_inspect(&settings, missing_file).await?;
-    // Before the migrations, because they must not change a database of the other environment.
+    // Before the migrations, because they must not change a database of the other environment. If the secret is wrong,
+    // nothing must have changed either: servers of an older version may have to continue.
     check_usable(&database, &inspection, environment).await?;
+    if new_secret == NewSecret::Reject {
+        check_secret(&database, &inspection, hasher).await?;
+    }
     let had_no_tables = had_file && inspection.is_new_database();
     let migrated = match settings.pending_migrations {
         _ if inspection.pending.is_empty() => Vec::new(),
         PendingMigrations::Apply => {
-            database::migrate(&settings.url).await.map_err(|error| cannot_open(&settings.url, &error))?
+            let applied = database::migrate(&settings.url).await.map_err(|error| cannot_open(&settings.url, &error))?;
+            tracing::info!(migrations = applied.join(", "), "applied migrations");
+            applied
         }
         PendingMigrations::Reject => return Err(FatalError::PendingMigrations(inspection.pending)),
     };
@@ -158,31 +172,40 @@ async fn check_usable(
     Ok(())
 }
 
+/// Fails if the database uses none of the configured secrets.
+async fn check_secret(database: &Database, inspection: &Inspection, hasher: &KeyedHasher) -> Result<(), FatalError> {
+    if inspection.pending.iter().any(|pending| pending == migration::KEY_FINGERPRINT) {
+        return Ok(());
+    }
+    match deployment::key_fingerprint(database).await? {
+        Some(stored) if hasher.clone().with_fingerprint(&stored).is_none() => Err(FatalError::KeySecretMismatch),
+        _ => Ok(()),
+    }
+}
+
 /// Makes the database use the configured secret from now on. Returns false if the database already uses this secret.
 /// Fails if an older secret is configured too, and the database uses neither of the two secrets.
 pub async fn rotate_key_secret(settings: DatabaseSettings, services: ServiceSettings) -> Result<bool, FatalError> {
     let ServiceSettings { environment, hasher, .. } = services;
-    let CheckedDatabase { database, deployment, .. } = open_checked(settings, environment, &hasher).await?;
-    let stored = deployment.key_fingerprint.as_deref().unwrap_or_default();
-    if hasher.fingerprint() == stored {
+    let new_secret = if hasher.has_older() { NewSecret::Reject } else { NewSecret::Accept };
+    let CheckedDatabase { database, deployment, .. } = open_checked(settings, environment, &hasher, new_secret).await?;
+    if deployment.key_fingerprint == Some(hasher.fingerprint()) {
         return Ok(false);
-    }
-    if hasher.has_older() && hasher.clone().with_fingerprint(stored).is_none() {
-        return Err(FatalError::KeySecretMismatch);
     }
     deployment::change_key(&database, hasher.fingerprint()).await?;
     Ok(true)
 }
 
 /// Returns the pending work of `vivamo migrate`: the names of the migrations that the database lacks, or a line about
-/// other work, such as incomplete search words. Changes nothing. Fails for a database that the service cannot use, or
-/// that belongs to the other environment.
+/// other work, such as incomplete search words. Changes nothing. Fails for a database that the service cannot use, that
+/// belongs to the other environment, or that uses none of the configured secrets.
 pub async fn pending_migrations(
     settings: DatabaseSettings,
-    environment: Environment,
+    services: ServiceSettings,
 ) -> Result<Vec<String>, FatalError> {
     let (database, inspection) = connect_and_inspect(&settings, MissingFile::Reject).await?;
-    check_usable(&database, &inspection, environment).await?;
+    check_usable(&database, &inspection, services.environment).await?;
+    check_secret(&database, &inspection, &services.hasher).await?;
     if inspection.pending.is_empty() {
         if !deployment::has_all_words(&database).await? {
             return Ok(vec!["the search words are incomplete".to_owned()]);

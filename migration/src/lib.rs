@@ -39,6 +39,9 @@ pub const REQUIRED: &str = "m20261130_000018_name_pairs";
 /// migration or a later one.
 pub const SEARCH_WORDS: &str = "m20261130_000018_name_pairs";
 
+/// The migration that adds the fingerprint of the key secret to the database.
+pub const KEY_FINGERPRINT: &str = "m20261126_000008_deployment";
+
 pub struct Migrator;
 
 #[async_trait::async_trait]

@@ -15,10 +15,12 @@ use crate::fatal_error::FatalError;
 /// database.
 pub async fn run(url: &str, copy: &Path) -> Result<(), FatalError> {
     let Some(file) = database::sqlite_file(url) else {
-        return Err(FatalError::Other(format!(
-            "PostgreSQL has its own tools for backups. Run: pg_dump --format=custom --file={} \"$DATABASE_URL\"",
-            copy.display()
-        )));
+        return Err(FatalError::Other(
+            "PostgreSQL has its own tools for backups. BACKUP_URL must be the URL of the database without the password (see \
+             \"Backup and restore\" in docs/operations.md). Run: pg_dump --format=custom --file=vivamo.dump \
+             \"${BACKUP_URL:?}\""
+                .to_owned(),
+        ));
     };
     if !file.exists() {
         return Err(FatalError::NoDatabase(file));

@@ -2,6 +2,7 @@
 
 use clap::{Args, Subcommand};
 use entity::value::{CustomerId, ErasureReference};
+use serde_json::json;
 
 use super::print::{self, Format};
 use crate::fatal_error::FatalError;
@@ -37,16 +38,16 @@ pub async fn run(args: CustomerArgs, services: &Services) -> Result<(), FatalErr
     let erase = EraseRequest { customer, reference, idempotency_key: None };
     let erasure = services.customers.erase(&Caller::Platform, &RequestInfo::command_line(), erase).await?.erasure;
     let row = [
-        erasure.id.to_string(),
-        erasure.customer_id.to_string(),
-        erasure.erased_at.to_rfc3339(),
-        erasure.reference.as_str().to_owned(),
-        erasure.request_id.to_string(),
-        erasure.operators.to_string(),
-        erasure.entries.to_string(),
+        json!(erasure.id.to_string()),
+        json!(erasure.customer_id.to_string()),
+        json!(erasure.erased_at.to_rfc3339()),
+        json!(erasure.reference.as_str()),
+        json!(erasure.request_id.to_string()),
+        json!(erasure.operators),
+        json!(erasure.entries),
     ];
     let columns = ["id", "customerId", "erasedAt", "reference", "requestId", "operators", "entries"];
-    print::rows(Format::new(json), columns, [row.map(Some)])
+    print::rows(Format::new(json), columns, [row])
 }
 
 fn customer_id(text: &str) -> Result<CustomerId, &'static str> {

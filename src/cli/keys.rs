@@ -5,6 +5,7 @@ use clap::{Args, Subcommand};
 use entity::api_key::{self, Access};
 use entity::value::{ApiKeyId, DisplayName, OperatorId};
 use sea_orm::ActiveEnum;
+use serde_json::json;
 
 use super::print::{self, Format};
 use super::{display_name, operator_id};
@@ -103,15 +104,15 @@ fn print_keys(format: Format, keys: Vec<api_key::Model>) -> Result<(), FatalErro
     let columns = ["id", "operatorId", "name", "prefix", "access", "createdAt", "expiresAt", "lastUsedAt", "revokedAt"];
     let row = |key: api_key::Model| {
         [
-            Some(key.id.to_string()),
-            Some(key.operator_id.to_string()),
-            Some(key.name.as_str().to_owned()),
-            Some(key.prefix),
-            Some(key.access.to_value().to_uppercase()),
-            Some(key.created_at.to_rfc3339()),
-            key.expires_at.map(|time| time.to_rfc3339()),
-            key.last_used_at.map(|time| time.to_rfc3339()),
-            key.revoked_at.map(|time| time.to_rfc3339()),
+            json!(key.id.to_string()),
+            json!(key.operator_id.to_string()),
+            json!(key.name.as_str()),
+            json!(key.prefix),
+            json!(key.access.to_value().to_uppercase()),
+            json!(key.created_at.to_rfc3339()),
+            json!(key.expires_at.map(|time| time.to_rfc3339())),
+            json!(key.last_used_at.map(|time| time.to_rfc3339())),
+            json!(key.revoked_at.map(|time| time.to_rfc3339())),
         ]
     };
     print::rows(format, columns, keys.into_iter().map(row))

@@ -188,7 +188,7 @@ async fn migrate(settings: &Settings) -> Result<(), FatalError> {
 
 /// `vivamo migrate --check`: lists the pending migrations or other pending work, and fails if there is any.
 async fn list_pending(settings: &Settings) -> Result<(), FatalError> {
-    let pending = open::pending_migrations(database_settings(settings, 0), settings.environment).await?;
+    let pending = open::pending_migrations(database_settings(settings, 0), service_settings(settings)).await?;
     print_lines("pending", &pending)?;
     match pending.len() {
         0 => print::text("The database is up to date.\n"),

@@ -5,6 +5,7 @@ use entity::operator::{self, Status};
 use entity::value::{DisplayName, OperatorId};
 use indicatif::ProgressBar;
 use sea_orm::ActiveEnum;
+use serde_json::json;
 
 use super::print::{self, Format};
 use super::{display_name, operator_id};
@@ -109,7 +110,7 @@ pub async fn run(args: OperatorArgs, services: &Services) -> Result<(), FatalErr
         }
         OperatorCommand::RemoveCustomers { operator } => {
             let removed = remove_customers(services, request, operator).await?;
-            let object = serde_json::json!({ "id": operator.to_string(), "disconnected": removed });
+            let object = json!({ "id": operator.to_string(), "disconnected": removed });
             let line = format!("Customers disconnected from {operator}: {removed}");
             match format {
                 Format::Json => print::text(&format!("{object}\n")),
@@ -137,11 +138,11 @@ async fn remove_customers(services: &Services, request: &RequestInfo, operator: 
 fn print_operators(format: Format, operators: Vec<operator::Model>) -> Result<(), FatalError> {
     let row = |operator: operator::Model| {
         [
-            Some(operator.id.to_string()),
-            Some(operator.name.as_str().to_owned()),
-            Some(operator.created_at.to_rfc3339()),
-            Some(operator.status.to_value().to_uppercase()),
-            operator.disclosures_per_hour.map(|budget| budget.to_string()),
+            json!(operator.id.to_string()),
+            json!(operator.name.as_str()),
+            json!(operator.created_at.to_rfc3339()),
+            json!(operator.status.to_value().to_uppercase()),
+            json!(operator.disclosures_per_hour),
         ]
     };
     let columns = ["id", "name", "createdAt", "status", "disclosuresPerHour"];

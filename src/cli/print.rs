@@ -34,21 +34,21 @@ pub fn text(text: &str) -> Result<(), FatalError> {
     }
 }
 
-/// Prints rows with these columns, as a table or as an array of objects. `None` becomes an empty cell in a table, and
-/// null in an object.
+/// Prints rows with these columns, as a table or as an array of objects. The values are strings, numbers or null. Null
+/// becomes an empty cell in a table.
 ///
 /// For example, the `createdAt` column becomes the JSON property `createdAt` or the table heading `CREATED AT`.
 pub fn rows<const COLUMNS: usize>(
     format: Format,
     columns: [&str; COLUMNS],
-    rows: impl IntoIterator<Item = [Option<String>; COLUMNS]>,
+    rows: impl IntoIterator<Item = [Value; COLUMNS]>,
 ) -> Result<(), FatalError> {
     match format {
         Format::Json => {
             let objects: Value = rows.into_iter().map(|row| Value::from_iter(zip(columns, row))).collect();
             text(&format!("{objects}\n"))
         }
-        Format::Table => table(columns, rows.into_iter().map(|row| row.map(Option::unwrap_or_default))),
+        Format::Table => table(columns, rows.into_iter().map(|row| row.map(cell))),
     }
 }
 
@@ -64,6 +64,10 @@ fn table<const COLUMNS: usize>(
         text(&format!("{}\n", padded.collect::<Vec<_>>().join("  ").trim_end()))?;
     }
     Ok(())
+}
+
+fn cell(value: Value) -> String {
+    if value.is_null() { String::new() } else { value.as_str().map_or_else(|| value.to_string(), str::to_owned) }
 }
 
 fn title(column: &str) -> String {

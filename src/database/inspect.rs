@@ -76,9 +76,11 @@ async fn knows_required_migration(connection: &impl ConnectionTrait) -> Result<b
 async fn inspect(connection: &DatabaseConnection, options: &DatabaseOptions) -> Result<Inspection, DbErr> {
     /// The encoding of the texts, and whether any migration was applied.
     const POSTGRES: &str = "SELECT current_setting('server_encoding') AS encoding, \
-                            to_regclass('seaql_migrations') IS NOT NULL AS is_migrated";
+                            to_regclass('seaql_migrations') IS NOT NULL AS is_migrated, \
+                            current_schema() IS NULL AND \
+                            EXISTS (SELECT 1 FROM pg_class WHERE relname = 'seaql_migrations') AS has_closed_schema";
     const SQLITE: &str = "SELECT encoding, EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'seaql_migrations') \
-                          AS is_migrated FROM pragma_encoding";
+                          AS is_migrated, FALSE AS has_closed_schema FROM pragma_encoding";
     let backend = connection.get_database_backend();
     let sql = if backend == DbBackend::Postgres { POSTGRES } else { SQLITE };
     let row = connection.query_one_raw(Statement::from_string(backend, sql)).await?;
@@ -95,6 +97,10 @@ async fn inspect(connection: &DatabaseConnection, options: &DatabaseOptions) -> 
     let pending: Vec<_> = known.difference(&applied).cloned().collect();
     let problem = match (encoding_problem(&encoding, backend), options) {
         (Some(problem), _) => Some(problem),
+        // The tables exist, but the role does not see them, so all migrations seem to be pending.
+        (None, DatabaseOptions::Postgres(options)) if row.try_get("", "has_closed_schema")? => {
+            Some(schema_problem(options.get_username()))
+        }
         // The pending migrations will write, so they report if writing is impossible.
         (None, _) if !pending.is_empty() => None,
         (None, DatabaseOptions::Postgres(options)) => {
@@ -127,6 +133,12 @@ async fn postgres_write_problem(connection: &DatabaseConnection, role: &str) -> 
         cause: format!("The role `{role}` lacks read or write privileges. Number of tables: {closed_tables}."),
         remedy: grant_tables(role),
     }))
+}
+
+fn schema_problem(role: &str) -> Problem {
+    let cause = format!("The role `{role}` may not use the schema of the tables.");
+    let remedy = format!("Run as the owner of the database: GRANT USAGE ON SCHEMA public TO \"{role}\".");
+    Problem { cause, remedy }
 }
 
 /// Returns a problem if the SQLite file cannot be written.

@@ -82,7 +82,8 @@ where
 
 /// Retries with exponential backoff and full jitter. Limits the time and not the number of attempts, because the next
 /// attempt may succeed even after many conflicts. Under the isolation level `serializable`, a busy row causes many
-/// consecutive conflicts.
+/// consecutive conflicts. The first two retries are made even after that time, because an attempt may take longer:
+/// the erasure of a long history.
 async fn retry<T, E, F>(
     max_wait: Duration,
     operation: &'static str,
@@ -92,12 +93,14 @@ async fn retry<T, E, F>(
 where
     F: Future<Output = Result<T, E>>,
 {
+    const MIN_RETRIES: u32 = 2;
     let started = Instant::now();
     let mut conflicts = 0;
     loop {
         let outcome = attempt().await;
-        let conflict = outcome.as_ref().err().and_then(&conflict_of);
-        let Some(conflict) = conflict.filter(|_| started.elapsed() <= max_wait) else { return outcome };
+        let may_retry = conflicts < MIN_RETRIES || started.elapsed() <= max_wait;
+        let conflict = outcome.as_ref().err().and_then(&conflict_of).filter(|_| may_retry);
+        let Some(conflict) = conflict else { return outcome };
         conflicts += 1;
         tracing::debug!(operation, conflicts, cause = describe(conflict), "transaction conflict, retrying");
         metrics::counter!("vivamo_retries_total", "operation" => operation).increment(1);

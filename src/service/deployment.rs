@@ -17,6 +17,14 @@ pub async fn environment(database: &Database) -> Result<Option<Environment>, Err
     Ok(environment.into_tuple().one(database.reader()).await?)
 }
 
+/// Returns the fingerprint of the secret that has claimed the database, or `None` if no secret has claimed it. Fails if
+/// the migration [`KEY_FINGERPRINT`](migration::KEY_FINGERPRINT) is pending.
+pub async fn key_fingerprint(database: &Database) -> Result<Option<Vec<u8>>, Error> {
+    let fingerprint = Entity::find_by_id(ONLY_ROW_ID).select_only().column(Column::KeyFingerprint);
+    let fingerprint: Option<Option<Vec<u8>>> = fingerprint.into_tuple().one(database.reader()).await?;
+    Ok(fingerprint.flatten())
+}
+
 /// Claims the database for this environment and this secret, unless the database is claimed already. Returns the row.
 pub async fn claim(database: &Database, environment: Environment, key_fingerprint: &[u8]) -> Result<Model, Error> {
     let is_claimed = |row: &Model| row.environment != environment || row.key_fingerprint.is_some();

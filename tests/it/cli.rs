@@ -208,7 +208,7 @@ async fn commands_suspend_resume_and_change_operators() {
         let changed = json_output(&mut run(&["operator", "update", id, "--name", "Bolt", "--json"]));
         assert_eq!((&changed[0]["name"], &changed[0]["disclosuresPerHour"]), (&json!("Bolt"), &json!(null)));
         let changed = json_output(&mut run(&["operator", "update", id, "--disclosures-per-hour", "5000", "--json"]));
-        assert_eq!((&changed[0]["name"], &changed[0]["disclosuresPerHour"]), (&json!("Bolt"), &json!("5000")));
+        assert_eq!((&changed[0]["name"], &changed[0]["disclosuresPerHour"]), (&json!("Bolt"), &json!(5000)));
         let changed = json_output(&mut run(&["operator", "update", id, "--disclosures-per-hour", "default", "--json"]));
         assert_eq!(changed[0]["disclosuresPerHour"], json!(null));
 
@@ -298,7 +298,7 @@ async fn a_command_erases_a_customer() {
         let erased = json_output(&mut run(&["customer", "erase", id, "Case 7", "--json"]));
         assert_eq!(
             (&erased[0]["customerId"], &erased[0]["operators"], &erased[0]["entries"]),
-            (&json!(id), &json!("1"), &json!("1"))
+            (&json!(id), &json!(1), &json!(1))
         );
         let query = "{ erasures { nodes { id customerId reference } } customers { nodes { id } } }";
         let receipt = json!({ "id": erased[0]["id"], "customerId": id, "reference": "Case 7" });

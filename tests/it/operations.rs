@@ -559,6 +559,12 @@ async fn each_lacking_right_has_its_own_hint() {
     assert!(message.contains("lacks read or write privileges"), "{message}");
     execute(&database.url, &grant_of(&message)).await.unwrap();
     stdout(&listing().output().unwrap());
+    // The role does not see the tables, which must not look like a new database.
+    execute(&database.url, &format!("REVOKE ALL ON SCHEMA public FROM {}", role.name)).await.unwrap();
+    let message = failure(&mut listing());
+    assert!(message.contains("may not use the schema"), "{message}");
+    execute(&database.url, &grant_of(&message)).await.unwrap();
+    stdout(&listing().output().unwrap());
     role.run("ALTER ROLE ROLE_NAME SET default_transaction_read_only = on").await;
     let message = failure(&mut listing());
     assert!(message.contains("does not accept writes"), "{message}");
@@ -995,6 +1001,34 @@ async fn migrate_records_the_required_migration() {
 }
 
 #[tokio::test]
+async fn migrate_with_another_secret_changes_nothing() {
+    for backend in [Backend::Sqlite, Backend::Postgres] {
+        let Some(database) = TestDatabase::create(backend).await else { continue };
+        let folder = TempDir::new().unwrap();
+        let run = |secret: &str, arguments: &[&str]| {
+            let mut command = database.vivamo(folder.path(), arguments);
+            command.env("VIVAMO_ENVIRONMENT", "production").env("VIVAMO_KEY_SECRET", secret);
+            command
+        };
+        stdout(&run(SECRET, &["migrate"]).output().unwrap());
+        let missing = "DELETE FROM seaql_migrations WHERE version LIKE '%_name_pairs'; \
+                       UPDATE deployment SET required_migration = NULL";
+        execute(&database.url, missing).await.unwrap();
+        for arguments in [&["migrate"][..], &["migrate", "--check"], &["serve"]] {
+            let message = failure(&mut run("another secret of at least 32 characters", arguments));
+            assert!(message.contains("different VIVAMO_KEY_SECRET"), "{arguments:?}: {message}");
+        }
+        let connection = Database::connect(&database.url, None).await.unwrap();
+        let row = deployment::Entity::find().one(connection.reader()).await.unwrap().unwrap();
+        assert_eq!(row.required_migration, None);
+        connection.close().await;
+        let applied = stdout(&run(SECRET, &["migrate"]).output().unwrap());
+        assert!(applied.contains("_name_pairs"), "{applied}");
+        database.remove().await;
+    }
+}
+
+#[tokio::test]
 async fn words_that_an_interrupted_migration_left_out_are_noticed_at_the_start() {
     for backend in [Backend::Sqlite, Backend::Postgres] {
         let Some(database) = TestDatabase::create(backend).await else { continue };
@@ -1084,13 +1118,13 @@ async fn a_backup_is_restored_as_the_documentation_says() {
                 let message = failure(&mut run(&database.url, &["backup", "vivamo.dump"]));
                 let dump = message.split("Run: ").nth(1).unwrap();
                 let restored = TestDatabase::create(Backend::Postgres).await.unwrap();
-                let restore = "pg_restore --no-owner --no-privileges --exit-on-error --dbname=\"$NEW_DATABASE_URL\" vivamo.dump    # into an empty database";
+                let restore = "pg_restore --no-owner --no-privileges --exit-on-error --dbname=\"${NEW_DATABASE_URL:?}\" vivamo.dump    # into an empty database";
                 let operations =
                     std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md")).unwrap();
                 assert!(operations.contains(restore), "docs/operations.md does not have the command: {restore}");
                 for command in [dump, restore] {
                     let mut shell = Command::new("sh");
-                    shell.current_dir(folder.path()).env("DATABASE_URL", &database.url);
+                    shell.current_dir(folder.path()).env("BACKUP_URL", &database.url);
                     let output = shell.env("NEW_DATABASE_URL", &restored.url).args(["-c", command]).output().unwrap();
                     assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
                 }

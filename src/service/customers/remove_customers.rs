@@ -54,6 +54,8 @@ impl Customers {
         operator: OperatorId,
     ) -> Result<u64, Error> {
         let origin = &caller.authorize_platform_write(request)?;
+        // The removal may take hours, and a newer version may migrate the database in the meantime.
+        self.database.check_version().await?;
         let remove = || async {
             let transaction = self.database.begin_write().await?;
             lock_suspended(&transaction, operator).await?;
