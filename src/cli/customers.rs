@@ -1,10 +1,14 @@
 //! `vivamo customer`: erases customers.
 
+use std::io::Write;
+
 use clap::{Args, Subcommand};
-use entity::value::{CustomerId, ErasureReference};
+use entity::erasure;
+use entity::value::{CustomerId, ErasureReference, IdempotencyKey};
 use serde_json::json;
 
 use super::print::{self, Format};
+use crate::error::{Error, ErrorCode};
 use crate::fatal_error::FatalError;
 use crate::service::customers::EraseRequest;
 use crate::service::{Caller, RequestInfo, Services};
@@ -35,8 +39,7 @@ enum CustomerCommand {
 
 pub async fn run(args: CustomerArgs, services: &Services) -> Result<(), FatalError> {
     let CustomerArgs { json, command: CustomerCommand::Erase { customer, reference } } = args;
-    let erase = EraseRequest { customer, reference, idempotency_key: None };
-    let erasure = services.customers.erase(&Caller::Platform, &RequestInfo::command_line(), erase).await?.erasure;
+    let erasure = erase(services, customer, reference).await?;
     let row = [
         json!(erasure.id.to_string()),
         json!(erasure.customer_id.to_string()),
@@ -48,6 +51,32 @@ pub async fn run(args: CustomerArgs, services: &Services) -> Result<(), FatalErr
     ];
     let columns = ["id", "customerId", "erasedAt", "reference", "requestId", "operators", "entries"];
     print::rows(Format::new(json), columns, [row])
+}
+
+/// Erases a customer. Tries again if the transaction ends with a conflict, because a long erasure has used up the time
+/// in which a transaction is otherwise repeated.
+async fn erase(
+    services: &Services,
+    customer: CustomerId,
+    reference: ErasureReference,
+) -> Result<erasure::Model, FatalError> {
+    const MAX_ATTEMPTS: u32 = 4;
+    let request = RequestInfo::command_line();
+    // If an attempt commits although it fails, for example because the connection is lost, the next attempt finds its
+    // receipt.
+    let idempotency_key = IdempotencyKey::parse(&request.id.to_string()).ok();
+    let mut attempts = 1;
+    loop {
+        let reference = reference.clone();
+        let erase = EraseRequest { customer, reference, idempotency_key: idempotency_key.clone() };
+        match services.customers.erase(&Caller::Platform, &request, erase).await {
+            Err(Error::Failed { code: ErrorCode::Unavailable, cause, .. }) if attempts < MAX_ATTEMPTS => {
+                attempts += 1;
+                let _ = writeln!(std::io::stderr(), "trying again: {cause}");
+            }
+            erased => return Ok(erased?.erasure),
+        }
+    }
 }
 
 fn customer_id(text: &str) -> Result<CustomerId, &'static str> {

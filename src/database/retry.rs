@@ -82,8 +82,7 @@ where
 
 /// Retries with exponential backoff and full jitter. Limits the time and not the number of attempts, because the next
 /// attempt may succeed even after many conflicts. Under the isolation level `serializable`, a busy row causes many
-/// consecutive conflicts. The first two retries are made even after that time, because an attempt may take longer:
-/// the erasure of a long history.
+/// consecutive conflicts.
 async fn retry<T, E, F>(
     max_wait: Duration,
     operation: &'static str,
@@ -93,14 +92,12 @@ async fn retry<T, E, F>(
 where
     F: Future<Output = Result<T, E>>,
 {
-    const MIN_RETRIES: u32 = 2;
     let started = Instant::now();
     let mut conflicts = 0;
     loop {
         let outcome = attempt().await;
-        let may_retry = conflicts < MIN_RETRIES || started.elapsed() <= max_wait;
-        let conflict = outcome.as_ref().err().and_then(&conflict_of).filter(|_| may_retry);
-        let Some(conflict) = conflict else { return outcome };
+        let conflict = outcome.as_ref().err().and_then(&conflict_of);
+        let Some(conflict) = conflict.filter(|_| started.elapsed() <= max_wait) else { return outcome };
         conflicts += 1;
         tracing::debug!(operation, conflicts, cause = describe(conflict), "transaction conflict, retrying");
         metrics::counter!("vivamo_retries_total", "operation" => operation).increment(1);

@@ -1,15 +1,19 @@
 //! The command line: commands, settings, messages and exit codes.
 
+use std::io::{BufRead, BufReader};
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use sea_orm::ConnectionTrait;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use support::process::{Running, vivamo};
 use support::{Backend, TestDatabase, http_client, seen_within_a_second};
+
+use vivamo::database::Database;
 
 use crate::build_script;
 
@@ -295,7 +299,19 @@ async fn a_command_erases_a_customer() {
         let created = ask(operator["key"].as_str().unwrap(), create).await;
         let id = created["data"]["createCustomer"]["customer"]["id"].as_str().unwrap();
 
-        let erased = json_output(&mut run(&["customer", "erase", id, "Case 7", "--json"]));
+        // The first attempt fails, because another process writes. The command tries again.
+        let holder = Database::connect(&database.url, None).await.unwrap();
+        let writing = holder.begin_write().await.unwrap();
+        writing.execute_unprepared("UPDATE customer SET id = id").await.unwrap();
+        let mut command = run(&["customer", "erase", id, "Case 7", "--json"]);
+        let mut erasing = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(erasing.stderr.take().unwrap()).lines();
+        let line = lines.next().unwrap().unwrap();
+        assert!(line.starts_with("trying again: customer.erase: "), "{line}");
+        writing.commit().await.unwrap();
+        holder.close().await;
+        assert_eq!(lines.map(Result::unwrap).collect::<Vec<_>>(), [""; 0]);
+        let erased: Value = serde_json::from_slice(&erasing.wait_with_output().unwrap().stdout).unwrap();
         assert_eq!(
             (&erased[0]["customerId"], &erased[0]["operators"], &erased[0]["entries"]),
             (&json!(id), &json!(1), &json!(1))
