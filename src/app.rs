@@ -63,12 +63,9 @@ impl App {
         let timeouts = http.timeouts;
         let sender = SenderSettings::new(services.environment, services.webhook_addresses.clone());
         let opened = open(database, services).await?;
-        let Opened { database, services, migrated, had_no_tables, search_words } = opened;
+        let Opened { database, services, migrated: _, had_no_tables, search_words } = opened;
         if search_words == SearchWords::Incomplete {
             return Err(FatalError::IncompleteSearchWords);
-        }
-        if !migrated.is_empty() {
-            tracing::info!(migrations = migrated.join(", "), "migrated the database");
         }
         if had_no_tables {
             tracing::warn!("{NO_TABLES}");

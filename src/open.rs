@@ -147,13 +147,20 @@ async fn open_checked(
         _ if inspection.pending.is_empty() => Vec::new(),
         PendingMigrations::Apply => {
             let applied = database::migrate(&settings.url).await.map_err(|error| cannot_open(&settings.url, &error))?;
-            tracing::info!(migrations = applied.join(", "), "applied migrations");
+            if !applied.is_empty() {
+                tracing::info!(migrations = applied.join(", "), "migrated the database");
+            }
             applied
         }
         PendingMigrations::Reject => return Err(FatalError::PendingMigrations(inspection.pending)),
     };
     let deployment = deployment::claim(&database, environment, &hasher.fingerprint()).await?;
+    // Another process may have claimed a new database in the meantime.
     check_environment(deployment.environment, environment)?;
+    let stored = deployment.key_fingerprint.as_deref().unwrap_or_default();
+    if new_secret == NewSecret::Reject && hasher.clone().with_fingerprint(stored).is_none() {
+        return Err(FatalError::KeySecretMismatch);
+    }
     Ok(CheckedDatabase { database, deployment, migrated, had_no_tables })
 }
 

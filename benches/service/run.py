@@ -336,7 +336,7 @@ class Server:
 
     def check(self, operation):
         """Checks that a response has the values of the database."""
-        n, number, deep = {"u1": 53, "u2": 47, "f1": 49}.get(operation, 43), "999999999", min(self.customers // 8, 25_000)
+        n, number, deep = {"u1": 53, "u2": 47, "f1": 59}.get(operation, 43), "999999999", min(self.customers // 8, 25_000)
         # Fills the caches of keys and operators, so that their statements are not counted.
         self.ask("r3" if operation == "r3" else "r1", self.customer(n))
         value = {"r2": f"ext-1-{n}", "r3d": self.cursors(deep)[-1] if operation == "r3d" else "", "s1": "last343", "s2": "last343",

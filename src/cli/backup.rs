@@ -17,8 +17,8 @@ pub async fn run(url: &str, copy: &Path) -> Result<(), FatalError> {
     let Some(file) = database::sqlite_file(url) else {
         return Err(FatalError::Other(
             "PostgreSQL has its own tools for backups. BACKUP_URL must be the URL of the database without the password (see \
-             \"Backup and restore\" in docs/operations.md). Run: pg_dump --format=custom --file=vivamo.dump \
-             \"${BACKUP_URL:?}\""
+             \"Backup and restore\" in docs/operations.md). For a backup in the file vivamo.dump, run: pg_dump \
+             --format=custom --file=vivamo.dump \"${BACKUP_URL:?}\""
                 .to_owned(),
         ));
     };

@@ -53,8 +53,8 @@ pub async fn run(args: CustomerArgs, services: &Services) -> Result<(), FatalErr
     print::rows(Format::new(json), columns, [row])
 }
 
-/// Erases a customer. Tries again if the transaction ends with a conflict, because a long erasure has used up the time
-/// in which a transaction is otherwise repeated.
+/// Erases a customer. Tries again if the erasure is `UNAVAILABLE`, for example because of a conflict: a long erasure
+/// has used up the time in which a transaction is otherwise repeated.
 async fn erase(
     services: &Services,
     customer: CustomerId,

@@ -77,10 +77,12 @@ async fn inspect(connection: &DatabaseConnection, options: &DatabaseOptions) -> 
     /// The encoding of the texts, and whether any migration was applied.
     const POSTGRES: &str = "SELECT current_setting('server_encoding') AS encoding, \
                             to_regclass('seaql_migrations') IS NOT NULL AS is_migrated, \
-                            current_schema() IS NULL AND \
-                            EXISTS (SELECT 1 FROM pg_class WHERE relname = 'seaql_migrations') AS has_closed_schema";
+                            (SELECT nspname FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace \
+                             WHERE relname = 'seaql_migrations' AND NOT has_schema_privilege(relnamespace, 'USAGE') \
+                             AND nspname = ANY (string_to_array(translate(current_setting('search_path'), '\" ', ''), ',')) \
+                             LIMIT 1)::text AS closed_schema";
     const SQLITE: &str = "SELECT encoding, EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'seaql_migrations') \
-                          AS is_migrated, FALSE AS has_closed_schema FROM pragma_encoding";
+                          AS is_migrated, NULL AS closed_schema FROM pragma_encoding";
     let backend = connection.get_database_backend();
     let sql = if backend == DbBackend::Postgres { POSTGRES } else { SQLITE };
     let row = connection.query_one_raw(Statement::from_string(backend, sql)).await?;
@@ -95,11 +97,12 @@ async fn inspect(connection: &DatabaseConnection, options: &DatabaseOptions) -> 
     }
     let known: BTreeSet<_> = Migrator::migrations().iter().map(|migration| migration.name().to_owned()).collect();
     let pending: Vec<_> = known.difference(&applied).cloned().collect();
+    let closed_schema: Option<String> = row.try_get("", "closed_schema")?;
     let problem = match (encoding_problem(&encoding, backend), options) {
         (Some(problem), _) => Some(problem),
         // The tables exist, but the role does not see them, so all migrations seem to be pending.
-        (None, DatabaseOptions::Postgres(options)) if row.try_get("", "has_closed_schema")? => {
-            Some(schema_problem(options.get_username()))
+        (None, DatabaseOptions::Postgres(options)) if closed_schema.is_some() => {
+            closed_schema.map(|schema| schema_problem(&schema, options.get_username()))
         }
         // The pending migrations will write, so they report if writing is impossible.
         (None, _) if !pending.is_empty() => None,
@@ -135,9 +138,9 @@ async fn postgres_write_problem(connection: &DatabaseConnection, role: &str) -> 
     }))
 }
 
-fn schema_problem(role: &str) -> Problem {
-    let cause = format!("The role `{role}` may not use the schema of the tables.");
-    let remedy = format!("Run as the owner of the database: GRANT USAGE ON SCHEMA public TO \"{role}\".");
+fn schema_problem(schema: &str, role: &str) -> Problem {
+    let cause = format!("The role `{role}` may not use the schema `{schema}`, which has the tables.");
+    let remedy = format!("Run as the owner of the schema: GRANT USAGE ON SCHEMA \"{schema}\" TO \"{role}\".");
     Problem { cause, remedy }
 }
 

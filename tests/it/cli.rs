@@ -6,14 +6,12 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use sea_orm::ConnectionTrait;
+use sea_orm::{ConnectionTrait, TransactionTrait};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use support::process::{Running, vivamo};
 use support::{Backend, TestDatabase, http_client, seen_within_a_second};
-
-use vivamo::database::Database;
 
 use crate::build_script;
 
@@ -300,16 +298,15 @@ async fn a_command_erases_a_customer() {
         let id = created["data"]["createCustomer"]["customer"]["id"].as_str().unwrap();
 
         // The first attempt fails, because another process writes. The command tries again.
-        let holder = Database::connect(&database.url, None).await.unwrap();
-        let writing = holder.begin_write().await.unwrap();
+        let holder = sea_orm::Database::connect(&database.url).await.unwrap();
+        let writing = holder.begin().await.unwrap();
         writing.execute_unprepared("UPDATE customer SET id = id").await.unwrap();
         let mut command = run(&["customer", "erase", id, "Case 7", "--json"]);
         let mut erasing = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(erasing.stderr.take().unwrap()).lines();
         let line = lines.next().unwrap().unwrap();
         assert!(line.starts_with("trying again: customer.erase: "), "{line}");
-        writing.commit().await.unwrap();
-        holder.close().await;
+        writing.rollback().await.unwrap();
         assert_eq!(lines.map(Result::unwrap).collect::<Vec<_>>(), [""; 0]);
         let erased: Value = serde_json::from_slice(&erasing.wait_with_output().unwrap().stdout).unwrap();
         assert_eq!(

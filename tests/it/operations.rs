@@ -1116,7 +1116,7 @@ async fn a_backup_is_restored_as_the_documentation_says() {
             }
             Backend::Postgres => {
                 let message = failure(&mut run(&database.url, &["backup", "vivamo.dump"]));
-                let dump = message.split("Run: ").nth(1).unwrap();
+                let dump = message.split(" run: ").nth(1).unwrap();
                 let restored = TestDatabase::create(Backend::Postgres).await.unwrap();
                 let restore = "pg_restore --no-owner --no-privileges --exit-on-error --dbname=\"${NEW_DATABASE_URL:?}\" vivamo.dump    # into an empty database";
                 let operations =

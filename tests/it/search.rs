@@ -378,6 +378,15 @@ both!(the_customer_with_the_searched_email_is_first, Sandbox, async |app| {
             assert_eq!(read.concat(), in_order, "{count} {size}");
         }
     }
+    // No customer is after the last one and before the first one.
+    let whole = page(app, &own, json!({ "search": "ada@example.com" })).await;
+    for size in ["first", "last"] {
+        let crossed = json!({
+            "search": "ada@example.com", size: 2, "after": whole["pageInfo"]["endCursor"],
+            "before": whole["pageInfo"]["startCursor"],
+        });
+        assert_eq!(names(&page(app, &own, crossed).await), [""; 0], "{size}");
+    }
     // Only the first 12 words of an email are stored. The whole email still finds the customer.
     let long = format!("{}@example.com", ('a'..='p').map(|letter| letter.to_string()).collect::<Vec<_>>().join("."));
     app.created(&own, "long", json!({ "email": long })).await;
@@ -403,6 +412,8 @@ both!(customers_with_the_searched_names_are_first, Sandbox, async |app| {
         ("maria.silva", None, None, None),
         ("d", Some("Ana Maria"), Some("da Silva"), None),
         ("e", Some("Ana"), Some("Silva"), None),
+        ("g", Some("Maria"), Some("Anatol"), None),
+        ("h", Some("Ana"), Some("Anatol"), None),
         ("f", Some("Maria Silva"), None, None),
     ]
     .into_iter()
@@ -425,6 +436,9 @@ both!(customers_with_the_searched_names_are_first, Sandbox, async |app| {
             ("silva, maria", None, &["a", "c", "d", "silva", "b", "maria.silva", "f"]),
             ("Maria Silva", Some("PHONE"), &["a", "d", "silva", "b", "maria.silva", "f"]),
             ("ana silva", None, &["d", "e"]),
+            // The first word is a prefix of the second one.
+            ("ana anatol", None, &["h", "g"]),
+            ("Ana Ana Anatol", None, &["h", "g"]),
             // The results of these searches are in the order of the customer ids.
             ("mari silva", None, &["silva", "a", "b", "c", "maria.silva", "d", "f"]),
             ("maria silva example", None, &["silva", "a", "b", "c", "maria.silva", "d", "f"]),
@@ -452,6 +466,15 @@ both!(customers_with_the_searched_names_are_first, Sandbox, async |app| {
         assert_eq!(answer["customers"]["pageInfo"]["hasNextPage"], true);
         assert_eq!(statements.len(), 1, "{statements:?}");
         app.rebuild_search_words().await;
+    }
+    // No customer is after the last one and before the first one.
+    let whole = page(app, &own, json!({ "search": "maria silva" })).await;
+    for size in ["first", "last"] {
+        let crossed = json!({
+            "search": "maria silva", size: 2, "after": whole["pageInfo"]["endCursor"],
+            "before": whole["pageInfo"]["startCursor"],
+        });
+        assert_eq!(names(&page(app, &own, crossed).await), [""; 0], "{size}");
     }
     // A condition that only one customer can meet.
     let query = "{ customers(filter: { search: \"maria silva\", externalCustomerId: \"1\" }) \

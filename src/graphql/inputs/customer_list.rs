@@ -23,9 +23,9 @@ pub struct CustomerFilterInput {
     /// digits count as one number: `415 555` is `415555`. At most 255 characters, and at most 8 words unless the string
     /// is an email address. A string without letters and digits matches no customer, so omit `search` if the user has
     /// typed nothing. Results are ordered by customer id, but these come first: the customer whose email is the search
-    /// string, or, if the search has two words, the customers whose first and last name have these words. If all words
-    /// are common, a page may be short, as for `missing`. Cannot be combined with `orderBy`. Not available in the
-    /// platform's list of all customers.
+    /// string, or, if the search has two different words and neither is a number, the customers whose first and last
+    /// name have these words. If all words are common, a page may be short, as for `missing`. Cannot be combined with
+    /// `orderBy`. Not available in the platform's list of all customers.
     search: Option<String>,
     /// Email address, in any spelling that `createCustomer` accepts. Matches the whole address.
     email: Option<String>,

@@ -79,8 +79,8 @@ impl SearchWord {
         joined.chain(pairs.take(Self::MAX_PER_VALUE)).collect()
     }
 
-    /// The word for two different words of a name, in any order. `None` if one of them is a number, because people
-    /// search for a name and a number to find a phone or an external id.
+    /// The word for two different words of a name, in any order. `None` if they are equal, or if one of them is a
+    /// number: people search for a name and a number to find a phone or an external id.
     fn pair(one: &str, other: &str) -> Option<Self> {
         let (first, second) = if one < other { (one, other) } else { (other, one) };
         let is_pair = first != second && !is_number(first) && !is_number(second);
@@ -172,7 +172,8 @@ impl SearchQuery {
     ///
     /// Adjacent numbers are joined and a trunk prefix in brackets is dropped, so that a phone is found in any spelling:
     /// `+44 (0)20 7183` becomes `44207183`. Words at an apostrophe are joined as well. A word that is a prefix of
-    /// another word is dropped, unless the two words could be a first and a last name: `John Johnson`.
+    /// another word is dropped, except before a number, and except if the two words may be a first and a last name:
+    /// `John Johnson`.
     pub fn parse(text: &str) -> Result<Self, Reason> {
         if text.len() > 4 * Self::MAX_CHARACTERS || text.chars().count() > Self::MAX_CHARACTERS {
             return Err(Reason::TooLong(Self::MAX_CHARACTERS));
@@ -192,20 +193,22 @@ impl SearchQuery {
         let cut = |word: &String| word.chars().take(SearchWord::MAX_CHARACTERS).collect();
         let mut words: Vec<_> = words.iter().map(cut).map(QueryWord).collect();
         let email = EmailAddress::parse(text).ok();
-        let name_pair = match words.as_slice() {
+        let pair_of = |words: &[QueryWord]| match words {
             [one, other] if email.is_none() => {
                 SearchWord::pair(one.first_spelling().as_str(), other.first_spelling().as_str())
             }
             _ => None,
         };
-        // In descending order, a prefix comes directly after the words that start with it.
         words.sort_unstable_by(|a, b| b.cmp(a));
-        words.dedup_by(|prefix, word| match name_pair {
-            // Both words are searched, so that the search has no plan of a single word: `John Johnson`.
-            Some(_) => prefix == word,
-            // A number also matches words that do not start with it.
-            None => prefix == word || !is_number(word.as_str()) && word.as_str().starts_with(prefix.as_str()),
-        });
+        words.dedup();
+        let mut name_pair = pair_of(&words);
+        // If the two words of a pair were joined into one, its plan would not leave out the first section of the list.
+        if name_pair.is_none() {
+            // In descending order, a prefix comes directly after the words that start with it. A number also matches
+            // words that do not start with it.
+            words.dedup_by(|prefix, word| !is_number(word.as_str()) && word.as_str().starts_with(prefix.as_str()));
+            name_pair = pair_of(&words);
+        }
         if words.len() > Self::MAX_WORDS && email.is_none() {
             return Err(Reason::TooManyWords(Self::MAX_WORDS));
         }
@@ -534,6 +537,8 @@ mod tests {
             ("ada", None),
             ("ada adams", Some("&ada adams")),
             ("ada ADA", None),
+            ("Ada Ada Lovelace", Some("&ada lovelace")),
+            ("John J Smith", Some("&john smith")),
             ("ada king lovelace", None),
             ("ada 2671", None),
             ("ada@example.com", None),

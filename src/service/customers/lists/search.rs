@@ -129,9 +129,9 @@ async fn choose_plans(
             queries.map(|query| (query, *limit as usize + 1))
         });
         let mut counts = pages::counts(reader, queries.collect()).await?.into_iter();
-        for (limit, search) in unplanned {
-            let counts: Vec<_> = counts.by_ref().take(search.search.words().len()).collect();
-            *search.plan = SearchPlan::choose(search.search, &counts, limit);
+        for (limit, planned) in unplanned {
+            let counts: Vec<_> = counts.by_ref().take(planned.search.words().len()).collect();
+            *planned.plan = SearchPlan::choose(planned.search, &counts, limit);
         }
     }
     Ok(())

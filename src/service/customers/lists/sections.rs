@@ -94,7 +94,7 @@ impl<'r> OwnRequest<'r> {
     pub(super) fn join_sections(&self, pages: impl Iterator<Item = Page<ListedCustomer>>) -> CustomerPage {
         let mut pages: Vec<_> = self.first_page.iter().cloned().chain(pages).collect();
         // The first page was read earlier. Since then, the names of a customer may have changed.
-        if let ([first], [others]) = pages.split_at_mut(1) {
+        if let [first, others] = pages.as_mut_slice() {
             others.rows.retain(|other| first.rows.iter().all(|row| row.view.customer.id != other.view.customer.id));
         }
         CustomerPage { customers: self.request.page.join_sections(pages), plan: self.plan.clone() }
