@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use entity::deployment::{self as entity_deployment, Environment};
+use entity::deployment::Environment;
 use sea_orm::DbErr;
 use tokio::time::sleep;
 
@@ -69,9 +69,7 @@ pub const NO_TABLES: &str = "the database file existed but had no tables, so a n
 pub async fn open(settings: DatabaseSettings, services: ServiceSettings) -> Result<Opened, FatalError> {
     let pending = settings.pending_migrations;
     let checked = open_checked(settings, services.environment, &services.hasher, NewSecret::Reject).await?;
-    let CheckedDatabase { database, deployment, migrated, had_no_tables } = checked;
-    let fingerprint = deployment.key_fingerprint.as_deref().unwrap_or_default();
-    let hasher = services.hasher.clone().with_fingerprint(fingerprint).ok_or(FatalError::KeySecretMismatch)?;
+    let CheckedDatabase { database, hasher, migrated, had_no_tables } = checked;
     continue_feed_positions(&database, pending).await?;
     let services = Services::new(&database, ServiceSettings { hasher, ..services });
     let search_words = complete_search_words(&database, &services, pending).await?;
@@ -112,7 +110,8 @@ async fn complete_search_words(
 /// A database of the configured environment with all migrations applied.
 struct CheckedDatabase {
     database: Database,
-    deployment: entity_deployment::Model,
+    /// Makes hashes with the secret that the database uses, or with the configured one if that is a new secret.
+    hasher: KeyedHasher,
     migrated: Vec<String>,
     had_no_tables: bool,
 }
@@ -139,9 +138,7 @@ async fn open_checked(
     // Before the migrations, because they must not change a database of the other environment. If the secret is wrong,
     // nothing must have changed either: servers of an older version may have to continue.
     check_usable(&database, &inspection, environment).await?;
-    if new_secret == NewSecret::Reject {
-        check_secret(&database, &inspection, hasher).await?;
-    }
+    check_secret(&database, &inspection, hasher, new_secret).await?;
     let had_no_tables = had_file && inspection.is_new_database();
     let migrated = match settings.pending_migrations {
         _ if inspection.pending.is_empty() => Vec::new(),
@@ -157,11 +154,8 @@ async fn open_checked(
     let deployment = deployment::claim(&database, environment, &hasher.fingerprint()).await?;
     // Another process may have claimed a new database in the meantime.
     check_environment(deployment.environment, environment)?;
-    let stored = deployment.key_fingerprint.as_deref().unwrap_or_default();
-    if new_secret == NewSecret::Reject && hasher.clone().with_fingerprint(stored).is_none() {
-        return Err(FatalError::KeySecretMismatch);
-    }
-    Ok(CheckedDatabase { database, deployment, migrated, had_no_tables })
+    let hasher = hasher_for(&deployment.key_fingerprint.unwrap_or_default(), hasher, new_secret)?;
+    Ok(CheckedDatabase { database, hasher, migrated, had_no_tables })
 }
 
 /// Fails if the service cannot use the database, or if the database belongs to the other environment.
@@ -179,14 +173,27 @@ async fn check_usable(
     Ok(())
 }
 
-/// Fails if the database uses none of the configured secrets.
-async fn check_secret(database: &Database, inspection: &Inspection, hasher: &KeyedHasher) -> Result<(), FatalError> {
+/// Fails if the database uses none of the configured secrets, unless a new secret is accepted.
+async fn check_secret(
+    database: &Database,
+    inspection: &Inspection,
+    hasher: &KeyedHasher,
+    new_secret: NewSecret,
+) -> Result<(), FatalError> {
     if inspection.pending.iter().any(|pending| pending == migration::KEY_FINGERPRINT) {
         return Ok(());
     }
-    match deployment::key_fingerprint(database).await? {
-        Some(stored) if hasher.clone().with_fingerprint(&stored).is_none() => Err(FatalError::KeySecretMismatch),
-        _ => Ok(()),
+    let stored = deployment::key_fingerprint(database).await?;
+    stored.map_or(Ok(()), |stored| hasher_for(&stored, hasher, new_secret).map(|_| ()))
+}
+
+/// Returns the hasher for a database with this fingerprint. Fails if none of the configured secrets has it, unless a
+/// new secret is accepted.
+fn hasher_for(stored: &[u8], configured: &KeyedHasher, new_secret: NewSecret) -> Result<KeyedHasher, FatalError> {
+    match configured.clone().with_fingerprint(stored) {
+        Some(hasher) => Ok(hasher),
+        None if new_secret == NewSecret::Accept => Ok(configured.clone()),
+        None => Err(FatalError::KeySecretMismatch),
     }
 }
 
@@ -195,8 +202,8 @@ async fn check_secret(database: &Database, inspection: &Inspection, hasher: &Key
 pub async fn rotate_key_secret(settings: DatabaseSettings, services: ServiceSettings) -> Result<bool, FatalError> {
     let ServiceSettings { environment, hasher, .. } = services;
     let new_secret = if hasher.has_older() { NewSecret::Reject } else { NewSecret::Accept };
-    let CheckedDatabase { database, deployment, .. } = open_checked(settings, environment, &hasher, new_secret).await?;
-    if deployment.key_fingerprint == Some(hasher.fingerprint()) {
+    let CheckedDatabase { database, .. } = open_checked(settings, environment, &hasher, new_secret).await?;
+    if deployment::key_fingerprint(&database).await? == Some(hasher.fingerprint()) {
         return Ok(false);
     }
     deployment::change_key(&database, hasher.fingerprint()).await?;
@@ -212,7 +219,7 @@ pub async fn pending_migrations(
 ) -> Result<Vec<String>, FatalError> {
     let (database, inspection) = connect_and_inspect(&settings, MissingFile::Reject).await?;
     check_usable(&database, &inspection, services.environment).await?;
-    check_secret(&database, &inspection, &services.hasher).await?;
+    check_secret(&database, &inspection, &services.hasher, NewSecret::Reject).await?;
     if inspection.pending.is_empty() {
         if !deployment::has_all_words(&database).await? {
             return Ok(vec!["the search words are incomplete".to_owned()]);

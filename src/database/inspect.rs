@@ -74,7 +74,8 @@ async fn knows_required_migration(connection: &impl ConnectionTrait) -> Result<b
 }
 
 async fn inspect(connection: &DatabaseConnection, options: &DatabaseOptions) -> Result<Inspection, DbErr> {
-    /// The encoding of the texts, and whether any migration was applied.
+    /// The encoding of the texts, whether any migration was applied, and the schema of the tables if the role may not
+    /// use it.
     const POSTGRES: &str = "SELECT current_setting('server_encoding') AS encoding, \
                             to_regclass('seaql_migrations') IS NOT NULL AS is_migrated, \
                             (SELECT nspname FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace \
@@ -98,18 +99,18 @@ async fn inspect(connection: &DatabaseConnection, options: &DatabaseOptions) -> 
     let known: BTreeSet<_> = Migrator::migrations().iter().map(|migration| migration.name().to_owned()).collect();
     let pending: Vec<_> = known.difference(&applied).cloned().collect();
     let closed_schema: Option<String> = row.try_get("", "closed_schema")?;
-    let problem = match (encoding_problem(&encoding, backend), options) {
-        (Some(problem), _) => Some(problem),
+    let problem = match (encoding_problem(&encoding, backend), closed_schema, options) {
+        (Some(problem), ..) => Some(problem),
         // The tables exist, but the role does not see them, so all migrations seem to be pending.
-        (None, DatabaseOptions::Postgres(options)) if closed_schema.is_some() => {
-            closed_schema.map(|schema| schema_problem(&schema, options.get_username()))
+        (None, Some(schema), DatabaseOptions::Postgres(options)) => {
+            Some(schema_problem(&schema, options.get_username()))
         }
         // The pending migrations will write, so they report if writing is impossible.
-        (None, _) if !pending.is_empty() => None,
-        (None, DatabaseOptions::Postgres(options)) => {
+        (None, ..) if !pending.is_empty() => None,
+        (None, _, DatabaseOptions::Postgres(options)) => {
             postgres_write_problem(connection, options.get_username()).await?
         }
-        (None, DatabaseOptions::Sqlite(options)) => sqlite_write_problem(connection, options.get_filename()).await?,
+        (None, _, DatabaseOptions::Sqlite(options)) => sqlite_write_problem(connection, options.get_filename()).await?,
     };
     let is_outdated = pending.is_empty() && !knows_required_migration(connection).await?;
     Ok(Inspection { pending, unknown: applied.difference(&known).cloned().collect(), problem, is_outdated })

@@ -31,6 +31,15 @@ fn names(page: &Value) -> Vec<String> {
     edges.map(|edge| edge["node"]["email"].as_str().unwrap().split('@').next().unwrap().to_owned()).collect()
 }
 
+/// Asserts that a page is empty if it is after the last customer of a search and before the first one.
+async fn assert_nothing_after_the_last_and_before_the_first(app: &TestApp, caller: &TestCaller, search: &str) {
+    let ends = page(app, caller, json!({ "search": search })).await["pageInfo"].clone();
+    for size in ["first", "last"] {
+        let crossed = json!({ "search": search, size: 2, "after": ends["endCursor"], "before": ends["startCursor"] });
+        assert_eq!(names(&page(app, caller, crossed).await), [""; 0], "{search} {size}");
+    }
+}
+
 /// Adds rows of a search word that belong to no customer, so that the word is common. The rows belong to the operator
 /// that has a customer with this external id.
 async fn make_common(app: &TestApp, external_id: &str, word: &str, rows: u32) {
@@ -378,15 +387,7 @@ both!(the_customer_with_the_searched_email_is_first, Sandbox, async |app| {
             assert_eq!(read.concat(), in_order, "{count} {size}");
         }
     }
-    // No customer is after the last one and before the first one.
-    let whole = page(app, &own, json!({ "search": "ada@example.com" })).await;
-    for size in ["first", "last"] {
-        let crossed = json!({
-            "search": "ada@example.com", size: 2, "after": whole["pageInfo"]["endCursor"],
-            "before": whole["pageInfo"]["startCursor"],
-        });
-        assert_eq!(names(&page(app, &own, crossed).await), [""; 0], "{size}");
-    }
+    assert_nothing_after_the_last_and_before_the_first(app, &own, "ada@example.com").await;
     // Only the first 12 words of an email are stored. The whole email still finds the customer.
     let long = format!("{}@example.com", ('a'..='p').map(|letter| letter.to_string()).collect::<Vec<_>>().join("."));
     app.created(&own, "long", json!({ "email": long })).await;
@@ -467,15 +468,7 @@ both!(customers_with_the_searched_names_are_first, Sandbox, async |app| {
         assert_eq!(statements.len(), 1, "{statements:?}");
         app.rebuild_search_words().await;
     }
-    // No customer is after the last one and before the first one.
-    let whole = page(app, &own, json!({ "search": "maria silva" })).await;
-    for size in ["first", "last"] {
-        let crossed = json!({
-            "search": "maria silva", size: 2, "after": whole["pageInfo"]["endCursor"],
-            "before": whole["pageInfo"]["startCursor"],
-        });
-        assert_eq!(names(&page(app, &own, crossed).await), [""; 0], "{size}");
-    }
+    assert_nothing_after_the_last_and_before_the_first(app, &own, "maria silva").await;
     // A condition that only one customer can meet.
     let query = "{ customers(filter: { search: \"maria silva\", externalCustomerId: \"1\" }) \
                  { nodes { email } totalCount pageInfo { hasNextPage endCursor } } }";

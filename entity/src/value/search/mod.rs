@@ -141,8 +141,8 @@ impl QueryWord {
     /// Returns the same ranges as [`prefix_ranges`](Self::prefix_ranges), but leaves out the first spelling itself.
     pub fn ranges_without_first_spelling(&self) -> Vec<Range<String>> {
         let mut ranges = self.prefix_ranges();
-        // The first range starts with the first spelling. No stored word contains a space, except pairs, which start
-        // with another sign, so all longer words are above the spelling with a space.
+        // The first range starts with the first spelling. Only pairs contain a space, and they start with a
+        // sign, so all longer words are above the spelling with a space.
         ranges[0].start.push(' ');
         ranges
     }
@@ -172,7 +172,7 @@ impl SearchQuery {
     ///
     /// Adjacent numbers are joined and a trunk prefix in brackets is dropped, so that a phone is found in any spelling:
     /// `+44 (0)20 7183` becomes `44207183`. Words at an apostrophe are joined as well. A word that is a prefix of
-    /// another word is dropped, except before a number, and except if the two words may be a first and a last name:
+    /// another word is dropped, unless the other word is a number, or the two words may be a first and a last name:
     /// `John Johnson`.
     pub fn parse(text: &str) -> Result<Self, Reason> {
         if text.len() > 4 * Self::MAX_CHARACTERS || text.chars().count() > Self::MAX_CHARACTERS {
@@ -202,7 +202,7 @@ impl SearchQuery {
         words.sort_unstable_by(|a, b| b.cmp(a));
         words.dedup();
         let mut name_pair = pair_of(&words);
-        // If the two words of a pair were joined into one, its plan would not leave out the first section of the list.
+        // Both words of a pair stay, because a search of one word does not leave out the customers who come first.
         if name_pair.is_none() {
             // In descending order, a prefix comes directly after the words that start with it. A number also matches
             // words that do not start with it.

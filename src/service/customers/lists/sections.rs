@@ -45,8 +45,8 @@ impl<'r> OwnRequest<'r> {
 
     /// The search of the list, if the page needs a plan.
     pub(super) fn search_to_plan(&mut self) -> Option<SearchToPlan<'_>> {
-        self.request_of_others()?;
         let search = self.request.list.search_with_plan()?;
+        self.request_of_others()?;
         Some(SearchToPlan { operator: self.operator, search, plan: &mut self.plan })
     }
 
