@@ -150,10 +150,7 @@ async fn sqlite_write_problem(connection: &DatabaseConnection, file: &Path) -> R
     match connection.execute_unprepared("UPDATE deployment SET id = id WHERE 1 = 0").await {
         Err(error) if is_read_only(&error) => Ok(Some(Problem {
             cause: format!("The database file {} cannot be written.", file.display()),
-            remedy: format!(
-                "Check the permissions of the file, of its -wal and -shm files and of its folder, and the parameters of \
-                 {DATABASE_URL}."
-            ),
+            remedy: "Check the permissions of the file, of its -wal and -shm files and of its folder.".to_owned(),
         })),
         // Another connection of this or another process is writing, so the database can be written.
         Err(error) if is_conflict(&error) => Ok(None),

@@ -101,14 +101,17 @@ pub fn check_url(url: &str) -> Result<(), String> {
         format!("{DATABASE_URL} is not valid: {cause}. {hint}")
     })?;
     match options {
-        DatabaseOptions::Sqlite(options) if is_in_memory(url, options.get_filename()) => {
+        DatabaseOptions::Sqlite(options) if is_in_memory(options.get_filename()) => {
             Err(format!("{DATABASE_URL} names no file, so nothing would be kept. Use sqlite://FILE"))
         }
-        DatabaseOptions::Sqlite(_) => Ok(()),
+        DatabaseOptions::Sqlite(_) => match rejected_sqlite_parameter(url) {
+            Some(parameter) => Err(format!("{DATABASE_URL} has the parameter `{parameter}`. Remove it.")),
+            None => Ok(()),
+        },
         DatabaseOptions::Postgres(_) if has_cut_password(url) => Err(format!(
             "{DATABASE_URL} is not valid: an `@` follows the host, so the password probably ends too early. {ENCODE_PASSWORD}"
         )),
-        DatabaseOptions::Postgres(options) => match (unknown_parameter(url), tls_problem(&options, url)) {
+        DatabaseOptions::Postgres(options) => match (unknown_postgres_parameter(url), tls_problem(&options, url)) {
             (Some(name), _) => Err(format!(
                 "{DATABASE_URL} has the parameter `{name}`, which this service does not know. Remove it, or correct its name."
             )),
@@ -129,17 +132,21 @@ pub fn sqlite_file(url: &str) -> Option<PathBuf> {
     }
 }
 
-fn is_in_memory(url: &str, file: &Path) -> bool {
-    let parameters = url.split_once('?').map_or("", |(_, parameters)| parameters);
+fn is_in_memory(file: &Path) -> bool {
     let file = file.to_string_lossy();
-    file.is_empty()
-        || file == ":memory:"
-        || file.starts_with("file:sqlx-in-memory")
-        || parameters.contains("mode=memory")
+    file.is_empty() || file == ":memory:" || file.starts_with("file:sqlx-in-memory")
+}
+
+/// Returns the first parameter of a SQLite URL other than `mode=rwc`, which is what the service does. With `immutable`
+/// or `vfs`, SQLite may use the file without locks, so writes of several processes could destroy it. With `mode=ro`,
+/// the service could not write, and with `mode=memory`, nothing would be kept.
+fn rejected_sqlite_parameter(url: &str) -> Option<&str> {
+    let (_, parameters) = url.split_once('?')?;
+    parameters.split('&').find(|parameter| !["", "mode=rwc"].contains(parameter))
 }
 
 /// The parameters of a PostgreSQL URL that sqlx knows, and `options[NAME]`.
-const PARAMETERS: [&str; 18] = [
+const POSTGRES_PARAMETERS: [&str; 18] = [
     "application_name",
     "dbname",
     "host",
@@ -162,10 +169,10 @@ const PARAMETERS: [&str; 18] = [
 
 /// Returns the first parameter that sqlx does not know. sqlx would ignore it, and would write its value to the log.
 /// Hides the name after a `password`, because it may be the rest of a password with an `&`.
-fn unknown_parameter(url: &str) -> Option<String> {
+fn unknown_postgres_parameter(url: &str) -> Option<String> {
     let url = Url::parse(url).ok()?;
     let names: Vec<_> = url.query_pairs().map(|(name, _)| name.into_owned()).collect();
-    let is_unknown = |name: &String| !PARAMETERS.contains(&name.as_str()) && !name.starts_with("options[");
+    let is_unknown = |name: &String| !POSTGRES_PARAMETERS.contains(&name.as_str()) && !name.starts_with("options[");
     let index = names.iter().position(is_unknown)?;
     let follows_password = names[..index].iter().any(|name| name == "password");
     Some(if follows_password { "…".to_owned() } else { names[index].clone() })
@@ -257,6 +264,10 @@ mod tests {
             ("'postgres://ada@localhost/x'", "is in quotes"),
             ("\"sqlite://vivamo.db\"", "is in quotes"),
             ("sqlite://x.db?mode=bogus", "\"bogus\""),
+            ("sqlite://x.db?mode=ro", "`mode=ro`. Remove it"),
+            ("sqlite://x.db?mode=rwc&immutable=1", "`immutable=1`. Remove it"),
+            ("sqlite://x.db?cache=shared", "`cache=shared`. Remove it"),
+            ("sqlite://x.db?vfs=unix-none", "`vfs=unix-none`. Remove it"),
             ("sqlite://x%ff.db", "utf-8"),
             ("sqlite://%3Amemory%3A", "names no file"),
         ] {

@@ -547,7 +547,7 @@ fn wrong_settings_are_usage_errors_that_say_what_to_change() {
         ),
         (&["DATABASE_URL=sqlite://"], "Use sqlite://FILE"),
         (&["DATABASE_URL=sqlite::memory:"], "Use sqlite://FILE"),
-        (&["DATABASE_URL=sqlite://x.db?mode=memory"], "Use sqlite://FILE"),
+        (&["DATABASE_URL=sqlite://x.db?mode=memory"], "has the parameter `mode=memory`. Remove it."),
     ] {
         let settings = settings.iter().map(|setting| setting.split_once('=').unwrap());
         let stderr = usage_error(vivamo(folder.path(), &["serve"]).envs(settings));
