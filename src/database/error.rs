@@ -48,7 +48,7 @@ pub fn outdated_read() -> DbErr {
 /// The error of a write that this server must not make, because it is too old for the database: see
 /// [`Database::check_version`](super::Database::check_version).
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("this server is older than the database allows")]
+#[error("a newer version has migrated the database, and this version must not write to it any more")]
 pub(super) struct OutdatedServer;
 
 /// Wraps an error of this service in an error of SeaORM.

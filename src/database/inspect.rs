@@ -90,7 +90,8 @@ async fn inspect(connection: &DatabaseConnection, options: &DatabaseOptions) -> 
     let row = row.ok_or_else(|| DbErr::RecordNotFound("the encoding".to_owned()))?;
     let encoding: String = row.try_get("", "encoding")?;
     let mut applied = BTreeSet::new();
-    if row.try_get("", "is_migrated")? {
+    let is_migrated: bool = row.try_get("", "is_migrated")?;
+    if is_migrated {
         let versions = Statement::from_string(backend, "SELECT version FROM seaql_migrations");
         for row in connection.query_all_raw(versions).await? {
             applied.insert(row.try_get::<String>("", "version")?);
@@ -98,7 +99,8 @@ async fn inspect(connection: &DatabaseConnection, options: &DatabaseOptions) -> 
     }
     let known: BTreeSet<_> = Migrator::migrations().iter().map(|migration| migration.name().to_owned()).collect();
     let pending: Vec<_> = known.difference(&applied).cloned().collect();
-    let closed_schema: Option<String> = row.try_get("", "closed_schema")?;
+    // If the migrations are found in another schema, the tables of the closed schema belong to another application.
+    let closed_schema: Option<String> = if is_migrated { None } else { row.try_get("", "closed_schema")? };
     let problem = match (encoding_problem(&encoding, backend), closed_schema, options) {
         (Some(problem), ..) => Some(problem),
         // The tables exist, but the role does not see them, so all migrations seem to be pending.

@@ -561,6 +561,11 @@ async fn each_lacking_right_has_its_own_hint() {
     assert!(message.contains("may not use the schema"), "{message}");
     execute(&database.url, &grant_of(&message)).await.unwrap();
     stdout(&listing().output().unwrap());
+    // The role does not see the tables of another application either, but does not need them.
+    execute(&database.url, "CREATE SCHEMA other; CREATE TABLE other.seaql_migrations (version TEXT)").await.unwrap();
+    role.run("ALTER ROLE ROLE_NAME SET search_path = public, other").await;
+    stdout(&listing().output().unwrap());
+    role.run("ALTER ROLE ROLE_NAME RESET search_path").await;
     role.run("ALTER ROLE ROLE_NAME SET default_transaction_read_only = on").await;
     let message = failure(&mut listing());
     assert!(message.contains("does not accept writes"), "{message}");

@@ -27,12 +27,12 @@ pub enum SortKey {
     Text(String),
 }
 
-/// The two sections of a list with a search. Each section is in the order of the ids.
+/// The sections of a list of customers. Each section is in the order of the ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Section {
-    /// The rows that come first in the list, for example the customer whose email was searched.
+    /// The rows that come first in some lists with a search, for example the customer whose email was searched.
     First,
-    /// The rows after them.
+    /// All other rows of the list.
     Others,
 }
 
@@ -184,9 +184,9 @@ impl PageRequest {
         self.page(if is_within { vec![row] } else { Vec::new() })
     }
 
-    /// The page of a section of the list, which is ordered by id. Returns `None` if no row of the section is between
-    /// the two positions of this request.
-    pub fn of_section(&self, section: Section) -> Option<Self> {
+    /// The request for the page of a section of the list, which is ordered by id. Returns `None` if no row of the
+    /// section is between the two positions of this request.
+    pub fn request_of_section(&self, section: Section) -> Option<Self> {
         let is_first = |position: &&Position| position.sort_key == SortKey::First;
         let (after, before) = (self.after.as_ref(), self.before.as_ref());
         let (after, before) = match section {

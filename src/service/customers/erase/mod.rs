@@ -55,6 +55,9 @@ impl Customers {
     /// Erases a customer. Platform only.
     pub async fn erase(&self, caller: &Caller, request: &RequestInfo, erase: EraseRequest) -> Result<Erased, Error> {
         let origin = &caller.authorize_platform_write(request)?;
+        // `vivamo customer erase` repeats a long erasure. A newer version may have migrated the database in the
+        // meantime, and may have added values to erase.
+        self.database.check_version().await?;
         let idempotent =
             &IdempotentRequest::new(&self.hasher, origin, &erase.idempotency_key, || erase.canonical_json());
         let prepare = |attempt| self.prepare_erase(attempt, origin, idempotent, &erase);

@@ -126,14 +126,14 @@ impl Customers {
         Ok(pages)
     }
 
-    /// Reads the first sections of pages that they may fill. If the first section fills a page, its other customers are
-    /// not searched.
+    /// Reads the first sections of pages that they may fill. If the first section fills a page, the other customers of
+    /// the list are not searched.
     async fn read_first_sections(&self, own: &mut [OwnRequest<'_>]) -> Result<(), DbErr> {
         let own = own.iter_mut().filter(|own| own.reads_first_section_alone());
         let (requests, own): (Vec<_>, Vec<_>) =
             own.filter_map(|own| Some((own.request_of_section(Section::First)?, own))).unzip();
         for (own, first) in zip(own, self.sections(requests).await?) {
-            own.set_first_page(first);
+            own.set_page_of_first_section(first);
         }
         Ok(())
     }

@@ -35,12 +35,12 @@ pub(super) struct OwnRequest<'r> {
     /// The plan of the list's search. `None` until a plan is chosen, and if the list needs no plan.
     pub(super) plan: Option<SearchPlan>,
     /// The page of the first section of the list, if it was read before the other customers.
-    first_page: Option<Page<ListedCustomer>>,
+    page_of_first_section: Option<Page<ListedCustomer>>,
 }
 
 impl<'r> OwnRequest<'r> {
     pub(super) fn new(operator: OperatorId, request: &'r CustomerPageRequest) -> Self {
-        Self { operator, request, plan: None, first_page: None }
+        Self { operator, request, plan: None, page_of_first_section: None }
     }
 
     /// The search of the list, if the page needs a plan.
@@ -56,13 +56,13 @@ impl<'r> OwnRequest<'r> {
         page.direction == Direction::Forward && matches!(list.first_section(), Some(FirstSection::WithNamePair(_)))
     }
 
-    pub(super) fn set_first_page(&mut self, mut first: Page<ListedCustomer>) {
+    pub(super) fn set_page_of_first_section(&mut self, mut first: Page<ListedCustomer>) {
         let page = &self.request.page;
         // The other customers are not read, so there may be more.
-        if first.rows.len() == page.size && page.of_section(Section::Others).is_some() {
+        if first.rows.len() == page.size && page.request_of_section(Section::Others).is_some() {
             first.set_has_more();
         }
-        self.first_page = Some(first);
+        self.page_of_first_section = Some(first);
     }
 
     /// The request for the customers after the first section. `None` if none of them is between the positions of the
@@ -72,16 +72,18 @@ impl<'r> OwnRequest<'r> {
         if list.first_section().is_none() {
             return Some(page.clone());
         }
-        let ends_in_first_section = self.first_page.as_ref().is_some_and(Page::has_more);
-        page.of_section(Section::Others).filter(|_| !ends_in_first_section)
+        let ends_in_first_section = self.page_of_first_section.as_ref().is_some_and(Page::has_more);
+        page.request_of_section(Section::Others).filter(|_| !ends_in_first_section)
     }
 
     /// The request for the page of a section. `None` if this section need not be read, or has been read.
     pub(super) fn request_of_section(&self, section: Section) -> Option<SectionRequest<'r>> {
         let CustomerPageRequest { list, page, .. } = self.request;
         let (parts, request) = match section {
-            Section::First if self.first_page.is_some() => return None,
-            Section::First => (vec![list.part_of_first_section(self.operator)?], page.of_section(Section::First)?),
+            Section::First if self.page_of_first_section.is_some() => return None,
+            Section::First => {
+                (vec![list.part_of_first_section(self.operator)?], page.request_of_section(Section::First)?)
+            }
             Section::Others => {
                 let request = self.request_of_others()?;
                 (list.parts_of_others(self.operator, self.plan.as_ref()), request)
@@ -92,8 +94,8 @@ impl<'r> OwnRequest<'r> {
 
     /// Joins the pages of the requested sections.
     pub(super) fn join_sections(&self, pages: impl Iterator<Item = Page<ListedCustomer>>) -> CustomerPage {
-        let mut pages: Vec<_> = self.first_page.iter().cloned().chain(pages).collect();
-        // The first page was read earlier. Since then, the names of a customer may have changed.
+        let mut pages: Vec<_> = self.page_of_first_section.iter().cloned().chain(pages).collect();
+        // The page of the first section was read earlier. Since then, the names of a customer may have changed.
         if let [first, others] = pages.as_mut_slice() {
             others.rows.retain(|other| first.rows.iter().all(|row| row.view.customer.id != other.view.customer.id));
         }
