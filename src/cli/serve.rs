@@ -16,7 +16,7 @@ use crate::database::sqlite_file;
 use crate::fatal_error::FatalError;
 use crate::jobs::JobSettings;
 use crate::service::disposable_domains::{self, DisposableDomains};
-use crate::service::phone_lookup::{CarrierSettings, Twilio};
+use crate::service::phone_lookup::{CarrierSettings, Twilio, TwilioTimeouts};
 use crate::service::webhooks::addresses::AddressFilter;
 use crate::service::{Caller, RequestInfo, ServiceSettings, Services};
 use crate::telemetry;
@@ -63,7 +63,8 @@ fn app_settings(settings: &Settings, serve: ServeSettings) -> Result<AppSettings
             let credentials = restrictions.twilio_user.zip(restrictions.twilio_password);
             let (user, password) =
                 credentials.ok_or_else(|| FatalError::Usage("The credentials for Twilio are missing.".to_owned()))?;
-            let twilio = Twilio::new(restrictions.twilio_url, user, password).map_err(|error| {
+            let timeouts = TwilioTimeouts::default();
+            let twilio = Twilio::new(restrictions.twilio_url, user, password, timeouts).map_err(|error| {
                 FatalError::Other(format!(
                     "Cannot set up Twilio Lookup: {error}. Install the CA certificates of the system."
                 ))

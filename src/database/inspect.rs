@@ -51,7 +51,7 @@ impl Database {
     /// Inspects the database on a new connection, so that the inspection fails if new connections are impossible.
     /// Changes nothing.
     pub async fn inspect(&self) -> Result<Inspection, DbErr> {
-        let connection = connect((*self.options).clone().existing()).await?;
+        let connection = connect((*self.options).clone().existing(), self.max_wait()).await?;
         let inspection = retry_on_conflict(self.max_wait(), || inspect(&connection, &self.options)).await;
         connection.close().await?;
         inspection

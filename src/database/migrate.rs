@@ -24,9 +24,10 @@ pub async fn migrate(url: &str) -> Result<Vec<String>, DbErr> {
     /// The time between two attempts to lock the tables. Requests to a table wait behind a migration that waits for its
     /// lock, so they run between the attempts.
     const PAUSE: Duration = Duration::from_secs(1);
-    /// The longest time to wait for other writers of a SQLite file. Not every command shows that it waits.
-    const MAX_SQLITE_WAIT: Duration = Duration::from_secs(60);
-    let connection = connect(DatabaseOptions::parse(url)?).await?;
+    /// The longest time to wait for a connection, and for other writers of a SQLite file. Not every command shows that
+    /// it waits.
+    const MAX_WAIT: Duration = Duration::from_secs(60);
+    let connection = connect(DatabaseOptions::parse(url)?, MAX_WAIT).await?;
     if connection.get_database_backend() == DbBackend::Postgres {
         // The role or the database may have time limits, which the build of an index on a large table would exceed.
         connection.execute_unprepared("SET statement_timeout = 0; SET lock_timeout = 0").await?;
@@ -37,7 +38,7 @@ pub async fn migrate(url: &str) -> Result<Vec<String>, DbErr> {
     let applied = loop {
         match apply_pending(&connection).await {
             Err(error) if is_lock_timeout(&error) => {}
-            Err(error) if is_busy(&error) && started.elapsed() < MAX_SQLITE_WAIT => {}
+            Err(error) if is_busy(&error) && started.elapsed() < MAX_WAIT => {}
             applied => break applied?,
         }
         if !is_waiting {

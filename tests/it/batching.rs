@@ -18,7 +18,7 @@ use vivamo::service::customers::{CreateOutcome, CustomerChanges, CustomerDraft, 
 
 use support::postgres;
 use support::proxy::{Cut, Proxy};
-use support::{Backend, TestApp, TestCaller, Timeouts, both, run};
+use support::{Backend, TestApp, TestCaller, Timeouts, both, run, wait_until};
 
 async fn caller(app: &TestApp, caller: &TestCaller) -> Caller {
     app.services.authenticator.authenticate(&caller.key, None).await.unwrap()
@@ -363,6 +363,8 @@ async fn a_cancelled_leader_makes_the_other_writes_unavailable() {
         drop(leader);
         holder.commit().await.unwrap();
         assert_eq!(follower.await, "UNAVAILABLE");
+        // PostgreSQL does not notice that the connection was closed, and commits the batch.
+        wait_until("the batch is committed", async || (app.count_rows("customer").await == 2).then_some(())).await;
     })
     .await;
 }

@@ -4,11 +4,11 @@
 //! to a file.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::LazyLock;
 
+use support::process::install;
 use tempfile::TempDir;
 
 /// Compiles build.rs if this process has not done so yet, and returns the path of the program.
@@ -49,10 +49,10 @@ impl Sources {
     }
 
     fn install_npm(&self, commands: &str) {
-        let npm = self.path("bin/npm");
+        let script = self.path("npm");
         let calls = self.path("calls");
-        fs::write(&npm, format!("#!/bin/sh\necho \"$1\" >>{}\n{commands}\n", calls.display())).unwrap();
-        fs::set_permissions(npm, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write(&script, format!("#!/bin/sh\necho \"$1\" >>{}\n{commands}\n", calls.display())).unwrap();
+        install(script, &self.path("bin/npm"));
     }
 
     /// Installs a stub for npm that builds a page.

@@ -307,7 +307,8 @@ async fn a_command_erases_a_customer() {
         let line = lines.next().unwrap().unwrap();
         assert!(line.starts_with("trying again: customer.erase: "), "{line}");
         writing.rollback().await.unwrap();
-        assert_eq!(lines.map(Result::unwrap).collect::<Vec<_>>(), [""; 0]);
+        // On a slow machine, further attempts may have failed before the rollback.
+        assert!(lines.all(|line| line.unwrap().starts_with("trying again: customer.erase: ")));
         let erased: Value = serde_json::from_slice(&erasing.wait_with_output().unwrap().stdout).unwrap();
         assert_eq!(
             (&erased[0]["customerId"], &erased[0]["operators"], &erased[0]["entries"]),

@@ -4,6 +4,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use entity::deployment::Environment;
 use entity::phone_lookup::CarrierLineType;
@@ -14,7 +15,7 @@ use sea_orm::{ConnectionTrait, TransactionOptions, TransactionTrait};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use vivamo::config::{RateLimitSettings, UnknownLinePolicy};
-use vivamo::database::BatchedQuery;
+use vivamo::database::{BatchedQuery, DatabaseTimeouts};
 use vivamo::keyed_hash::KeyedHasher;
 use vivamo::service::ServiceSettings;
 use vivamo::service::phone_lookup::{CarrierSettings, LineTypeLookup, LookupError};
@@ -164,7 +165,9 @@ async fn run_query(app: &TestApp, query: &BatchedQuery<2>, text: &str) -> String
 both!(requests_are_unavailable_if_all_connections_wait_for_a_lock, Sandbox, async |app| {
     // Uses two operators, because one operator cannot take all connections.
     let (operator, other) = (app.operator("A").await, app.operator("B").await);
-    let replica = app.replica_with_timeouts(Timeouts::deployed()).await;
+    // Longer than in the deployed service, so that all connections wait at the same time on a slow machine too.
+    let database = DatabaseTimeouts { wait: Duration::from_secs(10), ..Timeouts::deployed().database };
+    let replica = app.replica_with_timeouts(Timeouts { database, ..Timeouts::long() }).await;
     // A connection outside the service holds the lock, because on SQLite the service has only one that writes.
     let connection = sea_orm::Database::connect(app.database_url()).await.unwrap();
     let immediate = Some(sea_orm::SqliteTransactionMode::Immediate);

@@ -142,7 +142,7 @@ both!(a_response_that_grows_too_large_is_not_built, Sandbox, async |app| {
 both!(a_client_that_reads_a_few_bytes_at_a_time_does_not_keep_its_memory, Sandbox, async |app| {
     let operator = app.operator("A").await;
     create_long_addresses(app, &operator).await;
-    let replica = app.replica_with_timeouts(Timeouts::with_short_clients()).await;
+    let replica = app.replica_with_timeouts(Timeouts::with_short_responses()).await;
     // The responses have nearly the maximum size. Four such responses use nearly all memory of an operator, so a fifth
     // response must wait, also with another key of the operator.
     let query = LARGE_RESPONSE.replacen("40", "30", 1);

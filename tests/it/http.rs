@@ -320,7 +320,7 @@ both!(each_request_has_its_own_id, Sandbox, async |app| {
 async fn slow_clients_are_disconnected_and_do_not_block_others() {
     run(Backend::Sqlite, Environment::Sandbox, async |app| {
         let caller = app.operator("A").await;
-        let replica = app.replica_with_timeouts(Timeouts::with_short_clients()).await;
+        let replica = app.replica_with_timeouts(Timeouts::with_short_heads()).await;
         let address = replica.url.trim_start_matches("http://");
         let mut slow = Vec::new();
         for number in 0..300 {
@@ -451,7 +451,7 @@ both!(a_malformed_body_is_rejected, Sandbox, async |app| {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_that_do_not_read_are_disconnected() {
     run(Backend::Sqlite, Environment::Sandbox, async |app| {
-        let replica = app.replica_with_timeouts(Timeouts::with_short_clients()).await;
+        let replica = app.replica_with_timeouts(Timeouts::with_short_responses()).await;
         let address = replica.url.trim_start_matches("http://");
         let requests = "GET /graphql HTTP/1.1\r\nHost: x\r\n\r\n".repeat(500_000);
         let mut client = TcpStream::connect(address).await.unwrap();

@@ -24,7 +24,7 @@ async fn block_writes(app: &TestApp) -> vivamo::database::Transaction {
 both!(a_mutation_may_be_applied_after_the_limit_of_its_execution, Sandbox, async |app| {
     let own = app.operator("A").await;
     let long = Timeouts::long();
-    let http = HttpTimeouts { request: Duration::from_secs(2), ..long.http };
+    let http = HttpTimeouts { request: Duration::from_secs(5), ..long.http };
     let replica = app.replica_with_timeouts(Timeouts { http, ..long }).await;
     let holder = block_writes(app).await;
     let answer = replica.create(&own, "1", json!({ "email": "ada@example.com" })).await;
@@ -65,7 +65,7 @@ async fn a_statement_that_takes_too_long_writes_nothing() {
     run(Backend::Postgres, Environment::Sandbox, async |app| {
         let own = app.operator("A").await;
         let long = Timeouts::long();
-        let database = DatabaseTimeouts { statement: Duration::from_secs(2), ..long.database };
+        let database = DatabaseTimeouts { statement: Duration::from_secs(5), ..long.database };
         let replica = app.replica_with_timeouts(Timeouts { database, ..long }).await;
         let holder = block_writes(app).await;
         let answer = replica.create(&own, "1", json!({ "email": "ada@example.com" })).await;

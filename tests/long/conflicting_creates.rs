@@ -30,9 +30,10 @@ async fn creates_with_swapped_values_connect_or_conflict() {
         let pairs = [(0, 0), (1, 1), (0, 1), (1, 0)];
         let creates = pairs.iter().zip(&operators).map(|(&(email_number, phone_number), operator)| {
             let data = json!({ "email": email(email_number), "phone": phone(phone_number) });
-            let input = json!({ "externalCustomerId": format!("{round}"), "data": data });
+            let id = round.to_string();
+            let input = json!({ "externalCustomerId": id, "data": data, "idempotencyKey": id });
             let servers = &servers;
-            async move { servers.send(operator, CREATE, &json!({ "input": input })).await.unwrap() }
+            async move { servers.send_until_available(operator, CREATE, &json!({ "input": input })).await.unwrap() }
         });
         let answers: Vec<_> = join_all(creates).await.into_iter().map(|(_, answer)| answer).collect();
         let mut created = 0;

@@ -953,7 +953,7 @@ async fn erased_customers(servers: &Servers, events: &[customer_event::Model]) -
 /// that the operator sees no other author.
 async fn assert_history_explains_the_version(servers: &Servers, caller: &TestCaller, id: &str) {
     let by = json!({ "by": { "externalCustomerId": id } });
-    let (_, answer) = servers.send(caller, HISTORY, &by).await.unwrap();
+    let (_, answer) = servers.send_until_available(caller, HISTORY, &by).await.unwrap();
     let customer = &answer["data"]["customer"];
     if customer["history"]["pageInfo"]["hasNextPage"] == true {
         return;

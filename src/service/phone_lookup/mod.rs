@@ -7,7 +7,7 @@
 
 mod twilio;
 
-pub use twilio::Twilio;
+pub use twilio::{Twilio, TwilioTimeouts};
 
 use std::sync::Arc;
 use std::time::Duration;

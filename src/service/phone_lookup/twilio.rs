@@ -25,6 +25,7 @@ pub struct Twilio {
     url: Url,
     user: SecretString,
     password: SecretString,
+    total_timeout: Duration,
 }
 
 /// The part of Twilio's response that is used. Any field may be missing.
@@ -41,25 +42,42 @@ struct LineTypeIntelligence {
     error_code: Option<i64>,
 }
 
+/// The time limits of a lookup. Only tests change the default values.
+#[derive(Clone, Copy, Debug)]
+pub struct TwilioTimeouts {
+    pub connect: Duration,
+    /// For one attempt.
+    pub request: Duration,
+    /// For all attempts together.
+    pub total: Duration,
+}
+
+impl Default for TwilioTimeouts {
+    fn default() -> Self {
+        Self { connect: Duration::from_secs(1), request: Duration::from_secs(2), total: Duration::from_millis(2500) }
+    }
+}
+
 impl Twilio {
-    const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-    const REQUEST_TIMEOUT: Duration = Duration::from_secs(2);
-    /// The timeout for all attempts together.
-    const TOTAL_TIMEOUT: Duration = Duration::from_millis(2500);
     const MAX_ATTEMPTS: u32 = 3;
 
     /// Sets up a client for the base URL, for example `https://lookups.twilio.com`. `user` is the SID of an API key
     /// (`SK…`) or of the account (`AC…`).
-    pub fn new(url: Url, user: SecretString, password: SecretString) -> Result<Self, reqwest::Error> {
+    pub fn new(
+        url: Url,
+        user: SecretString,
+        password: SecretString,
+        timeouts: TwilioTimeouts,
+    ) -> Result<Self, reqwest::Error> {
         // reqwest needs a default provider of cryptography for the process. An error means that there is one already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder()
-            .connect_timeout(Self::CONNECT_TIMEOUT)
-            .timeout(Self::REQUEST_TIMEOUT)
+            .connect_timeout(timeouts.connect)
+            .timeout(timeouts.request)
             // A redirect must not send the credentials to another host.
             .redirect(Policy::none())
             .build()?;
-        Ok(Self { client, url, user, password })
+        Ok(Self { client, url, user, password, total_timeout: timeouts.total })
     }
 
     async fn look_up_with_retries(&self, phone: &PhoneNumber) -> Result<CarrierLineType, LookupError> {
@@ -69,7 +87,7 @@ impl Twilio {
             let result = self.attempt(phone).await;
             let Err(LookupError::Unavailable { retry_after }) = result else { return result };
             let pause = retry_after.unwrap_or_else(|| Duration::from_millis(rand::rng().random_range(100..400)));
-            if attempts == Self::MAX_ATTEMPTS || pause > Self::TOTAL_TIMEOUT.saturating_sub(started.elapsed()) {
+            if attempts == Self::MAX_ATTEMPTS || pause > self.total_timeout.saturating_sub(started.elapsed()) {
                 return result;
             }
             #[expect(clippy::disallowed_methods, reason = "the backoff")]
@@ -101,7 +119,7 @@ impl Twilio {
 impl LineTypeLookup for Twilio {
     fn look_up<'a>(&'a self, phone: &'a PhoneNumber) -> BoxFuture<'a, Result<CarrierLineType, LookupError>> {
         Box::pin(async move {
-            let result = timeout(Self::TOTAL_TIMEOUT, self.look_up_with_retries(phone)).await;
+            let result = timeout(self.total_timeout, self.look_up_with_retries(phone)).await;
             result.unwrap_or(Err(LookupError::Unavailable { retry_after: None }))
         })
     }

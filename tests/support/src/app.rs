@@ -68,10 +68,17 @@ impl Timeouts {
         Self { database, http }
     }
 
-    /// Long limits, but a client may take only two seconds to send the head of a request, and to read a response.
-    pub fn with_short_clients() -> Self {
-        let (long, short) = (Self::long(), Duration::from_secs(2));
-        Self { http: HttpTimeouts { idle: short, response: short, ..long.http }, ..long }
+    /// Long limits, but a client may take only two seconds to send the head of a request. The client of the tests may
+    /// lose a connection that was idle for so long.
+    pub fn with_short_heads() -> Self {
+        let long = Self::long();
+        Self { http: HttpTimeouts { idle: Duration::from_secs(2), ..long.http }, ..long }
+    }
+
+    /// Long limits, but a client may take only two seconds to read a response.
+    pub fn with_short_responses() -> Self {
+        let long = Self::long();
+        Self { http: HttpTimeouts { response: Duration::from_secs(2), ..long.http }, ..long }
     }
 
     /// Long limits, but a statement waits for a lock only for as long as in the deployed service. Then the transaction

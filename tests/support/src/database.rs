@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use sea_orm::{ConnectionTrait, DbBackend, Statement};
 use tempfile::TempDir;
+use uuid::Uuid;
 use vivamo::database::Database;
 
 use crate::postgres;
@@ -58,7 +59,8 @@ impl TestDatabase {
     pub async fn create_on(server: &str, isolation: Option<&str>) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = format!("vivamo_test_{}_{number}", std::process::id());
+        // The process id alone may be that of an earlier run that was killed and left its databases behind.
+        let name = format!("vivamo_test_{}_{number}_{:08x}", std::process::id(), Uuid::new_v4().as_fields().0);
         let execute = async |sql: &str| postgres::execute(&format!("{server}/postgres"), sql).await.unwrap();
         execute(&format!("CREATE DATABASE {name}")).await;
         if let Some(isolation) = isolation {
@@ -96,7 +98,7 @@ pub async fn wait_for_feed(database: &Database) {
     let started = Instant::now();
     let mut interval = tokio::time::interval(POLL_INTERVAL);
     while is_postgres && select_number(database, hidden).await > 0 {
-        assert!(started.elapsed() < Duration::from_secs(60), "an open transaction hides changes from the feed");
+        assert!(started.elapsed() < Duration::from_secs(300), "an open transaction hides changes from the feed");
         interval.tick().await;
     }
 }

@@ -37,9 +37,14 @@ pub async fn server() -> Option<&'static str> {
 
 /// Runs statements on a new connection, without the service.
 pub async fn execute(database_url: &str, sql: &str) -> Result<(), sea_orm::DbErr> {
+    execute_within(Duration::from_secs(60), database_url, sql).await
+}
+
+/// Runs statements like [`execute`]. `connect_timeout` is the time for which it tries to connect, also if the server
+/// refuses connections.
+async fn execute_within(connect_timeout: Duration, database_url: &str, sql: &str) -> Result<(), sea_orm::DbErr> {
     let mut options = ConnectOptions::new(database_url);
-    // The timeout is short, because a connection is possible immediately or not at all.
-    options.max_connections(1).acquire_timeout(Duration::from_secs(3)).sqlx_logging(false);
+    options.max_connections(1).acquire_timeout(connect_timeout).sqlx_logging(false);
     let connection = Database::connect(options).await?;
     connection.execute_unprepared(sql).await?;
     connection.close().await
@@ -59,7 +64,7 @@ pub fn waiting_trigger(event: &str, condition: &str) -> String {
 pub const LOCK: &str = "SELECT pg_advisory_xact_lock(1)";
 
 async fn answers(server: &str) -> bool {
-    execute(&format!("{server}/postgres"), "SELECT 1").await.is_ok()
+    execute_within(Duration::from_secs(3), &format!("{server}/postgres"), "SELECT 1").await.is_ok()
 }
 
 /// Starts a server from the installed binaries. The server keeps running, and later test runs use it again.

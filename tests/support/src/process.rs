@@ -15,6 +15,14 @@ pub fn vivamo(folder: &Path, arguments: &[&str]) -> Command {
     command
 }
 
+/// Makes an executable copy of a file. The copy is written by another process: if this process wrote it, a child that
+/// another test starts could inherit the open file, and the copy could not be executed until the child closes it.
+#[track_caller]
+pub fn install(file: impl AsRef<Path>, copy: &Path) {
+    let status = Command::new("install").args(["-m", "755"]).arg(file.as_ref()).arg(copy).status();
+    assert!(status.unwrap().success(), "cannot copy {}", file.as_ref().display());
+}
+
 /// Removes the settings that come from the environment of the tests.
 pub fn remove_settings(command: &mut Command) {
     for (setting, _) in std::env::vars_os() {
