@@ -5,7 +5,7 @@ import { execFileSync } from 'node:child_process';
 
 const [url, key] = process.argv.slice(2);
 const create = (user: string, email: string) =>
-  execFileSync('tsx', ['src/create.ts', url, key, user, email], { encoding: 'utf8', stdio: 'pipe' }).trim();
+  execFileSync('tsx', ['src/create.ts', url, key, user, email, `create-${user}`], { encoding: 'utf8', stdio: 'pipe' }).trim();
 
 const created = create('created-1', 'created@example.com');
 assert.match(created, /^CREATED cus_/);

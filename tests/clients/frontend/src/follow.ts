@@ -12,10 +12,13 @@ let after = await readFile(file, 'utf8').catch(() => null);
 for (;;) {
   const body = JSON.stringify({ query, variables: { after } });
   const response = await fetch(`${url}/graphql`, { method: 'POST', headers, body }).catch(() => null);
-  const { data, errors } = response ? await response.json() : { errors: [{ extensions: { retryable: true } }] };
+  // A response without JSON is from a proxy: the service has not answered.
+  const answer = await response?.json().catch(() => null);
+  const { data, errors } = answer ?? { errors: [{ extensions: { retryable: true } }] };
   if (errors) {
-    const { code, retryable, retryAfterMs } = errors[0].extensions;
-    if (!retryable) throw new Error(code); // CURSOR_EXPIRED: start again with step 1
+    const { code, inputPath, retryable, retryAfterMs } = errors[0].extensions;
+    // Start again with step 1 after CURSOR_EXPIRED, and after INVALID_ARGUMENT with the inputPath ["after"].
+    if (!retryable && response?.status !== 408) throw new Error(`${code} ${inputPath}`);
     await wait(retryAfterMs ?? 2_000);
     continue; // the stored cursor stays
   }
