@@ -213,7 +213,7 @@ async fn watch_version(JobContext { database, .. }: JobContext) {
     let mut may_write = true;
     loop {
         interval.tick().await;
-        let Some(may_write_now) = errors.log(database.check_version().await) else { continue };
+        let Some(may_write_now) = errors.log(database.update_may_write().await) else { continue };
         if may_write && !may_write_now {
             tracing::error!(
                 "a newer version has migrated the database. This version rejects writes, because it would leave out rows \

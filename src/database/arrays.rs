@@ -25,7 +25,7 @@ pub(super) fn into_arrays(rows: Vec<impl IntoIterator<Item = Value>>) -> Vec<Val
 
 /// Returns true if [`encode_for_postgres`] can encode an array of such values.
 pub(super) fn fits_in_array(value: &Value) -> bool {
-    !matches!(value, Value::Array(..)) && add_for(value.array_type()).is_ok()
+    !matches!(value, Value::Array(..) | Value::BigUnsigned(_)) && add_for(value.array_type()).is_ok()
 }
 
 /// Encodes the values of a statement. Uses SeaQuery's encoding if no value is an array.
@@ -42,7 +42,7 @@ pub(super) fn encode_for_postgres(values: Values) -> Result<PgArguments, sqlx::E
 
 type Add = fn(&mut PgArguments, Value) -> Result<(), BoxDynError>;
 
-/// Returns the function that encodes a value, or an array of values, of this type.
+/// Returns the function that encodes a value of this type, or an array of such values unless they are unsigned.
 #[expect(clippy::wildcard_enum_match_arm, reason = "debug assertions check the values of batches")]
 fn add_for(array_type: ArrayType) -> Result<Add, BoxDynError> {
     Ok(match array_type {

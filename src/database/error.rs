@@ -46,7 +46,7 @@ pub fn outdated_read() -> DbErr {
 }
 
 /// The error of a write that this server must not make, because it is too old for the database: see
-/// [`Database::check_version`](super::Database::check_version).
+/// [`Database::update_may_write`](super::Database::update_may_write).
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("a newer version has migrated the database, and this version must not write to it any more")]
 pub(super) struct OutdatedServer;

@@ -49,7 +49,7 @@ pub struct Problem {
 
 impl Database {
     /// Inspects the database on a new connection, so that the inspection fails if new connections are impossible.
-    /// Changes nothing.
+    /// Changes nothing. On SQLite, it takes the write lock for a moment.
     pub async fn inspect(&self) -> Result<Inspection, DbErr> {
         let connection = connect((*self.options).clone().existing(), self.max_wait()).await?;
         let inspection = retry_on_conflict(self.max_wait(), || inspect(&connection, &self.options)).await;
@@ -57,9 +57,9 @@ impl Database {
         inspection
     }
 
-    /// Reads which migration a server must know in order to write, and rejects or allows the writes of this process
-    /// accordingly. Returns false if writes are rejected.
-    pub async fn check_version(&self) -> Result<bool, DbErr> {
+    /// Reads which migration a server must know in order to write, and rejects or allows the later writes of this
+    /// process accordingly. Returns false if writes are rejected.
+    pub async fn update_may_write(&self) -> Result<bool, DbErr> {
         let may_write = knows_required_migration(self.reader()).await?;
         self.refuses_writes.store(!may_write, Ordering::Relaxed);
         Ok(may_write)

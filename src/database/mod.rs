@@ -115,7 +115,7 @@ pub struct Database {
     reader: Reader,
     write_pool: Pool,
     batch_writer: Arc<BatchWriter>,
-    /// True if this server is too old to write: see [`Database::check_version`].
+    /// True if this server is too old to write: see [`Database::update_may_write`].
     refuses_writes: Arc<AtomicBool>,
 }
 
@@ -192,6 +192,13 @@ impl Database {
         self.write_pool.max_wait()
     }
 
+    /// Fails if a newer version has migrated the database in a way that forbids this version to write. A job of `serve`
+    /// finds this out every second. Other long operations call this method before each transaction.
+    pub async fn ensure_may_write(&self) -> Result<(), DbErr> {
+        self.update_may_write().await?;
+        self.check_may_write()
+    }
+
     fn check_may_write(&self) -> Result<(), DbErr> {
         let is_refused = self.refuses_writes.load(Ordering::Relaxed);
         if is_refused { Err(wrap_own_error(OutdatedServer)) } else { Ok(()) }
@@ -229,7 +236,8 @@ impl Database {
     }
 
     /// Rewrites the SQLite file without its deleted content, empties the write-ahead log, and then writes
-    /// `user_version` to the header of the file. Other writes wait until it ends. Secure deletion
+    /// `user_version` to the header of the file. Other writes wait for its end, up to
+    /// [`DatabaseTimeouts::wait`]. Secure deletion
     /// (`PRAGMA secure_delete`) is not enough: when SQLite moves rows to another page, it leaves copies in the old
     /// page.
     pub async fn vacuum_sqlite(&self, user_version: u64) -> Result<(), DbErr> {

@@ -352,3 +352,14 @@ both!(only_the_platform_erases_and_reads_receipts, Sandbox, async |app| {
         assert_eq!(answer.data()["customerEvents"], json!({ "nodes": [] }));
     }
 });
+
+both!(a_version_that_must_not_write_any_more_erases_nothing, Sandbox, async |app| {
+    let own = app.operator("A").await;
+    let id = app.created(&own, "1", json!({ "email": "ada@example.com" })).await["customer"]["id"].clone();
+    // This service has no background jobs, so only the erasure itself finds out.
+    app.execute("UPDATE deployment SET required_migration = 'm20990101_000001_later'").await;
+    assert_eq!(erase(app, json!({ "id": id, "reference": "Case 7" })).await.codes(), ["UNAVAILABLE"]);
+    assert_eq!(app.count_rows("customer").await, 1);
+    app.execute("UPDATE deployment SET required_migration = NULL").await;
+    erased(app, &id).await;
+});

@@ -2,8 +2,13 @@
 
 use entity::api_key::Access;
 use entity::deployment::Environment;
+use entity::value::{ApiKeyId, RequestId};
 use sea_orm::{ConnectionTrait, DbBackend, Statement};
 use serde_json::{Value, json};
+use vivamo::database::pages::{self, PageRequest};
+use vivamo::error::ErrorCode;
+use vivamo::service::Caller;
+use vivamo::service::customers::HistoryList;
 
 use support::pages::{BACKWARDS, Direction, FORWARDS};
 use support::{Backend, TestApp, TestCaller, both, run};
@@ -452,5 +457,19 @@ both!(the_platform_finds_the_entries_of_a_request_and_of_a_key, Sandbox, async |
     }
     for arguments in [json!({ "request": request }), json!({ "key": key })] {
         app.graphql(&own, EVENTS_BY, arguments).await.assert_rejected("customerEvents", &[("FORBIDDEN", "")]);
+    }
+});
+
+both!(the_entries_of_a_request_and_of_an_api_key_are_only_for_the_platform, Sandbox, async |app| {
+    let own = app.operator("Acme").await;
+    let operator = app.services.authenticator.authenticate(&own.key, None).await.unwrap();
+    let page = PageRequest { direction: pages::Direction::Forward, size: 1, after: None, before: None };
+    for list in [HistoryList::OfRequest(RequestId::new()), HistoryList::OfApiKey(ApiKeyId::new())] {
+        let requests = [(list, page.clone())];
+        let customers = &app.services.customers;
+        assert!(
+            customers.history_pages(&operator, &requests).await.is_err_and(|error| error.has(ErrorCode::Forbidden))
+        );
+        assert!(customers.history_pages(&Caller::Platform, &requests).await.is_ok());
     }
 });

@@ -22,7 +22,7 @@ use crate::database::arrays::{fits_in_array, into_arrays};
 /// statements. Push the statements in an order that gives the same result on both databases.
 #[derive(Clone)]
 pub struct WriteSet {
-    operator: OperatorId,
+    owner: OperatorId,
     /// The customer that the rows belong to. Batches write their sets in this order.
     customer: CustomerId,
     writes: Vec<Write>,
@@ -50,7 +50,7 @@ pub struct WriteStatement {
     pub must_write_all: bool,
 }
 
-/// The operator of a write set, and the names of its statements. Write sets with the same key can be merged.
+/// The owner of a write set, and the names of its statements. Write sets with the same key can be merged.
 pub(super) type BatchKey = (OperatorId, Vec<&'static str>);
 
 impl WriteStatement {
@@ -79,9 +79,10 @@ impl WriteStatement {
 }
 
 impl WriteSet {
-    /// Creates an empty set for a request of this operator that changes, creates or erases this customer.
-    pub fn new(operator: OperatorId, customer: CustomerId) -> Self {
-        Self { operator, customer, writes: Vec::new(), earlier: Vec::new() }
+    /// Creates an empty set for a request that changes, creates or erases this customer. Only sets of the same owner
+    /// share a batch: an operator, or the nil id for the platform.
+    pub fn new(owner: OperatorId, customer: CustomerId) -> Self {
+        Self { owner, customer, writes: Vec::new(), earlier: Vec::new() }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -127,7 +128,7 @@ impl WriteSet {
     }
 
     pub(super) fn key(&self) -> BatchKey {
-        (self.operator, self.writes.iter().map(|write| write.statement.name).collect())
+        (self.owner, self.writes.iter().map(|write| write.statement.name).collect())
     }
 
     /// Merges sets that have the same key, and no earlier sets, into one set. Returns `None` if `sets` is empty.

@@ -1,5 +1,6 @@
 //! Positions in a list, and pages of rows between two positions.
 
+use std::fmt;
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
@@ -15,7 +16,7 @@ pub struct Position {
 
 /// The part of a position before the id. `First` must be the first variant, because the order of the sort keys is
 /// derived.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SortKey {
     /// The sort key of the rows of [`Section::First`]. Rows with this key are in the order of their ids.
     First,
@@ -25,6 +26,13 @@ pub enum SortKey {
     Number(i64),
     /// A string that is unique in the list.
     Text(String),
+}
+
+/// Hides the key, because it may be an external customer id.
+impl fmt::Debug for SortKey {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("SortKey(***)")
+    }
 }
 
 /// The sections of a list of customers. Each section is in the order of the ids.

@@ -11,7 +11,8 @@ use sea_orm::{
 };
 use serde::de::DeserializeOwned;
 
-use super::row_reads::{self, NEXT_OWN_ID, joined_customer_at};
+use super::row_reads::joined_customer_at;
+use super::timing_safe::{NEXT_OWN_ID, timing_safe_lookup};
 use super::{Customers, FoundOrReplay};
 use crate::database::{BatchedQuery, OptimisticWrite, TransactionError};
 use crate::error::{ErrorCode, InputField, Violation};
@@ -65,11 +66,11 @@ impl OwnMatches {
         let id = self.by_external_id.map(external_id_taken);
         let email = self.by_email.map(|own| {
             taken_by_own(own, ErrorCode::EmailTaken, InputField::Email)
-                .with_message("You already have a customer with this email address.")
+                .with_message("You already have a customer with this email address. Its id is in `customerId`.")
         });
         let phone = self.by_phone.map(|own| {
             taken_by_own(own, ErrorCode::PhoneTaken, InputField::Phone)
-                .with_message("You already have a customer with this phone number.")
+                .with_message("You already have a customer with this phone number. Its id is in `customerId`.")
         });
         id.into_iter().chain(email).chain(phone).collect()
     }
@@ -188,7 +189,7 @@ fn own_matches_query(
         .join_as(JoinType::LeftJoin, customer_operator::Entity, "by_external_id", has_external_id)
         .take();
     for (alias, (column, value)) in zip(LOOKUP_ALIASES, [(Email, email), (Phone, phone)]) {
-        let found = row_reads::timing_safe_lookup(operator.clone(), column, value);
+        let found = timing_safe_lookup(operator.clone(), column, value);
         query.join_subquery(JoinType::LeftJoin, found, alias, Expr::cust("TRUE"));
     }
     query
@@ -198,7 +199,7 @@ fn own_matches_query(
 const OWN_COLUMNS: usize = 3;
 
 /// The subqueries of [`own_matches_query`] for the email and the phone. Each selects the columns of
-/// [`row_reads::timing_safe_lookup`].
+/// [`timing_safe_lookup`].
 const LOOKUP_ALIASES: [&str; 2] = ["by_email", "by_phone"];
 
 fn of_external_id(column: customer_operator::Column) -> SimpleExpr {
@@ -216,7 +217,7 @@ fn own_id(lookup: &'static str) -> SimpleExpr {
 ///
 /// If one of the operator's own customers has one of the values, the request is rejected. The response time must then
 /// not reveal whether a customer of another operator has one of the other values (see
-/// [`row_reads::timing_safe_lookup`]).
+/// [`timing_safe_lookup`]).
 ///
 /// ```sql
 /// SELECT …, other.*

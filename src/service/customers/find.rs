@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::row_reads::{self, OwnCustomer, of_operator, own_customer_at};
-use super::{CustomerView, Customers};
+use super::{CustomerView, Customers, timing_safe};
 use crate::database::{BatchedQuery, OptimisticWrite, Reader, TransactionError, is_one_of};
 use crate::error::Error;
 use crate::request::count_query;
@@ -250,8 +250,8 @@ impl RefKind {
     ) -> SelectTwo<customer_operator::Entity, customer::Entity> {
         let has_value = match self {
             Self::Id | Self::ExternalCustomerId => Condition::all().add(self.column().eq(value)),
-            Self::Email => row_reads::has_all(operator.clone(), [(customer::Column::Email, value)]),
-            Self::Phone => row_reads::has_all(operator.clone(), [(customer::Column::Phone, value)]),
+            Self::Email => timing_safe::has_all(operator.clone(), [(customer::Column::Email, value)]),
+            Self::Phone => timing_safe::has_all(operator.clone(), [(customer::Column::Phone, value)]),
         };
         of_operator(operator).filter(has_value)
     }

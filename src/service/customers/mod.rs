@@ -18,6 +18,7 @@
 //! | `feed_rows`, `words` | the rows of the feed and the search words that a change writes |
 //! | `word_backfill` | adds search words to links that have none |
 //! | `row_reads` | reads rows of `customer` and `customer_operator` |
+//! | `timing_safe` | lookups whose response time does not reveal the customers of other operators |
 //! | `row_writes` | replaces customers, removes links, changes external ids |
 //! | `field` | the table of the fields of a customer |
 //!
@@ -46,6 +47,7 @@ mod remove_customers;
 mod row_reads;
 mod row_writes;
 mod run_write;
+mod timing_safe;
 mod update;
 mod validate;
 mod verify;

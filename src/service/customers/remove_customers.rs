@@ -55,7 +55,7 @@ impl Customers {
     ) -> Result<u64, Error> {
         let origin = &caller.authorize_platform_write(request)?;
         // The removal may take hours, and a newer version may migrate the database in the meantime.
-        self.database.check_version().await?;
+        self.database.ensure_may_write().await?;
         let remove = || async {
             let transaction = self.database.begin_write().await?;
             lock_suspended(&transaction, operator).await?;

@@ -23,7 +23,7 @@ impl Customers {
         let mut last = None;
         loop {
             // A newer version may have deleted the words in the meantime, and writes them by other rules.
-            self.database.check_version().await?;
+            self.database.ensure_may_write().await?;
             last = self.database.with_retry("customer.words", || self.try_add_missing_words(last)).await?;
             if last.is_none() {
                 return Ok(());

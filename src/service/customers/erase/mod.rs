@@ -57,7 +57,7 @@ impl Customers {
         let origin = &caller.authorize_platform_write(request)?;
         // `vivamo customer erase` repeats a long erasure. A newer version may have migrated the database in the
         // meantime, and may have added values to erase.
-        self.database.check_version().await?;
+        self.database.ensure_may_write().await?;
         let idempotent =
             &IdempotentRequest::new(&self.hasher, origin, &erase.idempotency_key, || erase.canonical_json());
         let prepare = |attempt| self.prepare_erase(attempt, origin, idempotent, &erase);

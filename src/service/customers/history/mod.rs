@@ -130,12 +130,16 @@ fn visibility_to_others(r#type: EventType) -> Visibility {
 }
 
 impl Customers {
-    /// Loads pages of lists of history entries.
+    /// Loads pages of lists of history entries. The lists of a request and of an API key are only for the platform.
     pub async fn history_pages(
         &self,
         caller: &Caller,
         requests: &[(HistoryList, PageRequest)],
     ) -> Result<Vec<Page<Arc<HistoryEntry>>>, Error> {
+        // An operator must not learn which other requests and keys wrote an entry.
+        if requests.iter().any(|(list, _)| !matches!(list, HistoryList::OfCustomer(_))) {
+            caller.require_platform()?;
+        }
         let parts = visible_parts(caller);
         let pages = requests.iter().map(|(list, request)| {
             let any_customer = Column::CustomerId.into_expr();

@@ -21,7 +21,7 @@ fn add(writes: &mut WriteSet, entry: Model, links: &[Link]) {
     let type_for_linked = match visibility_to_others(entry.r#type) {
         Visibility::Hidden => None,
         Visibility::Shown(r#type) => Some(r#type),
-        Visibility::ShownIfValuesChanged(r#type) => CustomerField::changed_by(&entry).next().map(|_| r#type),
+        Visibility::ShownIfValuesChanged(r#type) => (entry.before != entry.after).then_some(r#type),
     };
     feed_rows::add(writes, &entry, links, type_for_linked);
     writes.insert([entry]);

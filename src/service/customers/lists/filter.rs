@@ -6,7 +6,7 @@ use entity::{customer, customer_operator};
 use sea_orm::sea_query::{Expr, ExprTrait};
 use sea_orm::{ColumnTrait, Condition, Value};
 
-use crate::service::customers::{CustomerField, row_reads};
+use crate::service::customers::{CustomerField, timing_safe};
 
 /// Conditions on the customers of a list. All conditions must hold.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -69,7 +69,7 @@ impl CustomerFilter {
     /// must have this email too.
     pub(super) fn on_own_customer(&self, operator: OperatorId, email: Option<&EmailAddress>) -> Condition {
         let email = email.map(|email| (customer::Column::Email, email.clone().into()));
-        let values = row_reads::has_all(operator, email.into_iter().chain(self.email_and_phone()));
+        let values = timing_safe::has_all(operator, email.into_iter().chain(self.email_and_phone()));
         Condition::all().add(values).add(self.on_other_columns()).add(self.on_link())
     }
 
