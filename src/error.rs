@@ -66,17 +66,22 @@ pub enum ErrorCode {
     ExternalCustomerIdTaken,
     /// The email address belongs to another customer. In `createCustomer`: to one of your own customers (see
     /// `customerId`). In `updateCustomer`: to any customer of the platform.
-    #[error("Another customer of the platform has this email address.")]
+    #[error(
+        "Another customer has this email address. If it is one of your customers, the query `customer` finds it by the email."
+    )]
     EmailTaken,
     /// The phone number belongs to another customer. In `createCustomer`: to one of your own customers (see
     /// `customerId`). In `updateCustomer`: to any customer of the platform. In `recordVerification`: only with
     /// `takeOver`, if the other customer proved ownership of the phone after `verifiedAt`.
-    #[error("Another customer of the platform has this phone number.")]
+    #[error(
+        "Another customer has this phone number. If it is one of your customers, the query `customer` finds it by the phone."
+    )]
     PhoneTaken,
     /// Nothing was connected, because the email and the phone belong to two different customers, or because none of the
     /// values that matched is in `connectBy`. The message says what to do.
     #[error(
-        "The email and the phone belong to two different customers, so nothing was connected. Omit the phone, or contact the platform."
+        "The email and the phone belong to two different customers, so nothing was connected. To connect the customer that \
+         has the email, omit the phone (`connectBy` must list EMAIL), or contact the platform."
     )]
     IdentityConflict,
     /// The version of the customer differs from `expectedVersion`, usually because the customer was changed in the

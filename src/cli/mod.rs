@@ -55,7 +55,7 @@ pub struct Cli {
 enum Command {
     /// Serve the API
     Serve(Box<ServeSettings>),
-    /// Apply pending database migrations. Needed only in production, because `serve` applies them in sandbox
+    /// Apply pending database migrations. Needed only in production: in sandbox, the other commands apply them
     Migrate {
         /// Only list the pending migrations or other pending work, and exit with 1 if there is any
         #[arg(long)]
@@ -154,7 +154,12 @@ fn reject_misplaced_options(matches: ArgMatches) -> Result<ArgMatches, clap::Err
     let misplaced = matches.ids().map(clap::Id::as_str).find(is_misplaced);
     let (Some(command), Some(id)) = (matches.subcommand_name(), misplaced) else { return Ok(matches) };
     let option = id.replace('_', "-");
-    let message = format!("--{option} is an option of `vivamo serve`. Write it after `serve`, not before `{command}`");
+    let remedy = if command == "serve" {
+        "Write it after `serve`".to_owned()
+    } else {
+        format!("Remove it, because `vivamo {command}` does not use it")
+    };
+    let message = format!("--{option} is an option of `vivamo serve`. {remedy}");
     Err(clap::Error::raw(ErrorKind::ArgumentConflict, message))
 }
 

@@ -104,7 +104,8 @@ impl Checked {
 impl Restriction {
     /// Returns the warning that sandbox reports.
     pub fn warning(self) -> Violation {
-        let warning = self.violation().with_note("Sandbox accepts the value, production rejects it.");
+        let warning =
+            self.violation().with_note("This is only a warning: sandbox accepts the value, and production rejects it.");
         match self {
             Self::PlusSuffixEmail => {
                 warning.with_note("Some payment gateways reject such addresses in every environment.")

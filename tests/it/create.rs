@@ -76,7 +76,7 @@ both!(an_email_and_a_phone_of_two_other_customers_are_an_identity_conflict, Sand
     let answer = app.create(&own, "x", json!({ "email": "one@example.com", "phone": "+14155552671" })).await;
     let expected = [("IDENTITY_CONFLICT", "input.data.email"), ("IDENTITY_CONFLICT", "input.data.phone")];
     answer.assert_rejected("createCustomer", &expected);
-    assert!(answer.message().contains("Omit the phone, or contact the platform"), "{}", answer.message());
+    assert!(answer.message().contains("omit the phone (`connectBy` must list EMAIL)"), "{}", answer.message());
     let text = answer.body.to_string();
     for secret in ["cus_", "two@", "Other"] {
         assert!(!text.contains(secret), "{text}");

@@ -19,20 +19,20 @@ use crate::service::feed::FeedRequest;
 #[derive(Clone, Copy, PartialEq, Eq, Enum)]
 #[graphql(remote = "entity::customer_event::EventType")]
 pub enum ChangeType {
-    /// Your operator created the customer. With the platform key: any operator.
+    /// Your operator created the customer. With the platform key: an operator created it.
     Created,
-    /// An existing customer was connected to your operator. With the platform key: to any operator.
+    /// An existing customer was connected to your operator. With the platform key: to an operator.
     Connected,
     /// The fields in `changedFields` changed.
     Updated,
-    /// The customer was disconnected from your operator. With the platform key: from any operator.
+    /// The customer was disconnected from your operator. With the platform key: from an operator.
     Disconnected,
     /// The person proved ownership of the email or the phone. If the record got a new phone with this verification,
     /// `changedFields` contains `PHONE`.
     Verified,
     /// The platform erased the customer.
     Erased,
-    /// Your operator changed its own id for the customer. With the platform key: any operator.
+    /// Your operator changed its own id for the customer. With the platform key: an operator changed its own id.
     ExternalCustomerIdChanged,
 }
 
@@ -86,7 +86,7 @@ impl Change {
         self.0.version
     }
 
-    /// Fields that changed.
+    /// Fields that changed. Empty if only `externalCustomerId`, a connection or a time of verification changed.
     async fn changed_fields(&self) -> Vec<CustomerField> {
         changed_fields(&self.0).collect()
     }

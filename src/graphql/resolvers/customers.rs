@@ -82,7 +82,8 @@ impl CustomerMutation {
     /// Creates a customer, or connects an existing one to your operator if the platform already knows the email or
     /// phone. Empty fields of a connected customer are filled from your input. If a field already has a different
     /// value, the stored value is kept and the field is listed in `unappliedFields`. If the email or the phone belongs
-    /// to one of your own customers, nothing changes, and the errors include `EMAIL_TAKEN` or `PHONE_TAKEN`.
+    /// to one of your own customers, nothing changes, and the errors include `EMAIL_TAKEN` or `PHONE_TAKEN`. Not
+    /// available with the platform key.
     async fn create_customer(
         &self,
         context: &Context<'_>,
