@@ -92,8 +92,8 @@ pub enum ErrorCode {
     VersionConflict,
     /// You used this idempotency key for a different request within the last 24 hours.
     #[error(
-        "This idempotency key was used for a request with other values. To retry that request, send the same values. For \
-         a different request, use a new key."
+        "This idempotency key was used for another mutation, or with other values. To retry that request, send it \
+         unchanged. For a different request, use a new key."
     )]
     IdempotencyKeyReused,
 

@@ -55,7 +55,8 @@ pub struct Cli {
 enum Command {
     /// Serve the API
     Serve(Box<ServeSettings>),
-    /// Apply pending database migrations. Needed only in production: in sandbox, the other commands apply them
+    /// Apply pending database migrations. Needed only in production: in sandbox, `serve` and the commands that manage
+    /// data apply them
     Migrate {
         /// Only list the pending migrations or other pending work, and exit with 1 if there is any
         #[arg(long)]

@@ -8,8 +8,8 @@ use sea_orm::{DbErr, sqlx};
 use super::error::sqlite_codes::{CANTOPEN, NOTADB, READONLY};
 use super::error::sqlstates::{INSUFFICIENT_PRIVILEGE, READ_ONLY_TRANSACTION};
 use super::error::{Code, describe, reported, sqlx_error};
+use super::sqlite_file;
 use super::url::DatabaseOptions;
-use super::{MAX_DATABASE_WAIT, sqlite_file};
 use crate::config::DATABASE_URL;
 
 /// Returns a message that says why the database at `url` cannot be opened, and what to do about it. The message names
@@ -113,8 +113,7 @@ fn postgres_message(options: &PgConnectOptions, error: &DbErr) -> Option<String>
         }
         (_, _, Some(sqlx::Error::Io(cause))) => format!("Cannot connect to {server}: {cause}. Check {DATABASE_URL}."),
         (_, DbErr::ConnectionAcquire(_), _) | (_, _, Some(sqlx::Error::PoolTimedOut)) => {
-            let seconds = MAX_DATABASE_WAIT.as_secs();
-            format!("{server} did not answer within {seconds} seconds. Check {DATABASE_URL} and the network.")
+            format!("{server} did not answer in time. Check {DATABASE_URL} and the network.")
         }
         _ => return None,
     })

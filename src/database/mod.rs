@@ -77,8 +77,7 @@ use url::DatabaseOptions;
 /// [`Work::Statement`](crate::request::Work::Statement), without its values.
 pub type StatementObserver = Arc<dyn Fn(&str) + Send + Sync>;
 
-/// The default of [`DatabaseTimeouts::wait`]. Also the longest time for opening a connection outside the pools, for a
-/// rollback, and for closing the connections.
+/// The default of [`DatabaseTimeouts::wait`]. Also the longest time for a rollback, and for closing the connections.
 const MAX_DATABASE_WAIT: Duration = Duration::from_secs(4);
 
 /// The time limits of the connections that serve requests. Only tests change the default values.
@@ -193,7 +192,8 @@ impl Database {
     }
 
     /// Fails if a newer version has migrated the database in a way that forbids this version to write. A job of `serve`
-    /// finds this out every second. Other long operations call this method before each transaction.
+    /// finds this out every second. An erasure calls
+    /// this method first, and other long operations call it before each batch.
     pub async fn ensure_may_write(&self) -> Result<(), DbErr> {
         self.update_may_write().await?;
         self.check_may_write()

@@ -28,7 +28,8 @@ pub struct ErrorExtensions {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input_path: Option<Vec<String>>,
     /// True if the same request may succeed later: with the codes `UNAVAILABLE`, `PHONE_LOOKUP_UNAVAILABLE` and
-    /// `RATE_LIMITED`. Retry once with the code `INTERNAL` too, and retry after HTTP status 408.
+    /// `RATE_LIMITED`. False with the code `INTERNAL` and with HTTP status 408, but retry these too: `INTERNAL` once,
+    /// and a mutation only with the same `idempotencyKey`.
     pub retryable: bool,
     /// Time to wait before a retry, in milliseconds. Absent if unknown.
     #[serde(skip_serializing_if = "Option::is_none")]

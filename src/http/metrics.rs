@@ -71,7 +71,10 @@ fn describe_metrics() {
         Unit::Seconds,
         "Duration of GraphQL requests, by kind of operation."
     );
-    describe_counter!("vivamo_retries_total", "Retries of transactions and reads after a conflict, by operation.");
+    describe_counter!(
+        "vivamo_retries_total",
+        "Retries of transactions, reads and openings of connections after a conflict, by operation."
+    );
     describe_counter!("vivamo_cost_total", "Cost of the executed GraphQL requests, by kind of operation.");
     describe_counter!("vivamo_rate_limited_total", "Requests that a rate limit rejected, by limit.");
     describe_counter!(

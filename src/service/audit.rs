@@ -1,6 +1,6 @@
 //! The administrative audit log: one entry per change to an operator, an API key or a webhook endpoint, written in the
-//! transaction of the change. `vivamo operator remove-customers` writes one entry before its first batch. Only the
-//! platform can read the audit log.
+//! transaction of the change. `vivamo operator remove-customers` writes one entry before its first batch, if there is
+//! one. Only the platform can read the audit log.
 
 use entity::admin_event::{Column, Entity, EventType, Model};
 use entity::value::{AdminEventId, ApiKeyId, ChangedFields, OperatorId, WebhookId};

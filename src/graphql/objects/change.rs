@@ -86,7 +86,8 @@ impl Change {
         self.0.version
     }
 
-    /// Fields that changed. Empty if only `externalCustomerId`, a connection or a time of verification changed.
+    /// Fields that changed. Empty if only `externalCustomerId`, a connection or a time of verification changed, and for
+    /// `ERASED`.
     async fn changed_fields(&self) -> Vec<CustomerField> {
         changed_fields(&self.0).collect()
     }

@@ -8,11 +8,14 @@ const query = `mutation ($input: CreateCustomerInput!) {
 // Store the id of the job before the first attempt. A corrected request is a new job with a new id.
 const input = { externalCustomerId: user, data: { email }, idempotencyKey: job };
 
+let internalErrors = 0;
 for (let attempt = 0; ; attempt++) {
   const body = JSON.stringify({ query, variables: { input } });
   const response = await fetch(`${url}/graphql`, { method: 'POST', headers, body }).catch(() => null);
-  // A response without JSON is from a proxy: the service has not answered.
-  const { data, errors } = (await response?.json().catch(() => null)) ?? { data: null, errors: null };
+  const answer = await response?.json().catch(() => null);
+  // For example, the path of the URL is wrong, or a proxy rejects the request.
+  if (!answer && response && response.status >= 400 && response.status < 500) throw new Error(`HTTP ${response.status}`);
+  const { data, errors } = answer ?? { data: null, errors: null };
   const created = data?.createCustomer;
   if (created) {
     // CONNECTED: the platform knew the person. `matchedBy` and `unappliedFields` say how the record differs.
@@ -20,7 +23,7 @@ for (let attempt = 0; ; attempt++) {
     break;
   }
   const { code, inputPath, customerId, retryable, retryAfterMs } = errors?.[0].extensions ?? { retryable: true };
-  if (retryable || response?.status === 408 || (code === 'INTERNAL' && attempt === 0)) {
+  if (retryable || response?.status === 408 || (code === 'INTERNAL' && internalErrors++ === 0)) {
     await wait(retryAfterMs ?? 1_000 * 2 ** Math.min(attempt, 5));
     continue;
   }

@@ -12,8 +12,9 @@ let after = await readFile(file, 'utf8').catch(() => null);
 for (;;) {
   const body = JSON.stringify({ query, variables: { after } });
   const response = await fetch(`${url}/graphql`, { method: 'POST', headers, body }).catch(() => null);
-  // A response without JSON is from a proxy: the service has not answered.
   const answer = await response?.json().catch(() => null);
+  // For example, the path of the URL is wrong, or a proxy rejects the request.
+  if (!answer && response && response.status >= 400 && response.status < 500) throw new Error(`HTTP ${response.status}`);
   const { data, errors } = answer ?? { errors: [{ extensions: { retryable: true } }] };
   if (errors) {
     const { code, inputPath, retryable, retryAfterMs } = errors[0].extensions;
