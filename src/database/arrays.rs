@@ -87,4 +87,10 @@ mod tests {
         let encoded = encode_for_postgres(Values(into_arrays(rows))).unwrap();
         assert_eq!(encoded.len(), 2);
     }
+
+    #[test]
+    fn an_unsigned_number_cannot_be_in_an_array() {
+        assert!(encode_for_postgres(Values(into_arrays(vec![vec![Value::from(1_u64)]]))).is_err());
+        assert!(!fits_in_array(&Value::from(1_u64)) && fits_in_array(&Value::from(1_i64)));
+    }
 }

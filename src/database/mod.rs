@@ -192,8 +192,8 @@ impl Database {
     }
 
     /// Fails if a newer version has migrated the database in a way that forbids this version to write. A job of `serve`
-    /// finds this out every second. An erasure calls
-    /// this method first, and other long operations call it before each batch.
+    /// finds this out every second. An erasure calls this method first, and other long operations call it before each
+    /// batch.
     pub async fn ensure_may_write(&self) -> Result<(), DbErr> {
         self.update_may_write().await?;
         self.check_may_write()
@@ -236,10 +236,9 @@ impl Database {
     }
 
     /// Rewrites the SQLite file without its deleted content, empties the write-ahead log, and then writes
-    /// `user_version` to the header of the file. Other writes wait for its end, up to
-    /// [`DatabaseTimeouts::wait`]. Secure deletion
-    /// (`PRAGMA secure_delete`) is not enough: when SQLite moves rows to another page, it leaves copies in the old
-    /// page.
+    /// `user_version` to the header of the file. Other writes wait for its end, up to [`DatabaseTimeouts::wait`].
+    /// Secure deletion (`PRAGMA secure_delete`) is not enough: when SQLite moves rows to another page, it leaves copies
+    /// in the old page.
     pub async fn vacuum_sqlite(&self, user_version: u64) -> Result<(), DbErr> {
         self.check_may_write()?;
         let mut connection = self.write_pool.get(Tenant::Service).await?;

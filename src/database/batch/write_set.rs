@@ -79,8 +79,8 @@ impl WriteStatement {
 }
 
 impl WriteSet {
-    /// Creates an empty set for a request that changes, creates or erases this customer. Only sets of the same owner
-    /// share a batch: an operator, or the nil id for the platform.
+    /// Creates an empty set for a request that changes, creates or erases this customer. `owner` is the operator of the
+    /// request, or the nil id for the platform. Only sets of the same owner share a batch.
     pub fn new(owner: OperatorId, customer: CustomerId) -> Self {
         Self { owner, customer, writes: Vec::new(), earlier: Vec::new() }
     }

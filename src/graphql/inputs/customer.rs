@@ -50,11 +50,10 @@ pub struct CreateCustomerInput {
     #[graphql(default_with = "MatchKey::iter().collect()")]
     connect_by: Vec<MatchKey>,
     /// Key that makes retries safe: 1 to 255 characters, for example a UUID. Use the same key for each retry of a
-    /// request, and a new key for each new request. For 24 hours, the same mutation with the same key and the
-    /// same values returns the first outcome and changes nothing. With other values, or in another mutation, the error
-    /// is `IDEMPOTENCY_KEY_REUSED`. The
-    /// repeated request fails with `CUSTOMER_NOT_FOUND` if the customer has since been disconnected from your operator
-    /// or erased.
+    /// request, and a new key for each new request. For 24 hours, the same mutation with the same key and the same
+    /// values returns the first outcome and changes nothing. With other values, or in another mutation, the error is
+    /// `IDEMPOTENCY_KEY_REUSED`. The repeated request fails with `CUSTOMER_NOT_FOUND` if the customer has since been
+    /// disconnected from your operator or erased.
     idempotency_key: Option<String>,
 }
 
@@ -117,11 +116,10 @@ pub struct UpdateCustomerInput {
     /// the error is `VERSION_CONFLICT`. If omitted, the update applies to any version.
     expected_version: Option<i32>,
     /// Key that makes retries safe: 1 to 255 characters, for example a UUID. Use the same key for each retry of a
-    /// request, and a new key for each new request. For 24 hours, the same mutation with the same key and the
-    /// same values returns the first outcome and changes nothing. With other values, or in another mutation, the error
-    /// is `IDEMPOTENCY_KEY_REUSED`. The
-    /// repeated request fails with `CUSTOMER_NOT_FOUND` if the customer has since been disconnected from your operator
-    /// or erased.
+    /// request, and a new key for each new request. For 24 hours, the same mutation with the same key and the same
+    /// values returns the first outcome and changes nothing. With other values, or in another mutation, the error is
+    /// `IDEMPOTENCY_KEY_REUSED`. The repeated request fails with `CUSTOMER_NOT_FOUND` if the customer has since been
+    /// disconnected from your operator or erased.
     idempotency_key: Option<String>,
 }
 
@@ -137,9 +135,9 @@ pub struct DisconnectCustomerInput {
     /// keys.
     operator_id: Option<ID>,
     /// Key that makes retries safe: 1 to 255 characters, for example a UUID. Use the same key for each retry of a
-    /// request, and a new key for each new request. For 24 hours, the same mutation with the same key and the
-    /// same values returns the first outcome and changes nothing. With other values, or in another mutation, the error
-    /// is `IDEMPOTENCY_KEY_REUSED`.
+    /// request, and a new key for each new request. For 24 hours, the same mutation with the same key and the same
+    /// values returns the first outcome and changes nothing. With other values, or in another mutation, the error is
+    /// `IDEMPOTENCY_KEY_REUSED`.
     idempotency_key: Option<String>,
 }
 

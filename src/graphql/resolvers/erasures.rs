@@ -83,9 +83,9 @@ struct EraseCustomerInput {
     /// must not contain personal data.
     reference: String,
     /// Key that makes retries safe: 1 to 255 characters, for example a UUID. Use the same key for each retry of a
-    /// request, and a new key for each new request. For 24 hours, the same mutation with the same key and the
-    /// same values returns the first outcome and changes nothing. With other values, or in another mutation, the error
-    /// is `IDEMPOTENCY_KEY_REUSED`.
+    /// request, and a new key for each new request. For 24 hours, the same mutation with the same key and the same
+    /// values returns the first outcome and changes nothing. With other values, or in another mutation, the error is
+    /// `IDEMPOTENCY_KEY_REUSED`.
     idempotency_key: Option<String>,
 }
 

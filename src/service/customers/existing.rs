@@ -216,8 +216,7 @@ fn own_id(lookup: &'static str) -> SimpleExpr {
 /// customers of the platform that have the email or the phone, each in a separate row.
 ///
 /// If one of the operator's own customers has one of the values, the request is rejected. The response time must then
-/// not reveal whether a customer of another operator has one of the other values (see
-/// [`timing_safe_lookup`]).
+/// not reveal whether a customer of another operator has one of the other values (see [`timing_safe_lookup`]).
 ///
 /// ```sql
 /// SELECT …, other.*

@@ -142,8 +142,8 @@ impl QueryWord {
     /// Returns the same ranges as [`prefix_ranges`](Self::prefix_ranges), but leaves out the first spelling itself.
     pub fn ranges_without_first_spelling(&self) -> Vec<Range<String>> {
         let mut ranges = self.prefix_ranges();
-        // The first range starts with the first spelling. Only pairs contain a space, and they start with a
-        // sign, so all longer words are above the spelling with a space.
+        // The first range starts with the first spelling. Only pairs contain a space, and they start with a sign, so
+        // all longer words are above the spelling with a space.
         ranges[0].start.push(' ');
         ranges
     }
