@@ -132,8 +132,8 @@ impl Connection {
         let rows = self.run(query).await;
         if rows.as_ref().err().and_then(own_error::<SizeError>).is_some() {
             // The statement has not ended, and the database may still send many rows. A busy connection is closed when
-            // it is dropped, which ends the statement. Otherwise the next request with this connection would have to
-            // skip these rows.
+            // it is dropped, and the statement ends because its next row cannot be sent. Otherwise the next request
+            // with this connection would have to skip these rows.
             self.state = State::Busy;
         }
         rows
@@ -214,18 +214,13 @@ impl Connection {
         self.state == State::Busy
     }
 
-    /// Returns true if the connection can be used again after it was idle for this time. Pings the connection only if
-    /// the last statement failed, or if the connection was idle for long.
-    pub(super) async fn is_usable(&mut self, idle: Duration) -> bool {
-        const MAX_IDLE_WITHOUT_PING: Duration = Duration::from_secs(30);
-        match self.state {
-            State::Busy => false,
-            State::Ready if idle < MAX_IDLE_WITHOUT_PING => true,
-            State::Ready | State::Doubtful => self.is_alive().await,
-        }
+    /// Returns true if the last statement has ended without an error.
+    pub(super) fn is_ready(&self) -> bool {
+        self.state == State::Ready
     }
 
-    async fn is_alive(&mut self) -> bool {
+    /// Pings the database. Returns false if the connection cannot be used again.
+    pub(super) async fn is_alive(&mut self) -> bool {
         let ping = self.run(async |driver| match driver {
             Driver::Postgres(connection) => connection.ping().await,
             Driver::Sqlite(connection) => connection.ping().await,

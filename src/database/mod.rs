@@ -93,6 +93,8 @@ pub struct DatabaseTimeouts {
     pub statement: Duration,
     /// `idle_in_transaction_session_timeout` of PostgreSQL.
     pub idle_in_transaction: Duration,
+    /// A connection is pinged before it is used again if it was last taken out of the pool longer ago than this.
+    pub ping_after: Duration,
 }
 
 impl Default for DatabaseTimeouts {
@@ -102,6 +104,7 @@ impl Default for DatabaseTimeouts {
             lock: Duration::from_millis(200),
             statement: Duration::from_secs(5),
             idle_in_transaction: Duration::from_secs(10),
+            ping_after: Duration::from_secs(30),
         }
     }
 }

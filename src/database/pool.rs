@@ -2,14 +2,15 @@
 //!
 //! Requests do not use sqlx's own pool. That pool spawns a task and pings the server each time a connection is
 //! returned, and no option turns this off. The pool of this module pings a connection only before reuse, and only if
-//! the last statement failed or the connection was idle for 30 seconds. With a single client, the pool of this module
-//! saves up to a quarter of the cost of a request (`docs/benchmarks.md`).
+//! the last statement failed or the connection was last taken out long ago ([`DatabaseTimeouts::ping_after`]). With a
+//! single client, the pool of this module saves up to a quarter of the cost of a request (`docs/benchmarks.md`).
 
 use std::ops::{Deref, DerefMut};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use deadpool::Runtime;
 use deadpool::managed::{self, Metrics, Object, PoolError, QueueMode, RecycleError, RecycleResult, Timeouts};
+use parking_lot::Mutex;
 use sea_orm::{ConnAcquireErr, DbBackend, DbErr};
 
 use super::connection::Connection;
@@ -22,6 +23,25 @@ pub(super) struct Manager {
     options: DatabaseOptions,
     timeouts: DatabaseTimeouts,
     observer: Option<StatementObserver>,
+    /// The time of the last failed ping. `None` if no ping has failed.
+    failed_ping: Mutex<Option<Instant>>,
+}
+
+impl Manager {
+    /// Pings a connection that is in the pool. Returns false without a ping if the connection has not been used since
+    /// another one failed its ping: both were probably lost together. A ping of a lost connection takes a second, and a
+    /// request would otherwise ping all lost connections one after the other.
+    async fn is_alive(&self, connection: &mut Connection, metrics: &Metrics) -> bool {
+        let taken_at = metrics.recycled.unwrap_or(metrics.created);
+        if self.failed_ping.lock().is_some_and(|failed_at| taken_at <= failed_at) {
+            return false;
+        }
+        let is_alive = connection.is_alive().await;
+        if !is_alive {
+            *self.failed_ping.lock() = Some(Instant::now());
+        }
+        is_alive
+    }
 }
 
 impl managed::Manager for Manager {
@@ -34,7 +54,8 @@ impl managed::Manager for Manager {
 
     async fn recycle(&self, connection: &mut Connection, metrics: &Metrics) -> RecycleResult<DbErr> {
         const MAX_AGE: Duration = Duration::from_secs(30 * 60);
-        let is_usable = metrics.age() <= MAX_AGE && connection.is_usable(metrics.last_used()).await;
+        let needs_ping = !connection.is_ready() || metrics.last_used() >= self.timeouts.ping_after;
+        let is_usable = metrics.age() <= MAX_AGE && (!needs_ping || self.is_alive(connection, metrics).await);
         if is_usable { Ok(()) } else { Err(RecycleError::message("the connection cannot be used again")) }
     }
 }
@@ -82,8 +103,9 @@ impl PooledConnection {
 }
 
 impl Drop for PooledConnection {
-    /// Closes a busy connection. In the pool, the connection would stay open until its next use. Until then, a read
-    /// that was stopped would occupy PostgreSQL, and a stopped `BEGIN IMMEDIATE` could hold SQLite's write lock.
+    /// Closes a busy connection. In the pool, the connection would stay open until its next use, and until then a
+    /// stopped `BEGIN IMMEDIATE` could hold SQLite's write lock. A statement that is running ends when it sends its
+    /// next row, or by itself: the database does not notice earlier that the connection was closed.
     fn drop(&mut self) {
         if let Some(busy) = self.connection.take_if(|connection| connection.is_busy()) {
             drop(Object::take(busy));
@@ -113,7 +135,7 @@ impl Pool {
         timeouts: DatabaseTimeouts,
         observer: Option<StatementObserver>,
     ) -> Result<Self, DbErr> {
-        let pool = managed::Pool::builder(Manager { options, timeouts, observer })
+        let pool = managed::Pool::builder(Manager { options, timeouts, observer, failed_ping: Mutex::default() })
             .max_size(size)
             .timeouts(Timeouts { wait: None, create: Some(timeouts.wait), recycle: None })
             .runtime(Runtime::Tokio1)
@@ -132,7 +154,8 @@ impl Pool {
         }
     }
 
-    /// Returns the longest time that [`get`](Self::get) waits for a connection.
+    /// Returns the longest time that [`get`](Self::get) waits for its turn. For a new connection, it then waits at most
+    /// as long again.
     pub(super) fn max_wait(&self) -> Duration {
         self.connections.manager().timeouts.wait
     }

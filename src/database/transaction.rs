@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use super::MAX_DATABASE_WAIT;
 use super::batch::WriteSet;
 use super::connection::Connection;
-use super::error::outdated_read;
+use super::error::{Code, outdated_read, reported};
 use super::pool::{Pool, PooledConnection};
 use crate::request::tenant;
 
@@ -24,10 +24,11 @@ use crate::request::tenant;
 /// - **Drop:** a transaction that is dropped without a commit rolls back in a spawned task, and its connection returns
 ///   to the pool afterwards.
 /// - **Cancellation:** if a future of this transaction is dropped in the middle of a statement, the connection is
-///   closed and does not return to the pool. The database rolls back when it notices the closed connection.
+///   closed and does not return to the pool. The database rolls back when it notices the closed connection. If the
+///   future of `commit` is dropped, the transaction may have been committed or not.
 pub struct Transaction {
     backend: DbBackend,
-    /// `None` after the commit.
+    /// `None` only while the transaction ends.
     connection: Mutex<Option<PooledConnection>>,
 }
 
@@ -42,11 +43,14 @@ impl Transaction {
         Ok(Self { backend, connection: Mutex::new(Some(connection)) })
     }
 
-    /// Commits the transaction.
+    /// Commits the transaction. Fails and rolls back if the last statement has failed: PostgreSQL would answer such a
+    /// `COMMIT` with `ROLLBACK`, which is not an error.
     pub async fn commit(mut self) -> Result<(), DbErr> {
-        match self.connection.get_mut().take() {
+        match self.connection.get_mut().take_if(|connection| connection.is_ready()) {
             Some(connection) => end(connection, "COMMIT").await,
-            None => Ok(()),
+            None => {
+                Err(DbErr::Custom("a statement of the transaction has failed, so it cannot be committed".to_owned()))
+            }
         }
     }
 
@@ -78,10 +82,11 @@ impl Transaction {
 
 /// Sends `COMMIT` or `ROLLBACK`. If the command fails, closes the connection, because the state of the transaction is
 /// then unknown. For example, when the disk is full, SQLite may roll back the transaction by itself, and `ROLLBACK`
-/// then fails.
+/// then fails. Only if PostgreSQL reports the error, for example a serialization failure, it has rolled back.
 async fn end(mut connection: PooledConnection, command: &str) -> Result<(), DbErr> {
     let ended = connection.execute_uncounted(command).await;
-    if ended.is_err() {
+    let is_unknown = |error: &DbErr| !matches!(reported(error), Some((Code::Sqlstate(_), _)));
+    if ended.as_ref().is_err_and(is_unknown) {
         connection.discard();
     }
     ended.map(|_| ())
@@ -122,11 +127,29 @@ impl ConnectionTrait for Transaction {
 #[cfg(test)]
 mod tests {
     use futures::poll;
+    use sea_orm::ConnectionTrait;
     use sea_orm::sqlx::{ConnectOptions, Executor};
     use tempfile::TempDir;
 
     use crate::database::Database;
     use crate::database::url::DatabaseOptions;
+
+    #[tokio::test]
+    async fn a_transaction_with_a_failed_statement_is_not_committed() {
+        let folder = TempDir::new().unwrap();
+        let url = format!("sqlite://{}", folder.path().join("test.db").display());
+        let database = Database::connect(&url, None).await.unwrap();
+        let begin = async || database.begin_write().await.unwrap();
+        let transaction = begin().await;
+        transaction.execute_unprepared("CREATE TABLE written (id INTEGER PRIMARY KEY)").await.unwrap();
+        transaction.execute_unprepared("INSERT INTO missing VALUES (1)").await.unwrap_err();
+        let error = transaction.commit().await.unwrap_err();
+        assert!(error.to_string().contains("has failed"), "{error}");
+        // The table does not exist, so nothing was committed.
+        let transaction = begin().await;
+        transaction.execute_unprepared("CREATE TABLE written (id INTEGER PRIMARY KEY)").await.unwrap();
+        transaction.commit().await.unwrap();
+    }
 
     #[tokio::test]
     async fn a_stopped_begin_does_not_keep_the_write_lock() {

@@ -51,7 +51,8 @@ impl DatabaseOptions {
             // sqlx keeps the brackets around an IPv6 address, and would look up the address with its brackets as a host
             // name.
             let host = options.get_host().trim_matches(['[', ']']).to_owned();
-            Self::Postgres(options.host(&host).application_name("vivamo"))
+            let name = options.get_application_name().unwrap_or("vivamo").to_owned();
+            Self::Postgres(options.host(&host).application_name(&name))
         })
     }
 

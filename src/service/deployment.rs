@@ -34,8 +34,8 @@ pub async fn claim(database: &Database, environment: Environment, key_fingerprin
     let claim = || async {
         let transaction = database.begin_write().await?;
         let key_fingerprint = Set(Some(key_fingerprint.to_vec()));
-        // Another process may have claimed the database in the meantime.
-        let row = match Entity::find_by_id(ONLY_ROW_ID).one(&transaction).await? {
+        // Another process may have claimed the database in the meantime, or may be about to.
+        let row = match Entity::find_by_id(ONLY_ROW_ID).lock_exclusive().one(&transaction).await? {
             Some(row) if is_claimed(&row) => return Ok(row),
             Some(_) => {
                 let row = ActiveModel { id: Unchanged(ONLY_ROW_ID), key_fingerprint, ..Default::default() };

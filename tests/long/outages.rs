@@ -14,7 +14,7 @@ use futures::future::join_all;
 use sea_orm::{ConnectionTrait, DbBackend, EntityTrait, PaginatorTrait, QuerySelect, Statement};
 use serde_json::{Value, json};
 use tokio::task::block_in_place;
-use vivamo::database::Database;
+use vivamo::database::{Database, DatabaseTimeouts};
 
 use crate::servers::{Servers, codes};
 use support::postgres::{self, own_cluster};
@@ -212,6 +212,28 @@ async fn a_statement_on_a_frozen_connection_ends() {
     assert!(ask().await.is_err());
     // The lost connection is not used again.
     ask().await.unwrap();
+    database.close().await;
+    test_database.remove().await;
+}
+
+/// Tests that a request waits for the ping of only one connection if all idle connections were lost.
+#[tokio::test]
+async fn a_request_does_not_ping_all_lost_connections() {
+    let Some(server) = postgres::server().await else { return };
+    let test_database = TestDatabase::create_on(server, None).await;
+    let (proxy, url) = Proxy::before(&test_database.url).await;
+    let timeouts = DatabaseTimeouts { ping_after: Duration::ZERO, ..DatabaseTimeouts::default() };
+    let database = Database::connect_with(url.as_str(), timeouts, None).await.unwrap();
+    let transactions = join_all((0..8).map(|_| database.begin_write())).await;
+    for transaction in transactions {
+        transaction.unwrap().commit().await.unwrap();
+    }
+    assert_eq!(database.connections().idle, 8);
+    proxy.freeze();
+    // A ping takes a second.
+    let answer = database.reader().query_all_raw(Statement::from_string(DbBackend::Postgres, "SELECT 1"));
+    tokio::time::timeout(Duration::from_secs(6), answer).await.expect("only one ping").unwrap();
+    assert_eq!(database.connections().open, 1);
     database.close().await;
     test_database.remove().await;
 }

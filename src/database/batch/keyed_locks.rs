@@ -24,7 +24,6 @@ type Lock = tokio::sync::Mutex<()>;
 pub(super) struct KeyedGuard<'a, K: Eq + Hash> {
     owner: &'a KeyedLocks<K>,
     key: K,
-    lock: Arc<Lock>,
     /// `None` if the batch before this one is still running.
     guard: Option<OwnedMutexGuard<()>>,
 }
@@ -33,7 +32,7 @@ impl<K: Clone + Eq + Hash> KeyedLocks<K> {
     /// Waits until no other batch of this key is running, for at most [`MAX_LOCK_WAIT`].
     pub(super) async fn lock_or_time_out(&self, key: K) -> KeyedGuard<'_, K> {
         let lock = self.locks.lock().entry(key.clone()).or_default().clone();
-        let mut guard = KeyedGuard { owner: self, key, lock: lock.clone(), guard: None };
+        let mut guard = KeyedGuard { owner: self, key, guard: None };
         guard.guard = timeout(MAX_LOCK_WAIT, lock.lock_owned()).await.ok();
         guard
     }
@@ -47,10 +46,10 @@ impl<K> Default for KeyedLocks<K> {
 
 impl<K: Eq + Hash> Drop for KeyedGuard<'_, K> {
     fn drop(&mut self) {
-        self.guard = None;
         let mut locks = self.owner.locks.lock();
-        // Only `locks` and this guard refer to the lock, so no other batch needs it.
-        if Arc::strong_count(&self.lock) == 2 {
+        self.guard = None;
+        // Only `locks` refers to the lock, so no other batch has it or waits for it.
+        if locks.get(&self.key).is_some_and(|lock| Arc::strong_count(lock) == 1) {
             locks.remove(&self.key);
         }
     }

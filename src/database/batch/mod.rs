@@ -7,9 +7,9 @@
 //! 2. The first caller per key becomes the leader. Later callers only wait for their results.
 //! 3. The leader yields once to the scheduler, so that every task that is ready can submit its request too. If nothing
 //!    else can join the batch, the leader does not yield, because a yield would wake another thread for nothing.
-//! 4. If a batch of writes with this key is running, the leader waits until it ends, but not longer than 2 ms
-//!    (`keyed_locks.rs`). In the meantime, more requests join the new batch. Batches of reads do not wait, because all
-//!    operators share them.
+//! 4. If a batch of writes with this key is running whose leader has yielded, the leader waits until that batch ends,
+//!    but not longer than 2 ms (`keyed_locks.rs`). In the meantime, more requests join the new batch. Batches of reads
+//!    do not wait, because all operators share them.
 //! 5. The leader takes all requests of its key. The first caller after that becomes the leader of the next batch.
 //! 6. The leader runs the requests as one statement. A single write runs as a statement of the same form. A
 //!    [`WriteStatement`] with one or two rows has `VALUES` instead of `unnest`. A single read runs as an ordinary

@@ -62,7 +62,13 @@ impl Timeouts {
     /// no transaction stops waiting for a lock before all of them wait.
     pub fn long() -> Self {
         const LONG: Duration = Duration::from_secs(120);
-        let database = DatabaseTimeouts { wait: LONG, lock: LONG, statement: LONG, idle_in_transaction: LONG };
+        let database = DatabaseTimeouts {
+            wait: LONG,
+            lock: LONG,
+            statement: LONG,
+            idle_in_transaction: LONG,
+            ..DatabaseTimeouts::default()
+        };
         let http =
             HttpTimeouts { idle: LONG, response: LONG, rejected_body: LONG, slot: LONG, request: LONG, work: 2 * LONG };
         Self { database, http }
