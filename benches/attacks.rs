@@ -36,7 +36,7 @@ async fn main() {
             let request = Request::new(&query);
             let size = Arc::new(ResponseSize::new(ProcessMemory::default(), OwnerMemory::default()));
             let started = Instant::now();
-            let answer = match schema.check(request) {
+            let answer = match schema.check(Caller::Platform.owner(), request) {
                 Ok(checked) => schema.execute(checked, RequestId::new().into(), Caller::Platform, &size).await,
                 Err(answer) => *answer,
             };

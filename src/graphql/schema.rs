@@ -15,6 +15,7 @@ use async_graphql::{
     CacheControl, EmptySubscription, MergedObject, OutputType, Request, Response, SDLExportOptions, SchemaBuilder,
     ServerError, ValidationMode, ValidationResult,
 };
+use entity::value::OperatorId;
 
 use super::document::{Document, DocumentCache, Operation, describe_operation};
 use super::errors::ErrorExtensions;
@@ -26,7 +27,8 @@ use super::time;
 use crate::request::ResponseSize;
 use crate::service::{Caller, RequestInfo, Services};
 
-/// Read operations.
+/// Read operations. A nullable field is also null if its read fails: `errors` then has an entry with the path of the
+/// field.
 #[derive(MergedObject, Default)]
 struct Query(
     viewer::ViewerQuery,
@@ -41,7 +43,8 @@ struct Query(
 );
 
 /// Write operations. Each mutation is applied completely or not at all. The mutations of one request are applied in
-/// order, each in its own transaction. If one mutation fails, the others are still applied.
+/// order, each in its own transaction. If one mutation fails, its field is null, `errors` has an entry with the path of
+/// the field, and the others are still applied.
 #[derive(MergedObject, Default)]
 struct Mutation(
     customers::CustomerMutation,
@@ -94,10 +97,10 @@ impl Schema {
         }
     }
 
-    /// Checks the document and the variables of a request. The error is a response that says what is wrong.
-    pub fn check(&self, mut request: Request) -> Result<CheckedRequest, Box<Response>> {
+    /// Checks the document and the variables of a request of `owner`. The error is a response that says what is wrong.
+    pub fn check(&self, owner: OperatorId, mut request: Request) -> Result<CheckedRequest, Box<Response>> {
         let name = request.operation_name.as_deref();
-        let checked = self.documents.get_or_parse(&request.query, name, &mut request.variables);
+        let checked = self.documents.get_or_parse(owner, &request.query, name, &mut request.variables);
         let checked = checked.and_then(|(document, was_cached)| {
             let operation = describe_operation(&document.parsed, name, &request.variables)?;
             Ok((operation, was_cached, document))

@@ -52,8 +52,10 @@ pub enum Work {
     Check,
     /// A row that was written.
     Write,
-    /// A value of the response that `graphql::json_writer` wrote.
+    /// A value of the response that `graphql::json_writer` wrote, or a value of a list that was too large.
     Value,
+    /// 4 KiB of the body or of the query string. Less than 4 KiB count nothing.
+    Parameters,
 }
 
 /// The amount of each kind of [`Work`].
@@ -66,11 +68,17 @@ pub struct WorkCounter {
     checks: AtomicU64,
     writes: AtomicU64,
     values: AtomicU64,
+    parameters: AtomicU64,
 }
 
 impl WorkCounter {
     pub fn get(&self, work: Work) -> u64 {
         self.amount(work).load(Ordering::Relaxed)
+    }
+
+    /// Adds work.
+    pub fn count(&self, work: Work, amount: u64) {
+        self.amount(work).fetch_add(amount, Ordering::Relaxed);
     }
 
     fn amount(&self, work: Work) -> &AtomicU64 {
@@ -82,6 +90,7 @@ impl WorkCounter {
             Work::Check => &self.checks,
             Work::Write => &self.writes,
             Work::Value => &self.values,
+            Work::Parameters => &self.parameters,
         }
     }
 }
@@ -118,7 +127,7 @@ pub fn is_alone() -> bool {
 
 /// Adds work to the current request. Does nothing outside a request.
 pub fn count_work(work: Work, amount: u64) {
-    let _ = REQUEST.try_with(|request| request.work.amount(work).fetch_add(amount, Ordering::Relaxed));
+    let _ = REQUEST.try_with(|request| request.work.count(work, amount));
 }
 
 /// Adds a query, and the number of rows that it has found, to the work of the current request.

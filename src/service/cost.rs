@@ -15,6 +15,8 @@ pub mod weights {
     pub const ROW: u64 = 75;
     /// A value of the response.
     pub const VALUE: u64 = 1;
+    /// The work to parse 4 KiB of the body.
+    pub const PARAMETERS: u64 = 1000;
     pub const ENTRY: u64 = 1;
     pub const CHECK: u64 = 15;
     pub const WRITE: u64 = 60;
@@ -60,5 +62,6 @@ fn weight(kind: Work) -> u64 {
         Work::Check => weights::CHECK,
         Work::Write => weights::WRITE,
         Work::Value => weights::VALUE,
+        Work::Parameters => weights::PARAMETERS,
     }
 }

@@ -249,7 +249,11 @@ both!(a_compressed_body_is_rejected_with_the_encoding_to_use, Sandbox, async |ap
         assert_eq!(answer.headers["accept-encoding"], "identity", "{encoding}");
         assert!(answer.message().contains("Content-Encoding"), "{}", answer.message());
     }
-    assert_eq!(send(post().header("content-encoding", "identity")).await.status, 200);
+    for encoding in ["identity", "Identity"] {
+        assert_eq!(send(post().header("content-encoding", encoding)).await.status, 200, "{encoding}");
+    }
+    let twice = post().header("content-encoding", "identity").header("content-encoding", "gzip");
+    assert_eq!(send(twice).await.status, 415);
 });
 
 both!(files_of_graphiql_are_compressed_if_the_client_accepts_gzip, Sandbox, async |app| {

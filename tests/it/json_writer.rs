@@ -107,7 +107,7 @@ both!(a_large_text_waits_for_memory, Sandbox, async |app| {
     };
     let schema = graphql::Schema::new(app.services.clone());
     for (items, is_large) in [(5, false), (25, true)] {
-        let checked = schema.check(Request::new(query(items))).expect("a valid query");
+        let checked = schema.check(Caller::Platform.owner(), Request::new(query(items))).expect("a valid query");
         let info = RequestInfo::from(RequestId::new());
         let size = Arc::new(ResponseSize::new(ProcessMemory::default(), OwnerMemory::default()));
         let response = schema.execute(checked, info, Caller::Platform, &size).await;

@@ -220,6 +220,34 @@ both!(the_cost_of_an_update_does_not_reveal_the_number_of_other_operators, Sandb
     assert_eq!(cost_of_updates().await, alone);
 });
 
+both!(a_long_body_costs_more, Sandbox, async |app| {
+    const COST_PER_SECOND: u32 = 10;
+    let limits = RateLimitSettings { cost_per_second: COST_PER_SECOND, ..RateLimitSettings::OFF };
+    let replica = replica_with_limits(app, limits).await;
+    let own = replica.operator("Own").await;
+    let post =
+        || replica.http.post(format!("{}/graphql", replica.url)).bearer_auth(&own.key).header("vivamo-cost", "1");
+    let body = |length: usize| json!({ "query": ROLE, "extensions": { "x": "x".repeat(length) } });
+    for (length, used) in [(3_000, 1), (10_000, 3), (60_000, 15)] {
+        let answer = Answer::read(post().json(&body(length)).send().await.unwrap()).await;
+        assert_eq!(answer.body["extensions"]["cost"]["used"], used, "{length}");
+    }
+    // A malformed body costs the same, so the budget allows at most seven of them.
+    let mut malformed = body(60_000).to_string();
+    malformed.pop();
+    let mut statuses = Vec::new();
+    let started = Instant::now();
+    while statuses.last() != Some(&429) {
+        assert!(started.elapsed() < Duration::from_secs(60), "{statuses:?}");
+        let request = post().header("content-type", "application/json").body(malformed.clone());
+        statuses.push(Answer::read(request.send().await.unwrap()).await.status);
+    }
+    let refilled = started.elapsed().as_secs_f64() * f64::from(COST_PER_SECOND);
+    assert!(statuses.len() as f64 <= 8.0 + refilled / 14.0, "{statuses:?} {refilled}");
+    assert_eq!(statuses[0], 400);
+    replica.stop().await;
+});
+
 /// A document with a cost of 20.
 const TWO_CREATES: &str = "mutation { \
     a: createCustomer(input: { externalCustomerId: \"2\", data: { email: \"2@example.com\" } }) { outcome } \

@@ -25,6 +25,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use async_graphql::parser::types::DocumentOperations;
 use async_graphql::registry::Registry;
 use async_graphql::{Name, ServerError, ServerResult, Variables};
+use entity::value::OperatorId;
 use moka::sync::Cache;
 
 use super::rewrite::Normalised;
@@ -53,8 +54,12 @@ pub struct Document {
     is_valid: AtomicBool,
 }
 
-/// Text of a document, the requested operation if the document has several, and the variables that are missing.
-type CacheKey = (Arc<str>, Option<Name>, Vec<Name>);
+/// The owner of a document with strings, the text of the document, the requested operation if the document has several,
+/// and the variables that are missing.
+///
+/// Documents with strings are cached for each owner. The cost and the time of a request show if its document was in the
+/// cache, and a string may be an email: an operator could otherwise find out if another operator has asked for it.
+type CacheKey = (Option<OperatorId>, Arc<str>, Option<Name>, Vec<Name>);
 
 pub struct DocumentCache {
     documents: Cache<CacheKey, Arc<Document>>,
@@ -64,24 +69,26 @@ pub struct DocumentCache {
 impl DocumentCache {
     /// `types` must contain the input types of the schema.
     pub fn new(types: Registry) -> Self {
-        let weigher = |(text, ..): &CacheKey, document: &Arc<Document>| {
+        let weigher = |(_, text, ..): &CacheKey, document: &Arc<Document>| {
             let weight = FIXED_BYTES + text.len().max(document.items * BYTES_PER_ITEM);
             u32::try_from(weight).unwrap_or(u32::MAX)
         };
         Self { documents: Cache::builder().weigher(weigher).max_capacity(MAX_BYTES).build(), types }
     }
 
-    /// Returns the parsed document of a request, after checking the document against the limits, and the arguments and
-    /// the variables against their types ([`arguments::check_arguments`], [`variables::check`]). Also returns true if
-    /// the document was in the cache.
+    /// Returns the parsed document of a request of `owner`, after checking the document against the limits, and the
+    /// arguments and the variables against their types ([`arguments::check_arguments`], [`variables::check`]). Also
+    /// returns true if the document was in the cache.
     pub fn get_or_parse(
         &self,
+        owner: OperatorId,
         text: &str,
         operation_name: Option<&str>,
         variables: &mut Variables,
     ) -> ServerResult<(Arc<Document>, bool)> {
+        let owner = text.contains('"').then_some(owner);
         let mut was_cached = true;
-        let mut document = self.get_or_insert(text, None, Vec::new(), || {
+        let mut document = self.get_or_insert((owner, text.into(), None, Vec::new()), || {
             was_cached = false;
             let parsed = rewrite::normalise(limits::parse(text)?, &self.types)?;
             arguments::check_arguments(&parsed, &self.types)?;
@@ -93,7 +100,7 @@ impl DocumentCache {
                 was_cached = false;
                 Ok(rewrite::without_other_operations(document.parsed.clone(), operation))
             };
-            document = self.get_or_insert(text, Some(operation.clone()), Vec::new(), parsed)?;
+            document = self.get_or_insert((owner, text.into(), Some(operation.clone()), Vec::new()), parsed)?;
         }
         let missing = variables::check(&document.parsed, operation_name, &document.required, variables, &self.types)?;
         if !missing.is_empty() {
@@ -101,16 +108,14 @@ impl DocumentCache {
                 was_cached = false;
                 rewrite::without_variables(document.parsed.clone(), &missing, &self.types)
             };
-            document = self.get_or_insert(text, operation, missing.clone(), parsed)?;
+            document = self.get_or_insert((owner, text.into(), operation, missing.clone()), parsed)?;
         }
         Ok((document, was_cached))
     }
 
     fn get_or_insert(
         &self,
-        text: &str,
-        operation: Option<Name>,
-        missing: Vec<Name>,
+        key: CacheKey,
         parse: impl FnOnce() -> ServerResult<Normalised>,
     ) -> ServerResult<Arc<Document>> {
         let parse = || {
@@ -123,7 +128,7 @@ impl DocumentCache {
             let document = Document { parsed, has_repeated_fields, has_variable_page_size, required, items, is_valid };
             Ok::<_, ServerError>(Arc::new(document))
         };
-        self.documents.try_get_with((Arc::from(text), operation, missing), parse).map_err(Arc::unwrap_or_clone)
+        self.documents.try_get_with(key, parse).map_err(Arc::unwrap_or_clone)
     }
 }
 
@@ -156,16 +161,17 @@ mod tests {
 
     #[test]
     fn a_document_weighs_as_much_as_its_expanded_fragments() {
-        let operations: String = ('A'..='J').map(|name| format!("query {name} {{ ...G }} ")).collect();
+        let operations: String = ('A'..='B').map(|name| format!("query {name} {{ ...G }} ")).collect();
         let fields: String = (0..47).map(|number| format!("b{number} ")).collect();
         let spreads: String = (0..10).map(|number| format!("a{number} {{ ...F }} ")).collect();
         let text = format!("{operations} fragment G on Query {{ {spreads} }} fragment F on T {{ {fields} }}");
         let cache = DocumentCache::new(Registry::default());
-        let (document, _) = cache.get_or_parse(&text, Some("A"), &mut Variables::default()).expect("a valid document");
+        let (document, _) =
+            cache.get_or_parse(OperatorId::new(), &text, Some("A"), &mut Variables::default()).expect("a document");
         assert_eq!(document.items, 10 * (1 + 1 + 47));
         cache.documents.run_pending_tasks();
-        // The whole document, with 490 selections in each of its ten operations, and the document with one operation.
-        assert_eq!(cache.documents.weighted_size(), (10 + 1) * 490 * 4 + 2 * FIXED_BYTES as u64);
+        // The whole document, with 490 selections in each of its two operations, and the document with one operation.
+        assert_eq!(cache.documents.weighted_size(), (2 + 1) * 490 * 4 + 2 * FIXED_BYTES as u64);
     }
 
     #[test]
@@ -175,7 +181,8 @@ mod tests {
         let cache = DocumentCache::new(types);
         let text = "query A ($a: Boolean) { b(c: $a) } query B { d }";
         let was_cached = |text: &str, operation, variables: serde_json::Value| {
-            cache.get_or_parse(text, Some(operation), &mut Variables::from_json(variables)).expect("a document").1
+            let mut variables = Variables::from_json(variables);
+            cache.get_or_parse(OperatorId::new(), text, Some(operation), &mut variables).expect("a document").1
         };
         for (operation, variables) in [("A", json!({ "a": true })), ("A", json!({})), ("B", json!({}))] {
             assert!(!was_cached(text, operation, variables.clone()), "{operation} {variables}");
@@ -183,5 +190,16 @@ mod tests {
         }
         assert!(was_cached(text, "A", json!({ "a": false })));
         assert!(!was_cached(&format!("{text} # 2"), "B", json!({})));
+    }
+
+    #[test]
+    fn owners_do_not_share_documents_with_strings() {
+        let cache = DocumentCache::new(Registry::default());
+        let [one, other] = [OperatorId::new(), OperatorId::new()];
+        let was_cached =
+            |owner, text| cache.get_or_parse(owner, text, None, &mut Variables::default()).expect("a document").1;
+        let (with_string, without) = (r#"{ a(b: "ada@example.com") }"#, "{ a(b: 1) }");
+        assert!(!was_cached(one, with_string) && was_cached(one, with_string) && !was_cached(other, with_string));
+        assert!(!was_cached(one, without) && was_cached(other, without));
     }
 }

@@ -23,14 +23,17 @@ const OPERATIONS: Limit = Limit::new(10, "The document has more than", "operatio
 const FRAGMENTS: Limit = Limit::new(50, "The document has more than", "fragments");
 /// Fields, fragment spreads and inline fragments of an operation, with all spreads expanded.
 const SELECTIONS: Limit = Limit::new(500, "The operation has more than", "fields and fragments");
+/// The selections of all operations together. All of them are checked, but a request pays only for those of the
+/// operation that it executes.
+const ALL_SELECTIONS: Limit = Limit::new(1000, "The operations have more than", "fields and fragments");
 /// Nested selection sets of an operation, with all spreads expanded. async-graphql has the same limit, but checks it
 /// later. A deeper document could exhaust the stack, because many functions visit a document recursively.
 const LEVELS: Limit = Limit::new(32, "The operation nests more than", "levels of fields and fragments");
 const ALIASES: Limit = Limit::new(30, "The operation has more than", "aliases");
 const DIRECTIVES: Limit = Limit::new(20, "The operation has more than", "directives");
-/// Values in the arguments of an operation and of its directives, with all fragments expanded. A fragment that is
+/// Values in the arguments of all operations and of their directives, with all fragments expanded. A fragment that is
 /// spread often copies its arguments.
-const VALUES: Limit = Limit::new(2000, "The operation has more than", "values in arguments");
+const ALL_VALUES: Limit = Limit::new(2000, "The operations have more than", "values in arguments");
 /// Nesting of the introspection fields in `FIELDS_TO_TYPES`. The standard introspection query has a depth of 1.
 const INTROSPECTION_DEPTH: Limit = Limit::new(3, "The introspection nests more than", "levels of types");
 /// Aliases of `__typename` in a selection set. This field has no complexity, so its number in a response has no other
@@ -51,6 +54,7 @@ fn check_operations(document: &ExecutableDocument) -> ServerResult<()> {
     OPERATIONS.check(document.operations.iter().count())?;
     FRAGMENTS.check(document.fragments.len())?;
     let mut counter = SizeCounter { fragments: &document.fragments, counted: HashMap::new() };
+    let (mut all_selections, mut all_values) = (Saturating(0), Saturating(0));
     for (_, Positioned { node: operation, .. }) in document.operations.iter() {
         let mut size = counter.selection_set(&operation.selection_set.node)?;
         size.directives += operation.directives.len();
@@ -59,11 +63,14 @@ fn check_operations(document: &ExecutableDocument) -> ServerResult<()> {
             return reject("The definition of a variable has a directive. No directive may be used there.");
         }
         SELECTIONS.check(size.selections.0)?;
+        all_selections += size.selections;
+        ALL_SELECTIONS.check(all_selections.0)?;
+        all_values += size.values;
+        ALL_VALUES.check(all_values.0)?;
         LEVELS.check(size.levels)?;
         ALIASES.check(size.aliases.0)?;
         TYPE_NAME_ALIASES.check(size.max_type_name_aliases.0)?;
         DIRECTIVES.check(size.directives.0)?;
-        VALUES.check(size.values.0)?;
         INTROSPECTION_DEPTH.check(size.introspection_depth)?;
         let mut fields = Vec::new();
         collect_root_fields(&operation.selection_set.node, &document.fragments, &mut fields);
@@ -193,7 +200,7 @@ mod tests {
             repeat(count, |number| format!("a{number} "))
         }
         type Case = (Limit, &'static str, fn(usize) -> String);
-        let cases: [Case; 11] = [
+        let cases: [Case; 12] = [
             (OPERATIONS, "The document has more than 10 operations.", |size| {
                 repeat(size, |number| format!("query Q{number} {{ a }} "))
             }),
@@ -204,6 +211,11 @@ mod tests {
             }),
             (SELECTIONS, "The operation has more than 500 fields and fragments.", |size| {
                 format!("{{ a {{ {} }} }}", fields(size - 1))
+            }),
+            (ALL_SELECTIONS, "The operations have more than 1000 fields and fragments.", |size| {
+                let operations = repeat(2, |number| format!("query Q{number} {{ a {{ ...F }} }} "));
+                let last = format!("query Q {{ a {{ {} }} }}", fields(size - 801));
+                format!("{operations} {last} fragment F on T {{ {} }}", fields(398))
             }),
             (LEVELS, "The operation nests more than 32 levels of fields and fragments.", |size| {
                 format!("{{ {} ...F {} }} fragment F on T {{ a }}", "a { ".repeat(size - 2), "}".repeat(size - 2))
@@ -220,9 +232,10 @@ mod tests {
             (INTROSPECTION_DEPTH, "The introspection nests more than 3 levels of types.", |size| {
                 format!("{{ __schema {}a{} }}", "{ fields ".repeat(size) + "{ ", " }".repeat(size + 1))
             }),
-            (VALUES, "The operation has more than 2000 values in arguments.", |size| {
-                let (spreads, rest) = ("...F ".repeat(9), "1 ".repeat(size - 1999));
-                format!("{{ a {{ {spreads} b(c: [{rest}]) }} }} fragment F on T {{ x(y: [{}]) }}", "1 ".repeat(221))
+            (ALL_VALUES, "The operations have more than 2000 values in arguments.", |size| {
+                let (spreads, rest) = ("...F ".repeat(8), "1 ".repeat(size - 1999));
+                let operations = format!("query A {{ a {{ {spreads} b(c: [{rest}]) }} }} query B {{ ...F }}");
+                format!("{operations} fragment F on T {{ x(y: [{}]) }}", "1 ".repeat(221))
             }),
             (QUERY_ROOT_FIELDS, "The operation has more than 10 root fields.", |size| {
                 format!("{{ {} }}", fields(size))

@@ -12,7 +12,8 @@
 //! 6. Read the `Vivamo-Actor` header, which names a staff member ([`actor_header`]).
 //! 7. Check the document ([`Schema::check`](crate::graphql::Schema::check)), reject a mutation that was sent by GET,
 //!    and charge the rest of the estimated cost to the rate limit. If the budget is too small, give the cost of 1 from
-//!    step 2 back, but only if the document was in the cache.
+//!    step 2 back, but only if the document was in the cache and the parameters are shorter than 4 KiB. Otherwise,
+//!    charge the work until now.
 //! 8. Execute the document. If the client disconnects, the execution continues. Afterwards, replace the charged
 //!    estimate by the cost of the work, which is at least the minimum cost of the document.
 //! 9. Render the errors ([`graphql::render_errors`]) and choose the status ([`response`]).
@@ -44,7 +45,7 @@ use tracing::Instrument;
 use super::State;
 use crate::error::{ErrorCode, Violation};
 use crate::graphql::{self, CheckedRequest, Operation, RenderedResponse};
-use crate::request::{RequestContext, ResponseSize, WorkCounter, run_to_completion};
+use crate::request::{RequestContext, ResponseSize, Work, WorkCounter, run_to_completion};
 use crate::service::limits::{Cost, CostCharge};
 use crate::service::{Caller, RequestInfo, cost};
 pub use in_flight::InFlight;
@@ -138,12 +139,12 @@ async fn process(
     let mut admitted = admit(state, parts, accepted, log).await?;
     let is_get = parts.method == Method::GET;
     let parameters = if is_get {
-        Parameters::from_url(&parts.uri)
+        Parameters::from_url(&parts.uri, &log.work)
     } else {
-        Parameters::from_body(&parts.headers, body, state.timeouts.request).await
+        Parameters::from_body(&parts.headers, body, state.timeouts.request, &log.work).await
     }?;
     let info = RequestInfo { id: log.request_id, actor: actor_header::read(&parts.headers)?, os_user: None };
-    let checked = match state.schema.check(parameters.into()) {
+    let checked = match state.schema.check(admitted.caller.owner(), parameters.into()) {
         Ok(checked) => checked,
         Err(response) => {
             let AdmittedRequest { media_type, slot, .. } = &admitted;
@@ -154,10 +155,11 @@ async fn process(
         return Err(method_not_allowed("POST", "Send mutations with POST."));
     }
     log.operation = Some(checked.operation.clone());
-    admitted.charge.raise_to(checked.operation.cost.estimated, checked.was_cached)?;
+    let was_cheap = checked.was_cached && log.work.get(Work::Parameters) == 0;
+    admitted.charge.raise_to(checked.operation.cost.estimated, was_cheap)?;
     if checked.operation.introspects {
-        // The size of other responses is counted list by list, and they wait when they become large. The lists of the
-        // introspection are not counted.
+        // The size of other responses is counted while they are built, and they wait when they become large. The lists
+        // of the introspection are not counted.
         admitted.slot.response_size.wait_for_memory().await.map_err(Violation::from)?;
     }
     execute(state, admitted, checked, info, log.work.clone()).await
@@ -172,7 +174,7 @@ async fn admit(
 ) -> Result<AdmittedRequest, HttpError> {
     let caller = authentication::authenticate(state, parts, log).await?;
     log.caller = Some(caller);
-    let charge = state.services.limits.charge(&caller)?;
+    let charge = state.services.limits.charge(&caller, log.work.clone())?;
     if ![Method::GET, Method::POST].contains(&parts.method) {
         return Err(method_not_allowed("GET, POST", "Send the request with POST."));
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_graphql::Variables;
 use axum::body::Body;
 use axum::extract::Query;
-use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use super::HttpError;
 use super::media_type::is_json;
 use crate::error::{ErrorCode, Violation};
+use crate::request::{Work, WorkCounter};
 
 /// The maximum length of a body. A longer body is rejected without being parsed. Even the longest useful request is far
 /// shorter.
@@ -41,14 +42,20 @@ impl From<Parameters> for async_graphql::Request {
 
 impl Parameters {
     /// Reads the parameters from the body of a POST, which must be a JSON object. If the headers are rejected, the body
-    /// stays unread in `body`. Waits for the body up to `max_time`.
-    pub async fn from_body(headers: &HeaderMap, body: &mut Body, max_time: Duration) -> Result<Self, HttpError> {
+    /// stays unread in `body`. Waits for the body up to `max_time`. Counts the work to parse the body.
+    pub async fn from_body(
+        headers: &HeaderMap,
+        body: &mut Body,
+        max_time: Duration,
+        work: &WorkCounter,
+    ) -> Result<Self, HttpError> {
         const UNSUPPORTED: StatusCode = StatusCode::UNSUPPORTED_MEDIA_TYPE;
         if !is_json(headers) {
             let message = "Send the request as JSON, with the header Content-Type: application/json.";
             return Err(HttpError::bad_request(UNSUPPORTED, message));
         }
-        if headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+        let is_compressed = |encoding: &HeaderValue| !encoding.as_bytes().eq_ignore_ascii_case(b"identity");
+        if headers.get_all(header::CONTENT_ENCODING).iter().any(is_compressed) {
             let message = "Send the body uncompressed, without the header Content-Encoding.";
             return Err(HttpError::bad_request(UNSUPPORTED, message).with_header(header::ACCEPT_ENCODING, "identity"));
         }
@@ -56,6 +63,7 @@ impl Parameters {
             let message = format!("The request body did not arrive within {} seconds.", max_time.as_secs());
             HttpError::bad_request(StatusCode::REQUEST_TIMEOUT, message)
         })??;
+        count_parsing(body.len(), work);
         let body = str::from_utf8(&body).map_err(|error| bad_request(&format!("The body is not UTF-8: {error}.")))?;
         let Value::Object(fields) = parse_json("The body", body.trim_start_matches('\u{feff}'))? else {
             return Err(bad_request("The body must be one JSON object. Send each operation in a separate request."));
@@ -63,8 +71,10 @@ impl Parameters {
         Self::from_fields(fields)
     }
 
-    /// Reads the parameters from the query string of a GET, in which `variables` and `extensions` are JSON.
-    pub fn from_url(url: &Uri) -> Result<Self, HttpError> {
+    /// Reads the parameters from the query string of a GET, in which `variables` and `extensions` are JSON. Counts the
+    /// work to parse the query string.
+    pub fn from_url(url: &Uri, work: &WorkCounter) -> Result<Self, HttpError> {
+        count_parsing(url.query().map_or(0, str::len), work);
         let parameters = Query::<HashMap<String, String>>::try_from_uri(url);
         let Query(parameters) = parameters.map_err(|error| bad_request(&error.body_text()))?;
         let parse = |(name, text): (String, String)| match name.as_str() {
@@ -90,6 +100,13 @@ impl Parameters {
             None => Err(bad_request("The request must have a `query`: the GraphQL document.")),
         }
     }
+}
+
+/// Counts the work to parse parameters of this length.
+fn count_parsing(bytes: usize, work: &WorkCounter) {
+    /// The length of one [`Work::Parameters`].
+    const BYTES: usize = 4 * 1024;
+    work.count(Work::Parameters, (bytes / BYTES) as u64);
 }
 
 /// Makes the error `BAD_REQUEST` with the status 400.

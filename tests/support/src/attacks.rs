@@ -77,7 +77,11 @@ pub fn attacks() -> Vec<(&'static str, &'static str, String)> {
             let fields = numbered(47, &|n| format!("{}{n} ", repeat("x", 97)));
             format!("{{ {roots} }} fragment F on Webhook {{ {fields} }}")
         }),
-        ("488 unknown fields in ten operations", "Unknown field", {
+        ("488 unknown fields in two operations", "Unknown field", {
+            let operations = numbered(2, &|n| format!("query Q{n} {{ a {{ ...F }} }} "));
+            format!("{operations} fragment F on T {{ {} }}", numbered(488, &|n| format!("x{n} ")))
+        }),
+        ("488 fields in ten operations", "The operations have more than 1000 fields", {
             let operations = numbered(10, &|n| format!("query Q{n} {{ a {{ ...F }} }} "));
             format!("{operations} fragment F on T {{ {} }}", numbered(488, &|n| format!("x{n} ")))
         }),
