@@ -1,17 +1,19 @@
 //! Objects and lists of objects that `json_writer` writes if possible.
 //!
-//! The size of each list, and of each object that `json_writer` writes, is added to the size of the response. Other
-//! objects need not be counted, because only lists can make a response large.
+//! The size of each item of a list, and of each object that `json_writer` writes, is added to the size of the response.
+//! Other objects need not be counted, because only lists can make a response large.
 
 use std::borrow::{Borrow, Cow};
 use std::marker::PhantomData;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use async_graphql::parser::types::Field;
 use async_graphql::registry::Registry;
+use async_graphql::resolver_utils::resolve_list;
 use async_graphql::{ContextSelectionSet, OutputType, Positioned, ServerError, ServerResult, Value};
 
-use super::json_writer::{CannotWriteJson, JsonText, ObjectWriter, RepeatedFields, WriteJson};
+use super::json_writer::{CannotWriteJson, JsonText, ObjectWriter, RepeatedFields, WriteJson, count_values};
 use crate::error::Error;
 use crate::request::{ResponseSize, SizeError, Work, count_work};
 
@@ -42,12 +44,8 @@ impl<T: WriteJson> OutputType for Single<T> {
     }
 }
 
-/// A list of objects, which `json_writer` writes if possible.
-///
-/// A list that async-graphql resolves is counted only when it is complete. This is early enough to stop a response that
-/// is too large: a page has at most 100 items, and the lists inside the items are counted before.
-///
-/// The items are values of the type `T`, or references to such values.
+/// A list of objects, which `json_writer` writes if possible. The items are values of the type `T`, or references to
+/// such values.
 pub struct Items<T, R = T>(Vec<R>, PhantomData<T>);
 
 impl<T, R> FromIterator<R> for Items<T, R> {
@@ -78,12 +76,60 @@ impl<T: WriteJson, R: OutputType + Borrow<T>> OutputType for Items<T, R> {
             Ok(None) => {}
             Err(error) => return Err(fail(context, field, error)),
         }
-        let list = self.0.resolve(context, field).await?;
-        if let Value::List(items) = &list {
-            let bytes = items.iter().map(json_size).sum();
-            response_size(context).add(bytes).map_err(|error| fail(context, field, error))?;
+        let progress = Progress::default();
+        let items = self.0.iter().map(|item| Counted { item, progress: &progress });
+        match resolve_list(context, field, items, Some(self.0.len())).await {
+            Ok(list) => Ok(list),
+            Err(error) => {
+                // The response does not contain the values of the items that were resolved before the error.
+                count_work(Work::Value, progress.values.load(Ordering::Relaxed));
+                let size_error = progress.size_error.get();
+                Err(size_error.map_or(error, |size_error| fail(context, field, *size_error)))
+            }
         }
-        Ok(list)
+    }
+}
+
+/// The progress of a list that async-graphql resolves.
+#[derive(Default)]
+struct Progress {
+    /// The number of values of the complete items.
+    values: AtomicU64,
+    /// The error that stopped the list.
+    size_error: OnceLock<SizeError>,
+}
+
+/// An item of a list that async-graphql resolves. Adds its own size to the size of the response when it is complete, so
+/// that the list stops when the response is too large. The items can be much larger than the rows that were read,
+/// because a document can select a long value many times.
+struct Counted<'a, R> {
+    item: &'a R,
+    progress: &'a Progress,
+}
+
+impl<R: OutputType> OutputType for Counted<'_, R> {
+    fn type_name() -> Cow<'static, str> {
+        R::type_name()
+    }
+
+    fn qualified_type_name() -> String {
+        R::qualified_type_name()
+    }
+
+    fn create_type_info(registry: &mut Registry) -> String {
+        R::create_type_info(registry)
+    }
+
+    async fn resolve(&self, context: &ContextSelectionSet<'_>, field: &Positioned<Field>) -> ServerResult<Value> {
+        let size = response_size(context);
+        let stop = |error| fail(context, field, *self.progress.size_error.get_or_init(|| error));
+        // All items are polled together. Without this wait, all of them would be built while the first one waits.
+        size.ensure_memory().await.map_err(stop)?;
+        let value = self.item.resolve(context, field).await?;
+        self.progress.values.fetch_add(count_values(&value), Ordering::Relaxed);
+        size.add(json_size(&value)).map_err(stop)?;
+        size.ensure_memory().await.map_err(stop)?;
+        Ok(value)
     }
 }
 
@@ -102,8 +148,8 @@ async fn write_json<T: WriteJson>(
         let (limit, may_wait) = (size.limit(), !size.has_reservation());
         match write_text(context, limit, &write) {
             Ok(JsonText { text, values, .. }) => {
-                size.add(text.len())?;
                 count_work(Work::Value, values);
+                size.add(text.len())?;
                 return Ok(Some(Value::Binary(text.into())));
             }
             Err(CannotWriteJson::TooLong) if may_wait => size.wait_for_memory().await?,
@@ -132,8 +178,8 @@ fn fail(context: &ContextSelectionSet<'_>, field: &Positioned<Field>, error: Siz
     context.set_error_path(async_graphql::Error::from(Error::from(error)).into_server_error(field.pos))
 }
 
-/// Returns the approximate number of bytes of a value in JSON. Leaves out lists of objects, and texts of `json_writer`.
-/// They were counted when they were complete.
+/// Returns the approximate number of bytes of a value in JSON. Leaves out the items of lists of objects, and texts of
+/// `json_writer`: they were counted when they were complete.
 fn json_size(value: &Value) -> usize {
     match value {
         Value::Null | Value::Boolean(_) => 4,

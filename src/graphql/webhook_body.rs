@@ -7,9 +7,10 @@ use entity::value::OperatorId;
 use serde_json::{Value as Json, json};
 
 use super::cursor::{Cursors, ListId};
-use super::objects::{ChangeType, changed_fields};
+use super::objects::ChangeType;
 use super::time::Time;
 use crate::keyed_hash::KeyedHasher;
+use crate::service::customers::CustomerField;
 use crate::service::feed_positions::FeedPosition;
 use crate::service::webhooks::delivery::ChangeRenderer;
 
@@ -28,7 +29,7 @@ impl ChangeRenderer for ApiChangeRenderer {
             "customerId": change.customer_id.to_string(),
             "externalCustomerId": change.external_customer_id.as_ref().map(|id| id.as_str()),
             "version": change.version,
-            "changedFields": changed_fields(change).map(enum_value).collect::<Vec<_>>(),
+            "changedFields": CustomerField::changed_in(change).map(enum_value).collect::<Vec<_>>(),
             "own": change.own,
         })
     }

@@ -1,7 +1,7 @@
 //! Limits the memory of responses, from the reading of their rows until the client has read the response.
 //!
-//! - A response has at most about [`MAX_BYTES`]. The approximate size is counted each time a list is complete, and a
-//!   response that is too large fails then.
+//! - A response has at most about [`MAX_BYTES`]. The approximate size is counted each time an item of a list is
+//!   complete, and a response that is too large fails then.
 //! - The *large* responses that are in memory at the same time have a maximum total size, in the process and for each
 //!   owner: for all keys of an operator together, and for the platform. A large response needs a *reservation* of
 //!   memory for [`MAX_BYTES`]. When a response becomes large, it waits for a reservation. While it waits, the response
@@ -14,7 +14,7 @@
 //! responses.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use metrics::Gauge;
@@ -118,6 +118,8 @@ pub struct ResponseSize {
     /// The reservation of this response, which may then grow up to [`MAX_BYTES`]. Not set for a small response, and for
     /// a large response that waits for memory.
     reservation: OnceCell<Mutex<Reservation>>,
+    /// True after a wait for memory has failed. Other parts of the response do not wait again.
+    has_waited: AtomicBool,
 }
 
 /// The reserved memory of a large response. Given back when this value is dropped.
@@ -134,6 +136,7 @@ impl ResponseSize {
             bytes: AtomicUsize::new(0),
             row_bytes: AtomicUsize::new(0),
             reservation: OnceCell::new(),
+            has_waited: AtomicBool::new(false),
         }
     }
 
@@ -191,8 +194,11 @@ impl ResponseSize {
     }
 
     /// Waits until there is memory for a response of [`MAX_BYTES`]. Fails if this memory does not become free within
-    /// [`MAX_MEMORY_WAIT`].
+    /// [`MAX_MEMORY_WAIT`], or is not free now after an earlier wait has failed.
     pub async fn wait_for_memory(&self) -> Result<(), SizeError> {
+        if self.has_waited.load(Ordering::Relaxed) && !self.try_reserve() {
+            return Err(SizeError::Busy);
+        }
         let reserve = async {
             let permits = permits(MAX_BYTES);
             let of_owner = self.owner.0.clone().acquire_many_owned(permits).await?;
@@ -206,7 +212,10 @@ impl ResponseSize {
                 tokio::task::yield_now().await;
                 Ok(())
             }
-            Ok(Err(tokio::sync::AcquireError { .. })) | Err(_) => Err(SizeError::Busy),
+            Ok(Err(tokio::sync::AcquireError { .. })) | Err(_) => {
+                self.has_waited.store(true, Ordering::Relaxed);
+                Err(SizeError::Busy)
+            }
         }
     }
 

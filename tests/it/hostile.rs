@@ -12,7 +12,7 @@ use sea_orm::ActiveValue::Set;
 use sea_orm::{ConnectionTrait, Statement};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpSocket;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use vivamo::error::{Error, ErrorCode};
 use vivamo::request::{OwnerMemory, ProcessMemory, RequestContext, ResponseSize, Tenant, run_to_completion};
@@ -139,6 +139,43 @@ both!(a_response_that_grows_too_large_is_not_built, Sandbox, async |app| {
     assert_eq!(answer.body["data"], json!({ "viewer": { "role": "OPERATOR" }, "customers": null }));
 });
 
+/// Sends a query, reads only the first bytes of the response, and returns the connection.
+async fn start_reading(server: &TestApp, caller: &TestCaller, query: &str) -> TcpStream {
+    let body = json!({ "query": query }).to_string();
+    let (key, length) = (&caller.key, body.len());
+    let request = format!(
+        "POST /graphql HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\nContent-Type: application/json\r\n\
+         Content-Length: {length}\r\n\r\n{body}"
+    );
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut client = socket.connect(server.url.trim_start_matches("http://").parse().unwrap()).await.unwrap();
+    client.write_all(request.as_bytes()).await.unwrap();
+    client.read_exact(&mut [0; 64]).await.unwrap();
+    client
+}
+
+both!(a_response_that_repeats_a_few_rows_needs_memory_too, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    let line = "𝕏".repeat(200);
+    let address = json!({ "line1": line, "line2": line, "city": line, "region": line, "country": "US" });
+    app.created(&operator, "1", json!({ "email": "ada@example.com", "address": address })).await;
+    let update = "mutation ($name: String) { updateCustomer(input: { customer: { externalCustomerId: \"1\" }, \
+                  data: { firstName: $name } }) { replayed } }";
+    for number in 0..37 {
+        app.graphql(&operator, update, json!({ "name": format!("Ada {number}") })).await.data();
+    }
+    app.wait_for_feed().await;
+    // The response has 38 times 31 copies of the address.
+    let addresses = (0..30).map(|n| format!("a{n}: address {{ line1 line2 city region }} ")).collect::<String>();
+    let page = format!("{{ changes {{ customer {{ address {{ line1 line2 city region }} {addresses} }} }} }}");
+    let query = format!("{{ changes(first: 38) {page} }}");
+    assert_eq!(app.query(&operator, &query).await["changes"]["changes"].as_array().unwrap().len(), 38);
+    let unread = join_all((0..4).map(|_| start_reading(app, &operator, &query))).await;
+    assert_eq!(app.graphql(&operator, &query, json!({})).await.codes(), ["UNAVAILABLE"]);
+    drop(unread);
+});
+
 both!(a_client_that_reads_a_few_bytes_at_a_time_does_not_keep_its_memory, Sandbox, async |app| {
     let operator = app.operator("A").await;
     create_long_addresses(app, &operator).await;
@@ -146,22 +183,8 @@ both!(a_client_that_reads_a_few_bytes_at_a_time_does_not_keep_its_memory, Sandbo
     // The responses have nearly the maximum size. Four such responses use nearly all memory of an operator, so a fifth
     // response must wait, also with another key of the operator.
     let query = LARGE_RESPONSE.replacen("40", "30", 1);
-    let body = json!({ "query": query }).to_string();
-    let (key, length) = (&operator.key, body.len());
-    let request = format!(
-        "POST /graphql HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\nContent-Type: application/json\r\n\
-         Content-Length: {length}\r\n\r\n{body}"
-    );
-    let start = async |server: &TestApp| {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.set_recv_buffer_size(4096).unwrap();
-        let mut client = socket.connect(server.url.trim_start_matches("http://").parse().unwrap()).await.unwrap();
-        client.write_all(request.as_bytes()).await.unwrap();
-        client.read_exact(&mut [0; 64]).await.unwrap();
-        client
-    };
     // This server gives its clients two minutes, so the fifth response waits in vain.
-    let unread = join_all((0..4).map(|_| start(app))).await;
+    let unread = join_all((0..4).map(|_| start_reading(app, &operator, &query))).await;
     let second_key = app.key(&operator, Access::ReadOnly).await;
     for caller in [&operator, &second_key] {
         let answer = app.graphql(caller, &query, json!({})).await;
@@ -170,7 +193,7 @@ both!(a_client_that_reads_a_few_bytes_at_a_time_does_not_keep_its_memory, Sandbo
     }
     // The database checks the rows of a list before it is known that there is no memory for the response.
     let scan = "{ customers(first: 25, filter: { missing: [PHONE] }) { nodes { address { line1 } } } }";
-    let request = app.http.post(format!("{}/graphql", app.url)).bearer_auth(key).header("vivamo-cost", "1");
+    let request = app.http.post(format!("{}/graphql", app.url)).bearer_auth(&operator.key).header("vivamo-cost", "1");
     let answer: Value = request.json(&json!({ "query": scan })).send().await.unwrap().json().await.unwrap();
     assert_eq!(answer["errors"][0]["extensions"]["code"], "UNAVAILABLE", "{answer}");
     assert!(answer["extensions"]["cost"]["used"].as_u64().unwrap() > 100, "{answer}");
@@ -178,7 +201,7 @@ both!(a_client_that_reads_a_few_bytes_at_a_time_does_not_keep_its_memory, Sandbo
 
     let started = Semaphore::new(0);
     let read_slowly = async || {
-        let mut client = start(&replica).await;
+        let mut client = start_reading(&replica, &operator, &query).await;
         started.add_permits(1);
         loop {
             let _ = client.read(&mut [0; 64]).await;

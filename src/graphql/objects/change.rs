@@ -1,5 +1,7 @@
 //! `Change` and the change feed.
 
+use std::sync::Arc;
+
 use async_graphql::{Context, Enum, ID, Object, SimpleObject};
 use entity::customer_change;
 
@@ -12,6 +14,7 @@ use crate::graphql::items::Items;
 use crate::graphql::json_writer::WriteJson;
 use crate::graphql::pagination::feed_arguments;
 use crate::graphql::time::Time;
+use crate::request::ResponseSize;
 use crate::service::customers::CustomerField;
 use crate::service::feed::FeedRequest;
 
@@ -89,7 +92,7 @@ impl Change {
     /// Fields that changed. Empty if only `externalCustomerId`, a connection or a time of verification changed, and for
     /// `ERASED`.
     async fn changed_fields(&self) -> Vec<CustomerField> {
-        changed_fields(&self.0).collect()
+        CustomerField::changed_in(&self.0).collect()
     }
 
     /// True if your operator made the change. With the platform key: true if the platform made the change.
@@ -98,20 +101,19 @@ impl Change {
     }
 
     /// The current record of the customer, which may be newer than the change. Null if your operator is not connected
-    /// to the customer any more, or if the customer was erased.
+    /// to the customer any more, or if the customer was erased. Also null if the read failed: `errors` then has an
+    /// entry with the path of this field. Delete your copy of the customer only if there is no such entry.
     async fn customer(&self, context: &Context<'_>) -> Option<Result<Customer, Error>> {
         let found = fetch::loader(context).load_one(VisibleCustomer(self.0.customer_id)).await;
+        // The customers of all changes are loaded together. Without this wait, all of them would be built before the
+        // size of the first one is known. If the wait fails, the list of changes reports it.
+        let _ = context.data_unchecked::<Arc<ResponseSize>>().ensure_memory().await;
         found.map(|found| found.map(Customer)).transpose()
     }
 }
 
 impl WriteJson for Change {
     const MAY_WAIT: &'static [&'static str] = &["customer"];
-}
-
-/// Returns the changed fields of a change.
-pub fn changed_fields(change: &customer_change::Model) -> impl Iterator<Item = CustomerField> {
-    CustomerField::all().filter(|field| change.changed_fields.0.iter().any(|name| name == field.name()))
 }
 
 impl ChangeFeed {

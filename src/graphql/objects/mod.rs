@@ -15,7 +15,7 @@ mod webhook;
 
 pub use admin_event::{AdminEvent, AdminEventConnection, AdminEventFilterInput};
 pub use api_key::{ApiKey, ApiKeyAccess};
-pub use change::{ChangeFeed, ChangeType, changed_fields};
+pub use change::{ChangeFeed, ChangeType};
 pub use erasure::{Erasure, ErasureConnection};
 pub use operator::{OperatorConnection, OperatorStatus};
 pub use types::{Customer, CustomerConnection, CustomerEvent, CustomerEventConnection, Operator};

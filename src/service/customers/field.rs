@@ -1,15 +1,15 @@
 //! The table of customer fields. Every rule that treats all fields of a customer in the same way uses this table.
 //!
 //! A new field needs one variant of [`CustomerField`] and one row of the table in this file; CONTRIBUTING.md lists the
-//! other edits. The following then include the field: missing and unapplied fields, the `missing` filter, history,
-//! idempotency fingerprints, the filling of empty fields on connect, and updates. The order of the variants is the
+//! other edits. The following then include the field: missing and unapplied fields, the `missing` filter, history, the
+//! canonical JSON of requests, the filling of empty fields on connect, and updates. The order of the variants is the
 //! order of the fields in responses.
 
 use async_graphql::Enum;
 use chrono::{DateTime, Utc};
-use entity::customer;
 use entity::customer_event::{self, VerifiableField};
 use entity::value::EmailAddress;
+use entity::{customer, customer_change};
 use sea_orm::ActiveValue::Set;
 use sea_orm::{ColumnTrait, EnumIter, Iterable};
 use serde::{Deserialize, Serialize};
@@ -82,7 +82,12 @@ impl CustomerField {
         Self::all().filter(|field| event.after.0.contains_key(field.name()))
     }
 
-    /// Name in the schema, in stored history and in idempotency fingerprints.
+    /// The changed fields of a change in the feed, in the order of responses.
+    pub fn changed_in(change: &customer_change::Model) -> impl Iterator<Item = Self> {
+        Self::all().filter(|field| change.changed_fields.0.iter().any(|name| name == field.name()))
+    }
+
+    /// Name in the schema, in stored history and in the canonical JSON of requests.
     pub fn name(self) -> &'static str {
         self.row().name
     }
