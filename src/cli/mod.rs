@@ -208,6 +208,10 @@ fn print_lines(state: &str, names: &[String]) -> Result<(), FatalError> {
 
 /// `vivamo rotate-key-secret`: lets the database use another secret.
 async fn rotate_key_secret(settings: &Settings) -> Result<(), FatalError> {
+    if settings.key_secret.is_none() {
+        let message = "VIVAMO_KEY_SECRET (--key-secret) is not set. Set it to the new secret.";
+        return Err(FatalError::Usage(message.to_owned()));
+    }
     let is_old_known = settings.old_key_secret().is_some();
     let is_changed = open::rotate_key_secret(database_settings(settings, 0), service_settings(settings)).await?;
     print::text(match (is_changed, is_old_known) {

@@ -25,7 +25,7 @@ use secrecy::{ExposeSecret, SecretString};
 use entity::deployment::Environment;
 
 use credential::Credential;
-use parse::{address, environment, network, origin, secret, secure_url};
+use parse::{address, environment, network, origin, secret, secure_base_url};
 
 /// Settings that all commands share.
 #[derive(Args, Clone, Debug)]
@@ -221,7 +221,7 @@ pub struct RestrictionSettings {
     pub phone_lookup: PhoneLookupName,
 
     /// Base URL of Twilio Lookup
-    #[arg(long, env = "VIVAMO_TWILIO_URL", value_name = "URL", value_parser = secure_url)]
+    #[arg(long, env = "VIVAMO_TWILIO_URL", value_name = "URL", value_parser = secure_base_url)]
     #[arg(default_value = "https://lookups.twilio.com")]
     pub twilio_url: Url,
 
@@ -300,6 +300,8 @@ const WEBHOOK_SECRET: Credential = Credential { variable: "VIVAMO_WEBHOOK_SECRET
 impl Settings {
     /// Reads the settings whose values are in files: the URL of the database, and the secrets.
     pub fn read_files(mut self) -> Result<Self, String> {
+        // A URL from a secret store often ends in a line break.
+        self.database_url = self.database_url.trim().to_owned();
         // The default counts as unset, so that the URL may be in a file.
         let mut url = (self.database_url != DEFAULT_URL).then(|| self.database_url.clone().into());
         DATABASE_URL.read(&mut url, self.database_url_file.as_deref())?;

@@ -53,8 +53,9 @@ pub(super) fn network(text: &str) -> Result<IpNet, &'static str> {
     })
 }
 
-/// Accepts `https`, and `http` to this machine only: the requests contain phone numbers and credentials.
-pub(super) fn secure_url(text: &str) -> Result<Url, &'static str> {
+/// Accepts `https`, and `http` to this machine only: the requests contain phone numbers and credentials. The URL may
+/// end in a path, because paths are appended to it. Credentials have their own settings.
+pub(super) fn secure_base_url(text: &str) -> Result<Url, &'static str> {
     let is_secure = |url: &Url| match url.scheme() {
         "https" => true,
         "http" => url.host_str().is_some_and(|host| {
@@ -63,9 +64,13 @@ pub(super) fn secure_url(text: &str) -> Result<Url, &'static str> {
         }),
         _ => false,
     };
-    let url = Url::parse(text).ok().filter(is_secure);
+    let is_base = |url: &Url| {
+        url.query().is_none() && url.fragment().is_none() && url.username().is_empty() && url.password().is_none()
+    };
+    let url = Url::parse(text).ok().filter(|url| is_secure(url) && is_base(url));
     url.ok_or(
-        "expected a URL with https, for example https://lookups.twilio.com (http is allowed only to this machine)",
+        "expected a URL with https, and without a user name, a password, a query and a fragment, for example \
+         https://lookups.twilio.com (http is allowed only to this machine)",
     )
 }
 
@@ -97,15 +102,19 @@ mod tests {
     #[test]
     fn a_url_for_credentials_uses_https_or_stays_on_this_machine() {
         for url in ["https://lookups.twilio.com", "http://127.0.0.1:9000", "http://[::1]:9000/x", "http://localhost"] {
-            assert!(secure_url(url).is_ok(), "{url}");
+            assert!(secure_base_url(url).is_ok(), "{url}");
         }
         for url in [
             "http://lookups.twilio.com",
             "http://127.0.0.1.example.com",
             "http://localhost.example.com",
             "ftp://localhost",
+            "https://lookups.twilio.com/?region=us1",
+            "https://lookups.twilio.com/#top",
+            "https://user@lookups.twilio.com",
+            "https://:password@lookups.twilio.com",
         ] {
-            assert!(secure_url(url).is_err(), "{url}");
+            assert!(secure_base_url(url).is_err(), "{url}");
         }
     }
 }

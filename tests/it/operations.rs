@@ -654,7 +654,7 @@ async fn credentials_are_trimmed_and_may_come_from_files() {
     for settings in [
         [("DATABASE_URL_FILE", "url"), ("VIVAMO_KEY_SECRET_FILE", "secret"), ("VIVAMO_PLATFORM_KEY_FILE", "platform")],
         [
-            ("DATABASE_URL", "sqlite://other.db"),
+            ("DATABASE_URL", "sqlite://other.db\n"),
             ("VIVAMO_KEY_SECRET", with_line_break.as_str()),
             ("VIVAMO_PLATFORM_KEY", "fedcba9876543210fedcba9876543210\n"),
         ],
@@ -858,6 +858,8 @@ async fn the_key_secret_is_changed_without_an_interruption() {
         }
         failure(&mut with(&["serve"], NEW, Some("neither of both")));
         failure(&mut with(&["rotate-key-secret"], NEW, Some("neither of both")));
+        let message = usage_error(with(&["rotate-key-secret"], NEW, None).env_remove("VIVAMO_KEY_SECRET"));
+        assert!(message.contains("VIVAMO_KEY_SECRET (--key-secret) is not set"), "{message}");
         assert!(usage_error(&mut with(&["serve"], NEW, Some(NEW))).contains("are the same"));
 
         // Servers that know only the old secret run beside servers that know both.
