@@ -38,7 +38,7 @@ pub enum ErrorCode {
     InvalidAddress,
     /// The URL of a webhook endpoint is null, is not an absolute URL with `https://` (in sandbox also `http://`), is
     /// longer than 2,000 characters after percent-encoding, contains a control character, a user name, a password or a
-    /// fragment, or has a host that webhooks may not reach.
+    /// fragment, or has as its host `localhost` or an IP address that webhooks may not reach.
     #[error("The URL is not valid")]
     InvalidUrl,
     /// An argument is invalid or missing, for example a page size or a cursor, and no other code fits.
@@ -113,16 +113,18 @@ pub enum ErrorCode {
     #[error("There is no such webhook endpoint. Check its id.")]
     WebhookNotFound,
     /// The operator has the maximum number of webhook endpoints already. Delete an endpoint first.
-    #[error("An operator can have at most 5 webhook endpoints. Delete one first.")]
+    #[error("The operator has the maximum number of webhook endpoints. Delete one first.")]
     TooManyWebhooks,
     /// The request has no valid API key, or the operator of the key is suspended. HTTP status 401.
     #[error("This request needs a valid API key, in the header: Authorization: Bearer <key>")]
     Unauthenticated,
-    /// The role of the API key does not allow this operation.
+    /// The role of the API key does not allow this operation: for example, a mutation with a read-only key,
+    /// `createCustomer` with the platform key, or a field for the platform key only with another key.
     #[error("This API key does not allow this operation.")]
     Forbidden,
-    /// A limit was reached: cost, requests in flight, failed authentications or disclosures. The message names the
-    /// limit. Wait `retryAfterMs` milliseconds, then retry. HTTP status 429 if the whole request was rejected.
+    /// A limit was reached: cost, requests in flight, failed authentications, or disclosures (see
+    /// `Operator.disclosuresPerHour`). The message names the limit. Wait `retryAfterMs` milliseconds, then retry. HTTP
+    /// status 429 if the whole request was rejected.
     #[error("Too many requests. Wait before you retry.")]
     RateLimited,
     /// Changes after the given cursor or time were deleted, or the database was restored from a backup that is older
@@ -146,7 +148,8 @@ pub enum ErrorCode {
     #[error("PersistedQueryNotSupported")]
     PersistedQueryNotSupported,
     /// The service is temporarily unavailable, or did not finish in time. A mutation may have been applied, or may
-    /// still be applied. Retry with the same `idempotencyKey`.
+    /// still be applied. Retry a query, or a mutation with the same `idempotencyKey`. If a mutation has no
+    /// `idempotencyKey`, wait 20 seconds (with the platform key 6 minutes), and check if it was applied.
     #[error(
         "The service is temporarily unavailable, or did not finish in time. Retry the request. Retry a mutation only \
          with the same `idempotencyKey`, because it may have been applied."
@@ -197,7 +200,8 @@ macro_rules! input_fields {
 }
 
 input_fields! {
-    // Arguments of `createCustomer`, `updateCustomer` and `validateCustomer`.
+    // Arguments of `createCustomer`, `updateCustomer`, `validateCustomer` and `disconnectCustomer`, which also has
+    // `OperatorId`.
     ExternalCustomerId: ["input", "externalCustomerId"],
     Customer: ["input", "customer"],
     CustomerExternalCustomerId: ["input", "customer", "externalCustomerId"],

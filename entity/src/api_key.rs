@@ -1,7 +1,8 @@
 //! Table `api_key`: the API keys of operators.
 //!
-//! Only the keyed hash and the first characters of a key are stored, so a key cannot be read back. Rows are written by
-//! `service::api_keys` and never deleted; a revoked or expired key stays as a row.
+//! Only the keyed hash and the first characters of a key are stored, so a key cannot be read back. `service::api_keys`
+//! creates and revokes keys. `service::authentication` stores the time of the last use, and replaces hashes that were
+//! made with an older secret. A revoked or expired key stays as a row.
 
 use chrono::{DateTime, Utc};
 use sea_orm::entity::prelude::*;

@@ -140,14 +140,14 @@ pub struct LinksOfCustomer {
 
 /// Key of a page of history entries.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct HistoryPage {
+pub struct HistoryPageKey {
     pub list: HistoryList,
     pub page: PageRequest,
 }
 
 /// Key of the number of customers in a list.
 #[derive(Clone, PartialEq, Eq, Hash)]
-pub struct CountOfCustomers {
+pub struct CustomerCountKey {
     pub list: Arc<CustomerList>,
     /// The plan of the list's search, if the search has a plan.
     pub plan: Option<SearchPlan>,
@@ -205,11 +205,11 @@ impl dataloader::Loader<CustomerPageRequest> for Loader {
     }
 }
 
-impl dataloader::Loader<CountOfCustomers> for Loader {
+impl dataloader::Loader<CustomerCountKey> for Loader {
     type Value = Count;
     type Error = Error;
 
-    async fn load(&self, keys: &[CountOfCustomers]) -> Result<HashMap<CountOfCustomers, Count>, Error> {
+    async fn load(&self, keys: &[CustomerCountKey]) -> Result<HashMap<CustomerCountKey, Count>, Error> {
         let lists: Vec<_> = keys.iter().map(|key| (key.list.clone(), key.plan.clone())).collect();
         by_key(keys, self.services.customers.counts(&self.caller, &lists).await?)
     }
@@ -225,11 +225,11 @@ impl dataloader::Loader<LinksOfCustomer> for Loader {
     }
 }
 
-impl dataloader::Loader<HistoryPage> for Loader {
+impl dataloader::Loader<HistoryPageKey> for Loader {
     type Value = Page<Arc<HistoryEntry>>;
     type Error = Error;
 
-    async fn load(&self, keys: &[HistoryPage]) -> Result<HashMap<HistoryPage, Self::Value>, Error> {
+    async fn load(&self, keys: &[HistoryPageKey]) -> Result<HashMap<HistoryPageKey, Self::Value>, Error> {
         let lists: Vec<_> = keys.iter().map(|key| (key.list, key.page.clone())).collect();
         by_key(keys, self.services.customers.history_pages(&self.caller, &lists).await?)
     }

@@ -12,7 +12,7 @@ pub const FORMAT_HINT: &str = "A DateTime must be in RFC 3339 format, for exampl
 pub struct Time(pub DateTime<Utc>);
 
 /// A point in time in RFC 3339 format, for example `2026-11-23T09:30:00.123456+00:00`. Output is in UTC with
-/// microseconds. Input may have any UTC offset.
+/// microseconds. Input must have a UTC offset, for example `Z` or `+02:00`.
 #[Scalar(name = "DateTime", specified_by_url = "https://datatracker.ietf.org/doc/html/rfc3339")]
 impl ScalarType for Time {
     fn parse(value: Value) -> InputValueResult<Self> {

@@ -37,6 +37,16 @@ pub struct NewApiKey {
     pub expires_at: Option<DateTime<Utc>>,
 }
 
+/// Checks the time at which a new key expires.
+pub fn check_expiry(expires_at: Option<DateTime<Utc>>) -> Result<(), Violation> {
+    let Some(expires_at) = expires_at else { return Ok(()) };
+    if expires_at.trunc_subsecs(6) <= now() {
+        let note = "`expiresAt` must be in the future, for example 2100-01-31T00:00:00Z.";
+        return Err(Violation::argument(InputField::ExpiresAt, note));
+    }
+    check_year(expires_at, InputField::ExpiresAt).map(drop)
+}
+
 /// A key that was just created. The secret is not stored, so it can only be shown now.
 #[derive(Clone)]
 pub struct ApiKeyWithSecret {
@@ -71,11 +81,7 @@ impl ApiKeys {
         let origin = &caller.authorize_platform_write(request)?;
         // PostgreSQL would round to microseconds, and SQLite would store nanoseconds.
         let key = NewApiKey { expires_at: key.expires_at.map(|time| time.trunc_subsecs(6)), ..key };
-        if key.expires_at.is_some_and(|expires_at| expires_at <= now()) {
-            let note = "`expiresAt` must be in the future, for example 2100-01-31T00:00:00Z.";
-            return Err(Violation::argument(InputField::ExpiresAt, note).into());
-        }
-        key.expires_at.map(|expires_at| check_year(expires_at, InputField::ExpiresAt)).transpose()?;
+        check_expiry(key.expires_at)?;
         let create = || async {
             let transaction = self.database.begin_write().await?;
             check_operator(&transaction, operator).await?;

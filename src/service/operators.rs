@@ -151,10 +151,7 @@ impl Operators {
         changes: OperatorChanges,
     ) -> Result<Model, Error> {
         let origin = &caller.authorize_platform_write(request)?;
-        if changes.disclosures_per_hour.flatten().is_some_and(|budget| budget < 1) {
-            let note = "`disclosuresPerHour` must be at least 1, or null for the default.";
-            return Err(Violation::argument(InputField::DisclosuresPerHour, note).into());
-        }
+        changes.check()?;
         let update = || async {
             let transaction = self.database.begin_write().await?;
             // The lock is not FOR UPDATE, because FOR UPDATE waits for every transaction that connects a customer to
@@ -206,6 +203,15 @@ impl Operators {
 }
 
 impl OperatorChanges {
+    /// Checks the disclosure budget.
+    pub fn check(&self) -> Result<(), Violation> {
+        if self.disclosures_per_hour.flatten().is_some_and(|budget| budget < 1) {
+            let note = "`disclosuresPerHour` must be at least 1, or null for the default.";
+            return Err(Violation::argument(InputField::DisclosuresPerHour, note));
+        }
+        Ok(())
+    }
+
     fn applied_to(&self, current: &Model) -> Model {
         let Self { name, status, disclosures_per_hour } = self.clone();
         Model {

@@ -67,6 +67,13 @@ both!(the_platform_changes_operators, Sandbox, async |app| {
     ] {
         update(app, &own, changes).await.assert_rejected("updateOperator", &[error]);
     }
+    let both = [("INVALID_NAME", "input.name"), ("INVALID_ARGUMENT", "input.disclosuresPerHour")];
+    update(app, &own, json!({ "name": "", "disclosuresPerHour": 0 })).await.assert_rejected("updateOperator", &both);
+    let key = "mutation ($id: ID!) { createApiKey(input: { operatorId: $id, name: \"\", expiresAt: \"2020-01-01T00:00:00Z\" }) \
+               { secret } }";
+    let answer = app.graphql(&app.platform(), key, json!({ "id": own.operator })).await;
+    let both = [("INVALID_NAME", "input.name"), ("INVALID_ARGUMENT", "input.expiresAt")];
+    answer.assert_rejected("createApiKey", &both);
     for unknown in ["op_01h455vb4pex5vsknk084sn02q", "op_x", own.operator.to_uppercase().as_str()] {
         let unknown = TestCaller { operator: unknown.to_owned(), ..own.clone() };
         let answer = update(app, &unknown, json!({ "name": "x" })).await;

@@ -142,7 +142,7 @@ both!(every_optional_field_can_be_created_changed_and_cleared, Sandbox, async |a
     }
 });
 
-both!(every_field_is_part_of_the_idempotency_fingerprint, Sandbox, async |app| {
+both!(every_field_is_part_of_the_canonical_json, Sandbox, async |app| {
     let operator = app.operator("A").await;
     let reused = [("IDEMPOTENCY_KEY_REUSED", "input.idempotencyKey")];
     for field in optional_fields() {

@@ -168,6 +168,14 @@ both!(invalid_input_is_rejected_with_its_path, Sandbox, async |app| {
             json!({ "url": "x", "enabled": null }),
             vec![("INVALID_URL", "input.url"), ("INVALID_ARGUMENT", "input.enabled")],
         ),
+        (
+            json!({ "url": "https://10.0.0.1/", "types": [], "deliverFrom": { "time": "0001-01-01T00:00:00+01:00" } }),
+            vec![
+                ("INVALID_URL", "input.url"),
+                ("INVALID_ARGUMENT", "input.types"),
+                ("INVALID_ARGUMENT", "input.deliverFrom.time"),
+            ],
+        ),
     ] {
         update(app, &own, &id, changes).await.assert_rejected("updateWebhook", &errors);
     }
@@ -175,6 +183,10 @@ both!(invalid_input_is_rejected_with_its_path, Sandbox, async |app| {
         let answer = app.graphql(&own, ROTATE, json!({ "input": { "id": id, "overlapHours": overlap } })).await;
         answer.assert_rejected("rotateWebhookSecret", &[("INVALID_ARGUMENT", "input.overlapHours")]);
     }
+    let input = json!({ "input": { "url": "https://10.0.0.1/", "types": [] } });
+    let answer = app.graphql(&own, CREATE, input).await;
+    let errors = [("INVALID_ARGUMENT", "input.types"), ("INVALID_URL", "input.url")];
+    answer.assert_rejected("createWebhook", &errors);
     let with_operator = json!({ "input": { "url": "https://receiver.example/", "operatorId": own.operator } });
     let answer = app.graphql(&own, CREATE, with_operator).await;
     answer.assert_rejected("createWebhook", &[("INVALID_ARGUMENT", "input.operatorId")]);

@@ -94,12 +94,13 @@ impl Address {
 
 /// Returns `None` for a part without text.
 fn non_blank(part: Option<String>) -> Option<String> {
-    part.map(|text| join_lines(&text)).filter(|text| !text.is_empty())
+    part.filter(|text| !is_left_out(text))
 }
 
-/// Returns true for a blank text. Web forms send blank texts for empty fields.
+/// Returns true for a blank text, and for one that has only commas and line breaks. Web forms send such texts for empty
+/// fields.
 fn is_left_out(text: &str) -> bool {
-    text.trim_matches(is_blank_at_an_end).is_empty()
+    join_lines(text).is_empty()
 }
 
 /// Replaces line breaks by `, `. Drops lines without text, and commas at the ends of the other lines. A text without
@@ -261,7 +262,7 @@ mod tests {
             (" hk ", "Hong Kong"),
             ("MO", "Macao"),
         ] {
-            for blank in ["", " ", "\u{200b}"] {
+            for blank in ["", " ", "\u{200b}", ",\n, ,\r\n"] {
                 let address = AddressParts { city: blank.into(), country: country.into(), ..parts() };
                 assert_eq!(Address::parse(address).unwrap().parts().city, city, "{country}");
             }

@@ -14,7 +14,7 @@ use super::{Reason, masked_debug, single_line_text};
 /// The maximum length of a name or a reference.
 const MAX_CHARACTERS: usize = 100;
 
-/// The first or last name of a customer.
+/// A name of a customer, for example the first name.
 #[derive(Clone, PartialEq, Eq, Serialize, DeriveValueType)]
 pub struct PersonName(String);
 

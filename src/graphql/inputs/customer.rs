@@ -21,16 +21,17 @@ pub enum CustomerRefInput {
     Id(ID),
     /// Your own id for the customer. Not available with the platform key.
     ExternalCustomerId(String),
-    /// Email address of the customer.
+    /// Email address of the customer, in any spelling that `createCustomer` accepts.
     Email(String),
-    /// Phone number of the customer, for example `+14155552671`.
+    /// Phone number of the customer, for example `+14155552671`, in any spelling that `createCustomer` accepts.
     Phone(String),
 }
 
 /// Identifies a customer by one of its ids. With an operator key: one of your customers. With the platform key: any
 /// customer. Set exactly one field.
 #[derive(OneofObject)]
-pub enum UpdateCustomerRef {
+#[graphql(name = "UpdateCustomerRef")]
+pub enum CustomerIdRefInput {
     /// Global id, for example `cus_01h455vb4pex5vsknk084sn02q`.
     Id(ID),
     /// Your own id for the customer. With the platform key, available only in `disconnectCustomer`.
@@ -105,7 +106,7 @@ struct AddressInput {
 #[derive(InputObject)]
 pub struct UpdateCustomerInput {
     /// The customer to update.
-    customer: UpdateCustomerRef,
+    customer: CustomerIdRefInput,
     /// The fields to change. Required unless `externalCustomerId` is set.
     data: Option<CustomerDataPatch>,
     /// New value of your own id for the customer: 1 to 255 characters, case-sensitive, unique among your customers.
@@ -128,7 +129,7 @@ pub struct UpdateCustomerInput {
 pub struct DisconnectCustomerInput {
     /// The customer to disconnect. With the platform key, `externalCustomerId` is the id that the operator given by
     /// `operatorId` uses for the customer.
-    customer: UpdateCustomerRef,
+    customer: CustomerIdRefInput,
     /// Reason for the disconnect. The platform sees the reason in the customer's history.
     reason: DisconnectReason,
     /// Id of the operator to disconnect the customer from. Required with the platform key. Not available with other
@@ -177,11 +178,12 @@ where
 
 impl OptionalDataInput {
     fn parse(self, violations: &mut Violations) -> customer::ActiveModel {
+        let Self { phone, first_name, last_name, address } = self;
         customer::ActiveModel {
-            phone: optional(self.phone, |text| violations.phone(InputField::Phone, &text)),
-            first_name: optional(self.first_name, |text| violations.name(InputField::FirstName, &text)),
-            last_name: optional(self.last_name, |text| violations.name(InputField::LastName, &text)),
-            address: optional(self.address, |address| address.parse(violations)),
+            phone: optional(phone, |text| violations.phone(InputField::Phone, &text)),
+            first_name: optional(first_name, |text| violations.name(InputField::FirstName, &text)),
+            last_name: optional(last_name, |text| violations.name(InputField::LastName, &text)),
+            address: optional(address, |address| address.parse(violations)),
             ..Default::default()
         }
     }
@@ -204,7 +206,7 @@ impl CreateCustomerInput {
     }
 }
 
-impl UpdateCustomerRef {
+impl CustomerIdRefInput {
     fn parse(self, violations: &mut Violations) -> Option<CustomerRef> {
         match self {
             Self::Id(id) => Some(CustomerRef::Id(CustomerId::parse_or_unknown(&id))),
@@ -219,7 +221,7 @@ impl UpdateCustomerInput {
     pub fn parse(self, caller: &Caller) -> CustomerChanges {
         let Self { customer, data, external_customer_id, expected_version, idempotency_key } = self;
         let mut violations = Violations::default();
-        let is_by_external_id = matches!(customer, UpdateCustomerRef::ExternalCustomerId(_));
+        let is_by_external_id = matches!(customer, CustomerIdRefInput::ExternalCustomerId(_));
         let customer = if is_by_external_id && caller.operator().is_none() {
             violations.reject(InputField::CustomerExternalCustomerId, PLATFORM_HAS_NO_EXTERNAL_IDS)
         } else {

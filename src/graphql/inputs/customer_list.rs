@@ -20,12 +20,16 @@ pub struct CustomerFilterInput {
     /// Word-prefix search, for example `ada love` or `415 555`. Each word of the search must be a prefix of a word in
     /// the customer's names, email, `externalCustomerId` or phone. Ignores case, accents and apostrophes; there are no
     /// wildcards. Phones match with or without the country code, and by their last four digits. Adjacent groups of
-    /// digits count as one number: `415 555` is `415555`. At most 255 characters, and at most 8 words unless the string
-    /// is an email address. A string without letters and digits matches no customer, so omit `search` if the user has
-    /// typed nothing. Results are ordered by customer id, but these come first: the customer whose email is the search
-    /// string, or, if the search has two different words and neither is a number, the customers whose first and last
-    /// name have these words. If all words are common, a page may be short, as for `missing`. Cannot be combined with
-    /// `orderBy`. Not available in the platform's list of all customers.
+    /// digits count as one number: `415 555` is `415555`.
+    ///
+    /// At most 255 characters, and at most 8 words unless the string is an email address. A string without letters and
+    /// digits matches no customer, so omit `search` if the user has typed nothing. Cannot be combined with `orderBy`.
+    /// Not available in the platform's list of all customers.
+    ///
+    /// Results are ordered by customer id, but these come first: the customer whose email is the search string, or, if
+    /// the search has two different words and neither is a number, the customers whose first and last name have these
+    /// words. If each word matches very many customers (with several words more than 10,000), a page may be short, as
+    /// for `missing`.
     search: Option<String>,
     /// Email address, in any spelling that `createCustomer` accepts. Matches the whole address.
     email: Option<String>,

@@ -18,6 +18,11 @@ impl Violations {
         self.0.push(violation);
     }
 
+    /// Adds the violation of a check that failed.
+    pub fn check(&mut self, checked: Result<(), Violation>) {
+        self.0.extend(checked.err());
+    }
+
     /// Adds a violation with the code `INVALID_ARGUMENT`.
     pub fn argument(&mut self, field: InputField, note: &'static str) {
         self.add(Violation::argument(field, note));

@@ -13,7 +13,7 @@ use crate::database::pages::{Count, HasPosition, Page, PageRequest};
 use crate::error::Error;
 use crate::graphql::context::{caller, services};
 use crate::graphql::cursor::{Cursor, Cursors, ListId};
-use crate::graphql::fetch::{self, CountOfCustomers};
+use crate::graphql::fetch::{self, CustomerCountKey};
 use crate::graphql::inputs::{CustomerFilterInput, CustomerOrderInput};
 use crate::graphql::json_writer::{CannotWriteJson, FieldWriter, SelectedField, WriteJson};
 use crate::graphql::pagination::{Connection, Edge, PageArguments, PageInfo, list_complexity, total_count};
@@ -114,7 +114,9 @@ impl Customer {
         )]
         first: Option<i32>,
         #[graphql(desc = "Return items after this cursor.")] after: Option<String>,
-        #[graphql(desc = "Number of items from the end of the list, or before the cursor `before`: 1 to 100.")]
+        #[graphql(
+            desc = "Number of items from the end of the list, or before the cursor `before`: 1 to 100. Cannot be combined with `first`."
+        )]
         last: Option<i32>,
         #[graphql(desc = "Return items before this cursor.")] before: Option<String>,
     ) -> Option<Result<CustomerOperatorConnection, Error>> {
@@ -135,7 +137,9 @@ impl Customer {
         )]
         first: Option<i32>,
         #[graphql(desc = "Return items after this cursor.")] after: Option<String>,
-        #[graphql(desc = "Number of items from the end of the list, or before the cursor `before`: 1 to 100.")]
+        #[graphql(
+            desc = "Number of items from the end of the list, or before the cursor `before`: 1 to 100. Cannot be combined with `first`."
+        )]
         last: Option<i32>,
         #[graphql(desc = "Return items before this cursor.")] before: Option<String>,
     ) -> Option<Result<CustomerEventConnection, Error>> {
@@ -240,7 +244,7 @@ impl CustomerConnection {
         let cursors = Cursors::new(context, ListId::Customers(list.clone()));
         let CustomerPage { customers, plan } =
             fetch::customers(context, list.clone(), arguments.parse(Some(&cursors))?).await?;
-        let count = CustomerCount(CountOfCustomers { list, plan });
+        let count = CustomerCount(CustomerCountKey { list, plan });
         let edge = |cursor, row: ListedCustomer| CustomerEdge { cursor, node: Customer(row.view) };
         Ok(Self::new(customers, &cursors, HasPosition::position, count, edge))
     }

@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::graphql::context::{caller, services};
 use crate::graphql::cursor::{Cursors, ListId};
 use crate::graphql::event_enums::{DisconnectReason, VerifiableField};
-use crate::graphql::fetch::{self, HistoryPage};
+use crate::graphql::fetch::{self, HistoryPageKey};
 use crate::graphql::json_writer::WriteJson;
 use crate::graphql::pagination::{Edge, PageArguments};
 use crate::graphql::time::Time;
@@ -185,7 +185,7 @@ impl CustomerEventConnection {
     /// Reads a page of history entries.
     pub async fn load(context: &Context<'_>, list: HistoryList, arguments: PageArguments) -> Result<Self, Error> {
         let cursors = Cursors::new(context, ListId::History(list));
-        let page = fetch::load(context, HistoryPage { list, page: arguments.parse(Some(&cursors))? }).await?;
+        let page = fetch::load(context, HistoryPageKey { list, page: arguments.parse(Some(&cursors))? }).await?;
         let edge = |cursor, event| CustomerEventEdge { cursor, node: CustomerEvent(event) };
         Ok(Self::new(page, &cursors, |event| list.position(event), EmptyFields, edge))
     }

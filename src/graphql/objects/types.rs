@@ -8,7 +8,7 @@ use async_graphql::SimpleObject;
 use entity::operator;
 
 use crate::graphql::cursor::Cursor;
-use crate::graphql::fetch::CountOfCustomers;
+use crate::graphql::fetch::CustomerCountKey;
 use crate::graphql::pagination::Connection;
 use crate::service::customers::{CustomerView, HistoryEntry};
 
@@ -30,7 +30,7 @@ pub struct CustomerEdge {
     pub node: Customer,
 }
 
-pub struct CustomerCount(pub CountOfCustomers);
+pub struct CustomerCount(pub CustomerCountKey);
 
 pub type CustomerEventConnection = Connection<CustomerEventEdge>;
 

@@ -34,7 +34,9 @@ impl ErasureQuery {
         )]
         first: Option<i32>,
         #[graphql(desc = "Return items after this cursor.")] after: Option<String>,
-        #[graphql(desc = "Number of items from the end of the list, or before the cursor `before`: 1 to 100.")]
+        #[graphql(
+            desc = "Number of items from the end of the list, or before the cursor `before`: 1 to 100. Cannot be combined with `first`."
+        )]
         last: Option<i32>,
         #[graphql(desc = "Return items before this cursor.")] before: Option<String>,
     ) -> Option<Result<ErasureConnection, Error>> {
@@ -49,7 +51,9 @@ pub struct ErasureMutation;
 impl ErasureMutation {
     /// Erases a customer: deletes the record and its connections to operators, and sets the values in its history to
     /// null. Returns a receipt. Afterwards the email and the phone can be used for a new customer. An erasure cannot be
-    /// undone. Platform key only.
+    /// undone. The erasure of a long history can take minutes: the response is then `UNAVAILABLE`, and the erasure
+    /// continues for up to 5 minutes. Repeat the request with the same `idempotencyKey` until it returns the receipt.
+    /// Platform key only.
     async fn erase_customer(
         &self,
         context: &Context<'_>,

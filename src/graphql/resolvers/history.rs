@@ -35,7 +35,9 @@ impl HistoryQuery {
         )]
         first: Option<i32>,
         #[graphql(desc = "Return items after this cursor.")] after: Option<String>,
-        #[graphql(desc = "Number of items from the end of the list, or before the cursor `before`: 1 to 100.")]
+        #[graphql(
+            desc = "Number of items from the end of the list, or before the cursor `before`: 1 to 100. Cannot be combined with `first`."
+        )]
         last: Option<i32>,
         #[graphql(desc = "Return items before this cursor.")] before: Option<String>,
     ) -> Option<Result<CustomerEventConnection, Error>> {

@@ -13,7 +13,7 @@ use crate::graphql::inputs::Violations;
 use crate::graphql::objects::{ApiKey, ApiKeyAccess, Operator, OperatorConnection, OperatorStatus};
 use crate::graphql::pagination::{PageArguments, list_complexity};
 use crate::graphql::time::Time;
-use crate::service::api_keys::NewApiKey;
+use crate::service::api_keys::{NewApiKey, check_expiry};
 use crate::service::operators::OperatorChanges;
 
 #[derive(Default)]
@@ -48,7 +48,9 @@ impl OperatorQuery {
         )]
         first: Option<i32>,
         #[graphql(desc = "Return items after this cursor.")] after: Option<String>,
-        #[graphql(desc = "Number of items from the end of the list, or before the cursor `before`: 1 to 100.")]
+        #[graphql(
+            desc = "Number of items from the end of the list, or before the cursor `before`: 1 to 100. Cannot be combined with `first`."
+        )]
         last: Option<i32>,
         #[graphql(desc = "Return items before this cursor.")] before: Option<String>,
     ) -> Option<Result<OperatorConnection, Error>> {
@@ -61,7 +63,8 @@ pub struct OperatorMutation;
 
 #[Object]
 impl OperatorMutation {
-    /// Creates an operator with its first API key. Platform key only.
+    /// Creates an operator with its first API key. Platform key only. This mutation has no idempotency key: if the
+    /// response is lost, wait 6 minutes, look for the operator in `operators`, revoke its key, and create another one.
     async fn create_operator(
         &self,
         context: &Context<'_>,
@@ -82,7 +85,9 @@ impl OperatorMutation {
     }
 
     /// Creates an additional API key for an operator. Platform key only. To rotate a key: create a new key, use the new
-    /// key in all your programs, and revoke the old key when its `lastUsedAt` no longer changes.
+    /// key in all your programs, and revoke the old key when its `lastUsedAt` no longer changes. This mutation has no
+    /// idempotency key: if the response is lost, wait 6 minutes, read the operator's `apiKeys`, and revoke the key
+    /// whose secret you did not receive.
     async fn create_api_key(
         &self,
         context: &Context<'_>,
@@ -113,7 +118,9 @@ impl OperatorMutation {
 
 async fn create_operator(context: &Context<'_>, input: &CreateOperatorInput) -> Result<CreateOperatorPayload, Error> {
     let (services, caller) = require_platform(context)?;
-    let (operator, key) = services.operators.create(caller, request_info(context), parse_name(&input.name)?).await?;
+    let name = DisplayName::parse(&input.name)
+        .map_err(|reason| Violation::of(ErrorCode::InvalidName, InputField::Name).with_reason(reason))?;
+    let (operator, key) = services.operators.create(caller, request_info(context), name).await?;
     let secret = key.secret.expose_secret().to_owned();
     Ok(CreateOperatorPayload { operator: Operator(Arc::new(operator)), api_key: key.row.into(), secret })
 }
@@ -128,12 +135,7 @@ async fn update_operator(context: &Context<'_>, input: UpdateOperatorInput) -> R
 async fn create_api_key(context: &Context<'_>, input: CreateApiKeyInput) -> Result<CreateApiKeyPayload, Error> {
     let (services, caller) = require_platform(context)?;
     let operator = OperatorId::parse_or_unknown(&input.operator_id);
-    let request = NewApiKey {
-        name: parse_name(&input.name)?,
-        access: input.access.unwrap_or(ApiKeyAccess::ReadWrite).into(),
-        expires_at: input.expires_at.map(|Time(time)| time),
-    };
-    let key = services.api_keys.create(caller, request_info(context), operator, request).await?;
+    let key = services.api_keys.create(caller, request_info(context), operator, input.parse()?).await?;
     Ok(CreateApiKeyPayload { secret: key.secret.expose_secret().to_owned(), api_key: key.row.into() })
 }
 
@@ -148,12 +150,6 @@ async fn revoke_api_keys(context: &Context<'_>, input: &RevokeApiKeysInput) -> R
     let operator = OperatorId::parse_or_unknown(&input.operator_id);
     let revoked = services.api_keys.revoke_all(caller, request_info(context), operator).await?;
     Ok(RevokeApiKeysPayload { api_keys: revoked.into_iter().map(Into::into).collect() })
-}
-
-/// Parses the field `name` of an operator or an API key.
-fn parse_name(text: &str) -> Result<DisplayName, Error> {
-    DisplayName::parse(text)
-        .map_err(|reason| Violation::of(ErrorCode::InvalidName, InputField::Name).with_reason(reason).into())
 }
 
 /// Input of `createOperator`.
@@ -201,7 +197,9 @@ impl UpdateOperatorInput {
             MaybeUndefined::Null => Some(None),
             MaybeUndefined::Value(budget) => Some(Some(budget)),
         };
-        violations.finish(OperatorChanges { name, status: self.status.take().map(Status::from), disclosures_per_hour })
+        let changes = OperatorChanges { name, status: self.status.take().map(Status::from), disclosures_per_hour };
+        violations.check(changes.check());
+        violations.finish(changes)
     }
 }
 
@@ -223,6 +221,17 @@ struct CreateApiKeyInput {
     access: Option<ApiKeyAccess>,
     /// Time in the future at which the key expires. If omitted, the key does not expire.
     expires_at: Option<Time>,
+}
+
+impl CreateApiKeyInput {
+    fn parse(self) -> Result<NewApiKey, Error> {
+        let mut violations = Violations::default();
+        let name = violations.value(ErrorCode::InvalidName, InputField::Name, DisplayName::parse(&self.name));
+        let expires_at = self.expires_at.map(|Time(time)| time);
+        violations.check(check_expiry(expires_at));
+        let name = violations.finish_parsed(name)?;
+        Ok(NewApiKey { name, access: self.access.unwrap_or(ApiKeyAccess::ReadWrite).into(), expires_at })
+    }
 }
 
 /// The result of `createApiKey`.

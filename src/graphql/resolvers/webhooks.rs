@@ -14,8 +14,8 @@ use crate::graphql::inputs::Violations;
 use crate::graphql::objects::{ChangeType, Webhook, WebhookConnection};
 use crate::graphql::pagination::{PageArguments, list_complexity};
 use crate::graphql::time::Time;
-use crate::service::Caller;
 use crate::service::webhooks::endpoints::{EndpointChanges, EndpointWithSecret, NewEndpoint, StartOfDeliveries};
+use crate::service::{Caller, Webhooks};
 
 #[derive(Default)]
 pub struct WebhookQuery;
@@ -42,7 +42,9 @@ impl WebhookQuery {
         )]
         first: Option<i32>,
         #[graphql(desc = "Return items after this cursor.")] after: Option<String>,
-        #[graphql(desc = "Number of items from the end of the list, or before the cursor `before`: 1 to 100.")]
+        #[graphql(
+            desc = "Number of items from the end of the list, or before the cursor `before`: 1 to 100. Cannot be combined with `first`."
+        )]
         last: Option<i32>,
         #[graphql(desc = "Return items before this cursor.")] before: Option<String>,
     ) -> Option<Result<WebhookConnection, Error>> {
@@ -56,7 +58,8 @@ pub struct WebhookMutation;
 #[Object]
 impl WebhookMutation {
     /// Creates a webhook endpoint. The service delivers the changes to your customers to the endpoint's URL. An
-    /// operator can have at most five endpoints.
+    /// operator can have at most five endpoints. This mutation has no idempotency key: if the response is lost, wait 60
+    /// seconds (with the platform key 6 minutes), look for the endpoint in `webhooks`, and call `rotateWebhookSecret`.
     async fn create_webhook(
         &self,
         context: &Context<'_>,
@@ -77,7 +80,8 @@ impl WebhookMutation {
     }
 
     /// Gives a webhook endpoint a new secret. For the number of hours in `overlapHours`, deliveries are signed with
-    /// both the new and the old secret. Replace the secret in your receiver during this time.
+    /// both the new and the old secret. Replace the secret in your receiver during this time. This mutation has no
+    /// idempotency key: if the response is lost, call it again.
     async fn rotate_webhook_secret(
         &self,
         context: &Context<'_>,
@@ -99,7 +103,7 @@ impl WebhookMutation {
 
 async fn create_webhook(context: &Context<'_>, input: CreateWebhookInput) -> Result<CreateWebhookPayload, Error> {
     let (services, caller) = require_writer(context)?;
-    let endpoint = input.parse(caller, &Cursors::new(context, ListId::Changes))?;
+    let endpoint = input.parse(caller, &services.webhooks, &Cursors::new(context, ListId::Changes))?;
     let EndpointWithSecret { row, secret } = services.webhooks.create(caller, request_info(context), endpoint).await?;
     Ok(CreateWebhookPayload { webhook: Webhook(row), secret: secret.expose_secret().to_owned() })
 }
@@ -107,10 +111,8 @@ async fn create_webhook(context: &Context<'_>, input: CreateWebhookInput) -> Res
 async fn update_webhook(context: &Context<'_>, input: UpdateWebhookInput) -> Result<UpdateWebhookPayload, Error> {
     let (services, caller) = require_writer(context)?;
     let id = WebhookId::parse_or_unknown(&input.id);
-    let row = services
-        .webhooks
-        .update(caller, request_info(context), id, input.parse(&Cursors::new(context, ListId::Changes))?)
-        .await?;
+    let changes = input.parse(&services.webhooks, &Cursors::new(context, ListId::Changes))?;
+    let row = services.webhooks.update(caller, request_info(context), id, changes).await?;
     Ok(UpdateWebhookPayload { webhook: Webhook(row) })
 }
 
@@ -157,7 +159,7 @@ enum WebhookStart {
 impl WebhookStart {
     fn parse(self, cursors: &Cursors, violations: &mut Violations) -> Option<StartOfDeliveries> {
         match self {
-            Self::Time(Time(time)) => Some(StartOfDeliveries::From(time)),
+            Self::Time(time) => violations.time(InputField::DeliverFromTime, Some(time)).map(StartOfDeliveries::From),
             Self::Cursor(cursor) => {
                 let note = "`cursor` must come from the `changes` feed, read with a key of this operator. With the \
                             platform key, use `time`.";
@@ -173,8 +175,10 @@ impl WebhookStart {
 #[derive(InputObject)]
 struct CreateWebhookInput {
     /// URL to send deliveries to, at most 2,000 characters after percent-encoding. The URL must start with `https://`
-    /// (in sandbox, `http://` is allowed too) and must not contain a user name, a password or a fragment. Its host must
-    /// be reachable from the internet (in sandbox, the `VIVAMO_WEBHOOK_NETWORKS` setting can allow other hosts).
+    /// (in sandbox, `http://` is allowed too) and must not contain a user name, a password or a fragment. The host must
+    /// not be `localhost` or an IP address that is not reachable from the internet (in sandbox, the
+    /// `VIVAMO_WEBHOOK_NETWORKS` setting can allow them). The addresses of a host name are checked at each delivery:
+    /// see `FORBIDDEN_ADDRESS`.
     url: String,
     /// Types of the changes to deliver, at least one. Default: all types, including types that are added later.
     types: Option<Vec<ChangeType>>,
@@ -186,7 +190,7 @@ struct CreateWebhookInput {
 }
 
 impl CreateWebhookInput {
-    fn parse(self, caller: &Caller, cursors: &Cursors) -> Result<NewEndpoint, Error> {
+    fn parse(self, caller: &Caller, endpoints: &Webhooks, cursors: &Cursors) -> Result<NewEndpoint, Error> {
         let Self { url, types, deliver_from, operator_id } = self;
         let mut violations = Violations::default();
         let operator = violations.operator_id(
@@ -198,6 +202,7 @@ impl CreateWebhookInput {
         let types = types.and_then(|types| parse_types(types, &mut violations));
         let deliver_from = deliver_from.and_then(|start| start.parse(cursors, &mut violations));
         let url = violations.value(ErrorCode::InvalidUrl, InputField::Url, WebhookUrl::parse(&url));
+        violations.check(url.as_ref().map_or(Ok(()), |url| endpoints.check_url(url)));
         let url = violations.finish_parsed(url)?;
         Ok(NewEndpoint { operator, url, types, deliver_from })
     }
@@ -231,9 +236,10 @@ struct UpdateWebhookInput {
 }
 
 impl UpdateWebhookInput {
-    fn parse(self, cursors: &Cursors) -> Result<EndpointChanges, Error> {
+    fn parse(self, endpoints: &Webhooks, cursors: &Cursors) -> Result<EndpointChanges, Error> {
         let mut violations = Violations::default();
         let url = violations.not_null(ErrorCode::InvalidUrl, InputField::Url, self.url, WebhookUrl::parse);
+        violations.check(url.as_ref().map_or(Ok(()), |url| endpoints.check_url(url)));
         let types = match self.types {
             MaybeUndefined::Undefined => None,
             MaybeUndefined::Null => Some(None),

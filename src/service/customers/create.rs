@@ -330,7 +330,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_fingerprint_of_a_create_does_not_change() {
+    fn the_canonical_json_of_a_create_does_not_change() {
         let mut new = NewCustomer {
             external_customer_id: ExternalCustomerId::parse("user-1").expect("an id"),
             email: EmailAddress::parse("ada@example.com").expect("an email"),

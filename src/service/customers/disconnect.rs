@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_fingerprint_of_a_disconnect_does_not_change() {
+    fn the_canonical_json_of_a_disconnect_does_not_change() {
         let mut disconnect = DisconnectRequest {
             customer: CustomerRef::ExternalCustomerId(ExternalCustomerId::parse("user-1").unwrap()),
             reason: DisconnectReason::NotThisPerson,

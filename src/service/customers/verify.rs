@@ -182,7 +182,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_fingerprint_of_a_verification_does_not_change() {
+    fn the_canonical_json_of_a_verification_does_not_change() {
         let mut verification = VerificationRequest {
             customer: CustomerId::parse("cus_01h455vb4pex5vsknk084sn02q").expect("an id"),
             value: VerifiedValue::Email(EmailAddress::parse("ada@example.com").expect("an email")),

@@ -20,7 +20,7 @@ use tokio::net::lookup_host;
 
 /// IPv4 networks that are not public: those of the IANA registry of special-purpose addresses, multicast, and an
 /// address that Azure uses.
-const NOT_PUBLIC_V4: [(&str, &str); 17] = [
+const NOT_PUBLIC_V4: [(&str, &str); 16] = [
     ("0.0.0.0/8", "this network"),
     ("10.0.0.0/8", "private"),
     ("100.64.0.0/10", "shared address space of carriers (CGNAT), and the metadata server of Alibaba Cloud"),
@@ -36,8 +36,7 @@ const NOT_PUBLIC_V4: [(&str, &str); 17] = [
     ("198.51.100.0/24", "documentation"),
     ("203.0.113.0/24", "documentation"),
     ("224.0.0.0/4", "multicast"),
-    ("240.0.0.0/4", "reserved"),
-    ("255.255.255.255/32", "broadcast"),
+    ("240.0.0.0/4", "reserved, and broadcast"),
 ];
 
 /// The IPv6 network that contains all public addresses, except the addresses of [`NAT64`]. The network does not contain

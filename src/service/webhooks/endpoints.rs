@@ -26,7 +26,7 @@ use crate::service::feed::{FeedRequest, start_expired};
 use crate::service::feed_positions::FeedPosition;
 use crate::service::{Caller, Feed, Origin, RequestInfo, check_year, now};
 
-/// The maximum number of endpoints of an operator. The message of [`ErrorCode::TooManyWebhooks`] names it.
+/// The maximum number of endpoints of an operator.
 pub(super) const MAX_ENDPOINTS_PER_OPERATOR: u64 = 5;
 
 /// The longest time for which deliveries are also signed with the previous secret: one week.
@@ -308,8 +308,8 @@ impl Webhooks {
 
     /// Fails with `INVALID_URL` if [`AddressFilter::allows_url`] does not allow the URL. In production, also fails if
     /// the URL does not use `https`.
-    fn check_url(&self, url: &WebhookUrl) -> Result<(), Error> {
-        let reject = |reason| Err(Violation::of(ErrorCode::InvalidUrl, InputField::Url).with_reason(reason).into());
+    pub fn check_url(&self, url: &WebhookUrl) -> Result<(), Violation> {
+        let reject = |reason| Err(Violation::of(ErrorCode::InvalidUrl, InputField::Url).with_reason(reason));
         if self.environment == Environment::Production && !url.is_https() {
             return reject(Reason::NotHttps);
         }

@@ -153,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_fingerprint_of_an_erasure_does_not_change() {
+    fn the_canonical_json_of_an_erasure_does_not_change() {
         let reference = ErasureReference::parse("ticket 1").unwrap();
         let customer = CustomerId::parse("cus_01h455vb4pex5vsknk084sn02q").unwrap();
         let erase = EraseRequest { customer, reference, idempotency_key: None };

@@ -34,8 +34,9 @@ pub struct TimeRange {
     pub before: Option<DateTime<Utc>>,
 }
 
-// `matches_at_most_one`, `on_other_columns` and `on_link` name all fields, so that the compiler reports a new field
-// that one of them forgets. A condition that is in none of them would match every customer.
+// `matches_at_most_one`, `on_other_columns` and `on_link` name all fields, so that the compiler reports a new field.
+// Each condition except the search must be in `email_and_phone`, `on_other_columns` or `on_link`: a condition that is
+// in none of them would match every customer.
 impl CustomerFilter {
     /// Returns true if the filter has a condition that at most one customer can meet.
     pub(super) fn matches_at_most_one(&self) -> bool {

@@ -84,7 +84,19 @@ impl CustomerList {
 
     /// Returns true if the index that gives the order of the list also has the columns of the conditions on links.
     fn has_link_columns_in_order_index(&self) -> bool {
-        self.filter.connected_at == TimeRange::default() || self.order.field == CustomerOrderField::ConnectedAt
+        // Names all fields, so that the compiler reports a new condition on links.
+        let CustomerFilter {
+            connected_at,
+            search: _,
+            email: _,
+            phone: _,
+            external_customer_id: _,
+            missing: _,
+            email_verified: _,
+            phone_verified: _,
+            created_at: _,
+        } = &self.filter;
+        *connected_at == TimeRange::default() || self.order.field == CustomerOrderField::ConnectedAt
     }
 
     /// The list as one part, without a scan, because an index has [all conditions](Self::is_in_order_index).
