@@ -82,7 +82,7 @@ impl Transaction {
 
 /// Sends `COMMIT` or `ROLLBACK`. If the command fails, closes the connection, because the state of the transaction is
 /// then unknown. For example, when the disk is full, SQLite may roll back the transaction by itself, and `ROLLBACK`
-/// then fails. Only if PostgreSQL reports the error, for example a serialization failure, it has rolled back.
+/// then fails. If PostgreSQL itself reports the error, for example a serialization failure, it has rolled back.
 async fn end(mut connection: PooledConnection, command: &str) -> Result<(), DbErr> {
     let ended = connection.execute_uncounted(command).await;
     let is_unknown = |error: &DbErr| !matches!(reported(error), Some((Code::Sqlstate(_), _)));
@@ -134,11 +134,14 @@ mod tests {
     use crate::database::Database;
     use crate::database::url::DatabaseOptions;
 
+    fn url_in(folder: &TempDir) -> String {
+        format!("sqlite://{}", folder.path().join("test.db").display())
+    }
+
     #[tokio::test]
     async fn a_transaction_with_a_failed_statement_is_not_committed() {
         let folder = TempDir::new().unwrap();
-        let url = format!("sqlite://{}", folder.path().join("test.db").display());
-        let database = Database::connect(&url, None).await.unwrap();
+        let database = Database::connect(&url_in(&folder), None).await.unwrap();
         let begin = async || database.begin_write().await.unwrap();
         let transaction = begin().await;
         transaction.execute_unprepared("CREATE TABLE written (id INTEGER PRIMARY KEY)").await.unwrap();
@@ -154,7 +157,7 @@ mod tests {
     #[tokio::test]
     async fn a_stopped_begin_does_not_keep_the_write_lock() {
         let folder = TempDir::new().unwrap();
-        let url = format!("sqlite://{}", folder.path().join("test.db").display());
+        let url = url_in(&folder);
         let database = Database::connect(&url, None).await.unwrap();
         let open = async || match DatabaseOptions::parse(&url).unwrap() {
             DatabaseOptions::Sqlite(options) => options.connect().await.unwrap(),

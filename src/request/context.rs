@@ -54,7 +54,7 @@ pub enum Work {
     Write,
     /// A value of the response that `graphql::json_writer` wrote, or a value of a list that was too large.
     Value,
-    /// 4 KiB of the body or of the query string. Less than 4 KiB count nothing.
+    /// 4 KiB of the body or of the query string. Less than 4 KiB counts nothing.
     Parameters,
 }
 
