@@ -3,6 +3,7 @@
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use entity::deployment::Environment;
 use serde_json::{Value, json};
@@ -13,6 +14,9 @@ use vivamo::service::{ServiceSettings, Services, deployment};
 
 use support::process::{Running, vivamo};
 use support::{Backend, KEY_SECRET, PLATFORM_KEY, TestCaller, TestDatabase, http_client, wait_until};
+
+/// The longest time in which a running process answers. It is longer than all time limits of a request together.
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
 pub struct Servers {
     test_database: TestDatabase,
@@ -102,7 +106,7 @@ impl Servers {
     }
 
     /// Sends a request to the next process, round robin. Returns the request id and the answer, or the error of the
-    /// connection.
+    /// connection. Fails the test if a running process does not answer.
     pub async fn send(
         &self,
         caller: &TestCaller,
@@ -111,10 +115,20 @@ impl Servers {
     ) -> Result<(String, Value), reqwest::Error> {
         let request = self.requests.fetch_add(1, Ordering::Relaxed);
         let (_, url) = &self.processes[request % self.processes.len()];
-        let request = self.http.post(format!("{url}/graphql")).bearer_auth(&caller.key);
-        let answer = request.json(&json!({ "query": query, "variables": variables })).send().await?;
-        let request_id = answer.headers()["x-request-id"].to_str().unwrap().to_owned();
-        Ok((request_id, answer.json().await?))
+        let request = self.http.post(format!("{url}/graphql")).bearer_auth(&caller.key).timeout(ANSWER_LIMIT);
+        let request = request.json(&json!({ "query": query, "variables": variables }));
+        let send = async {
+            let answer = request.send().await?;
+            let request_id = answer.headers()["x-request-id"].to_str().unwrap().to_owned();
+            Ok::<_, reqwest::Error>((request_id, answer.json().await?))
+        };
+        let sent = send.await;
+        if sent.as_ref().is_err_and(reqwest::Error::is_timeout) {
+            // The HTTP client can lose a request without an error if the process is killed while the client sends it.
+            let alive = http_client().get(format!("{url}/healthz")).timeout(ANSWER_LIMIT).send().await;
+            assert!(alive.is_err(), "{url} is running, but has not answered a request for {ANSWER_LIMIT:?}");
+        }
+        sent
     }
 
     /// Sends a request, and sends it again while the answer is `UNAVAILABLE`, as clients do: on a busy machine, a write
