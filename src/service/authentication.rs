@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::mem;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use entity::api_key::{ActiveModel, Column, Entity, Model};
@@ -52,6 +52,7 @@ pub struct Authenticator {
 struct CachedKey {
     caller: Caller,
     expires_at: Option<DateTime<Utc>>,
+    read_at: Instant,
 }
 
 /// A key and its operator.
@@ -133,8 +134,8 @@ impl Authenticator {
         if self.platform_hash.as_ref() == Some(&hash) {
             return Some(Caller::Platform);
         }
-        let CachedKey { caller, expires_at } = self.cache.get(&hash)?;
-        if is_expired(expires_at) {
+        let CachedKey { caller, expires_at, read_at } = self.cache.get(&hash)?;
+        if is_expired(expires_at) || read_at.elapsed() >= CACHE_TTL {
             return None;
         }
         self.record_use(&caller);
@@ -156,6 +157,8 @@ impl Authenticator {
         }
         let hashes = self.hasher.accepted_digests(PURPOSE, &[key.as_bytes()]);
         let hash = hashes.current.clone();
+        // Before the query: the row is as old as the query, even if its result arrives late.
+        let read_at = Instant::now();
         let found = match suspect.filter(|_| !self.seen.contains_key(&hash)) {
             Some(network) => self.find_delayed(network, hashes).await?,
             None => self.find_by_hashes(hashes).await?.pop(),
@@ -168,7 +171,7 @@ impl Authenticator {
         self.record_use(&caller);
         // Before the hash is replaced, which may take seconds: a key that is revoked meanwhile must not get into the
         // cache after it was removed from it.
-        self.cache.insert(hash.clone(), CachedKey { caller, expires_at: row.expires_at });
+        self.cache.insert(hash.clone(), CachedKey { caller, expires_at: row.expires_at, read_at });
         self.seen.insert(hash.clone(), ());
         if row.hash != hash && self.hasher.has_older() {
             self.replace_hash(&row, &hash).await;

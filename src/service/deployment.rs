@@ -5,9 +5,9 @@
 //! database, because a sandbox process must not change production data.
 
 use entity::deployment::{ActiveModel, Column, Entity, Environment, Model, ONLY_ROW_ID};
-use sea_orm::{ActiveModelTrait, EntityTrait, QuerySelect, Set, Unchanged};
+use sea_orm::{ActiveModelTrait, DbErr, EntityTrait, QuerySelect, Set, Unchanged};
 
-use crate::database::Database;
+use crate::database::{Database, Transaction};
 use crate::error::Error;
 
 /// Returns the environment that has claimed the database, or `None` if the database is new.
@@ -57,6 +57,12 @@ pub async fn claim(database: &Database, environment: Environment, key_fingerprin
         Ok(row)
     };
     database.with_retry("deployment.claim", claim).await
+}
+
+/// Locks the row until the transaction ends, so that another transaction that calls this function waits.
+pub(super) async fn lock(transaction: &Transaction) -> Result<(), DbErr> {
+    Entity::find_by_id(ONLY_ROW_ID).lock_exclusive().one(transaction).await?;
+    Ok(())
 }
 
 /// Returns true if the search words of all customers were written by the rules of this version or of a newer version.

@@ -19,7 +19,7 @@ use super::api_keys::{ApiKeyWithSecret, NewApiKey};
 use super::audit::{self, Subject};
 use super::authentication::CACHE_TTL;
 use super::webhooks::endpoints;
-use super::{ApiKeys, Authenticator, Caller, Origin, RequestInfo, now};
+use super::{ApiKeys, Authenticator, Caller, Origin, RequestInfo, deployment, now};
 use crate::database::pages::{self, HasPosition, ListPart, Page, PageRequest, Position};
 use crate::database::{Database, Transaction, TransactionError, is_one_of};
 use crate::error::{Error, ErrorCode, InputField, Violation};
@@ -68,16 +68,16 @@ impl Operators {
         if let Some(cached) = self.cached(caller, visible_ids()) {
             return Ok(visible_ids().zip(cached).collect());
         }
+        // Before the query: the rows are as old as the query, even if its result arrives late.
+        let expires_at = Instant::now() + CACHE_TTL;
         let is_visible = is_one_of(self.database.reader(), Column::Id, visible_ids());
         let rows = Entity::find().filter(is_visible).all(self.database.reader()).await?;
         let found: HashMap<_, _> = rows.into_iter().map(|operator| (operator.id, Arc::new(operator))).collect();
         let mut cache = self.cache.write();
-        let now = Instant::now();
-        if cache.expires_at <= now {
-            *cache = OperatorCache { operators: HashMap::new(), expires_at: now + CACHE_TTL };
-        } else if cache.operators.len() + found.len() > Self::MAX_CACHED {
-            cache.operators.clear();
+        if cache.expires_at <= Instant::now() || cache.operators.len() + found.len() > Self::MAX_CACHED {
+            *cache = OperatorCache { operators: HashMap::new(), expires_at };
         }
+        cache.expires_at = cache.expires_at.min(expires_at);
         cache.operators.extend(found.iter().map(|(id, operator)| (*id, operator.clone())));
         Ok(found)
     }
@@ -132,6 +132,8 @@ impl Operators {
         let origin = &caller.authorize_platform_write(request)?;
         let create_first = || async {
             let transaction = self.database.begin_write().await?;
+            // If several servers start on a new database, the others wait here until the first one has committed.
+            deployment::lock(&transaction).await?;
             if Entity::find().one(&transaction).await?.is_some() {
                 return Ok(None);
             }

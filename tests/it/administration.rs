@@ -1,7 +1,8 @@
 //! The administration of operators and keys: suspension, budgets, the audit log, and the `Vivamo-Actor` header.
 
 use entity::api_key::Access;
-use entity::value::OperatorId;
+use entity::value::{DisplayName, OperatorId};
+use sea_orm::ConnectionTrait;
 use serde_json::{Value, json};
 use vivamo::config::RateLimitSettings;
 use vivamo::error::ErrorCode;
@@ -401,4 +402,20 @@ both!(all_customers_of_a_suspended_operator_are_disconnected, Sandbox, async |ap
     assert_eq!(app.query(&own, list).await["customers"]["totalCount"], 0);
     let again = app.created(&own, "7", json!({ "email": "new@example.com" })).await;
     assert_eq!(again["outcome"], "CREATED");
+});
+
+both!(servers_that_start_together_create_one_first_operator, Sandbox, async |app| {
+    let holder = app.database.begin_write().await.unwrap();
+    if app.is_postgres() {
+        holder.execute_unprepared("LOCK TABLE operator IN SHARE MODE").await.unwrap();
+    }
+    let (request, name) = (RequestInfo::command_line(), DisplayName::parse("Demo").unwrap());
+    let create = || app.services.operators.create_first(&Caller::Platform, &request, name.clone());
+    let release = async {
+        app.wait_until_blocked(2).await;
+        holder.commit().await.unwrap();
+    };
+    let (one, other, ()) = tokio::join!(create(), create(), release);
+    assert_ne!(one.unwrap().is_some(), other.unwrap().is_some());
+    assert_eq!(app.count_rows("operator").await, 1);
 });

@@ -388,6 +388,31 @@ async fn a_hanging_carrier_blocks_neither_clients_nor_database_connections() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_whose_result_is_stored_during_its_lookup_returns_this_result() {
+    with_carrier(async |app, carrier| {
+        let operator = app.operator("A").await;
+        // This server uses no carrier.
+        let replica = app.replica(app.database_url().to_owned()).await;
+        let query =
+            "mutation ($input: CreateCustomerInput!) { createCustomer(input: $input) { replayed customer { id } } }";
+        let data = json!({ "email": "ada@example.com", "phone": "+14155550024" });
+        let input = json!({ "input": { "externalCustomerId": "1", "data": data, "idempotencyKey": "key" } });
+        let store = async {
+            carrier.wait_for_requests(1).await;
+            let stored = replica.graphql(&operator, query, input.clone()).await.payload("createCustomer");
+            carrier.release();
+            stored
+        };
+        let (repeated, stored) = tokio::join!(app.graphql(&operator, query, input.clone()), store);
+        let repeated = repeated.payload("createCustomer");
+        assert_eq!((&stored["replayed"], &repeated["replayed"]), (&json!(false), &json!(true)));
+        assert_eq!(stored["customer"], repeated["customer"]);
+        replica.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_attempt_and_a_lookup_have_time_limits() {
     let TwilioTimeouts { request, total, .. } = TwilioTimeouts::default();
     assert_eq!((request.as_millis(), total.as_millis()), (2000, 2500));

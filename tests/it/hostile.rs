@@ -176,6 +176,44 @@ both!(a_response_that_repeats_a_few_rows_needs_memory_too, Sandbox, async |app| 
     drop(unread);
 });
 
+both!(a_stored_result_needs_no_memory_for_large_responses, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    create_long_addresses(app, &operator).await;
+    let line = "𝕏".repeat(200);
+    let address = json!({ "line1": line, "line2": line, "city": line, "region": line, "country": "US" });
+    let data = json!({ "email": "ada@example.com", "address": address });
+    let input = json!({ "externalCustomerId": "stored", "data": data, "idempotencyKey": "key" });
+    let create = "mutation ($input: CreateCustomerInput!) { createCustomer(input: $input) { replayed } }";
+    app.graphql(&operator, create, json!({ "input": input })).await.data();
+    let send = async |number: usize, entries: usize| {
+        let query = "mutation ($input: CreateCustomerInput!, $name: String, $entries: Int!) { \
+            update: updateCustomer(input: { customer: { externalCustomerId: \"stored\" }, data: { firstName: $name } }) { \
+                customer { history(first: $entries) { nodes { id } } } } \
+            stored: createCustomer(input: $input) { replayed } }";
+        let name = format!("{number} {}", "李".repeat(90));
+        app.graphql(&operator, query, json!({ "input": input, "name": name, "entries": entries })).await
+    };
+    for number in 0..90 {
+        assert_eq!(send(number, 1).await.data()["stored"]["replayed"], true);
+    }
+    let query = LARGE_RESPONSE.replacen("40", "30", 1);
+    let unread = join_all((0..4).map(|_| start_reading(app, &operator, &query))).await;
+    // Reads more and more entries, until there is no memory for them. The customer is larger than an entry, so one of
+    // these requests has memory for the entries, and would have none for the customer.
+    let mut entries = 1;
+    loop {
+        let answer = send(89, entries).await;
+        assert_eq!(answer.body["data"]["stored"]["replayed"], true, "{}", answer.body);
+        if answer.body["data"]["update"]["customer"]["history"].is_null() {
+            assert_eq!(answer.codes(), ["UNAVAILABLE"]);
+            break;
+        }
+        entries += 1;
+        assert!(entries <= 100);
+    }
+    drop(unread);
+});
+
 both!(a_client_that_reads_a_few_bytes_at_a_time_does_not_keep_its_memory, Sandbox, async |app| {
     let operator = app.operator("A").await;
     create_long_addresses(app, &operator).await;

@@ -92,7 +92,7 @@ impl<T, R> FoundOrReplay<T, R> {
 impl Customers {
     /// Finds a customer. Returns `None` if the caller may not see it.
     pub async fn find(&self, caller: &Caller, reference: &CustomerRef) -> Result<Option<CustomerView>, Error> {
-        Ok(self.find_with_db_error(caller, reference).await?)
+        Ok(self.find_with(self.database.reader(), caller, reference).await?)
     }
 
     /// Finds the customers with these ids that the caller may see.
@@ -115,17 +115,24 @@ impl Customers {
         Ok(views)
     }
 
-    /// Like [`find`](Self::find), but returns the error of the database. A write that fails with this error runs again
-    /// if the error is a conflict.
-    pub(super) async fn find_with_db_error(
+    /// Like [`find`](Self::find), but for the result of a write: the row does not count for the size of the response,
+    /// because a stored write must not fail. If the returned error is a conflict, the write runs again.
+    pub(super) async fn find_for_write(
         &self,
         caller: &Caller,
         reference: &CustomerRef,
     ) -> Result<Option<CustomerView>, DbErr> {
-        let Some(operator) = caller.operator() else {
-            return find_any(self.database.reader(), any_customer(reference)).await;
-        };
-        let found = self.find_own(self.database.reader(), operator, reference).await?;
+        self.find_with(&self.database.uncounted_reader(), caller, reference).await
+    }
+
+    async fn find_with(
+        &self,
+        reader: &Reader,
+        caller: &Caller,
+        reference: &CustomerRef,
+    ) -> Result<Option<CustomerView>, DbErr> {
+        let Some(operator) = caller.operator() else { return find_any(reader, any_customer(reference)).await };
+        let found = self.find_own(reader, operator, reference).await?;
         Ok(found.map(CustomerView::from))
     }
 

@@ -106,7 +106,11 @@ impl Customers {
                 AttemptEnd::Done(result) => return Ok(result),
                 AttemptEnd::NeedsPhoneCheck(phone) => {
                     // Boxed, because this rare lookup would otherwise double the size of the future of every write.
-                    Box::pin(self.restrictions.check_with_carrier(origin.caller(), &phone)).await?;
+                    let check = Box::pin(self.restrictions.check_with_carrier(origin.caller(), &phone));
+                    if let Err(error) = check.await {
+                        // During the lookup, another request may have used the idempotency key.
+                        return self.find_replay(origin, idempotent).await?.ok_or(error);
+                    }
                     accepted = Some(phone);
                 }
             }
@@ -187,7 +191,7 @@ impl<D: Serialize + DeserializeOwned + Send> Replayable for Written<D> {
         stored: StoredOutcome<D>,
     ) -> Result<Self, TransactionError> {
         let StoredOutcome { customer, connected_at, warnings, details } = stored;
-        let view = customers.find_with_db_error(origin.caller(), &CustomerRef::Id(customer.into())).await?;
+        let view = customers.find_for_write(origin.caller(), &CustomerRef::Id(customer.into())).await?;
         // The stored result belongs to the link that existed when the result was stored. Since then, the operator may
         // have disconnected the customer and connected the customer again, perhaps with another external id, which
         // stands for another user account of the operator. A repeated request must then not return the record.

@@ -62,7 +62,8 @@ impl Bucket {
     fn take(&mut self, tokens: f64, capacity: f64, refill_time: Duration) -> Result<(), Shortage> {
         let missing = self.taken + tokens - capacity;
         if missing > self.reserved {
-            return Err(Shortage::RefillsIn(refill_time.mul_f64(missing / capacity)));
+            // Requests in progress may give the reserved tokens back.
+            return Err(Shortage::RefillsIn(refill_time.mul_f64((missing - self.reserved) / capacity)));
         }
         if missing > 0.0 {
             return Err(Shortage::HeldByReservations);
@@ -216,6 +217,12 @@ mod tests {
         assert_eq!(buckets.reserve(2.0, "b", 1), HELD);
         buckets.end_reservation(2.0, "b", 3, 1);
         assert_eq!((buckets.reserve(2.0, "b", 1), buckets.reserve(2.0, "b", 1)), (Ok(()), HELD));
+        // One token is used and one is reserved. If the reservation ends unused, one more token must refill.
+        assert_eq!(buckets.reserve(2.0, "c", 1), Ok(()));
+        buckets.end_reservation(2.0, "c", 1, 1);
+        assert_eq!(buckets.reserve(2.0, "c", 1), Ok(()));
+        let wait = wait_time(buckets.reserve(2.0, "c", 2));
+        assert!(wait > Duration::from_secs(1700) && wait <= Duration::from_secs(1800), "{wait:?}");
     }
 
     #[test]
