@@ -10,7 +10,8 @@ use serde_json::json;
 use super::existing::UniqueValues;
 use super::row_reads::Link;
 use super::{
-    CustomerField, CustomerView, Customers, FoundOrReplay, Prepared, Written, given_phone, history, row_writes, words,
+    CustomerField, CustomerView, Customers, FoundOrReplay, Prepared, Written, added_phone, given_phone, history,
+    row_writes, words,
 };
 use crate::database::{OptimisticWrite, TransactionError, WriteSet};
 use crate::error::{Error, ErrorCode, InputField, Violation};
@@ -58,7 +59,7 @@ struct NewCustomer {
     idempotency_key: Option<IdempotencyKey>,
 }
 
-/// The outcome of `createCustomer`.
+/// The outcome of `createCustomer`. Values may be added, so keep a default case.
 // The names of the variants are stored with the results of idempotency keys, so do not rename them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enum, Serialize, Deserialize)]
 #[graphql(name = "CreateCustomerOutcome")]
@@ -69,7 +70,7 @@ pub enum CreateOutcome {
     Connected,
 }
 
-/// A value by which `createCustomer` recognises an existing customer.
+/// A value by which `createCustomer` recognises an existing customer. Values may be added, so keep a default case.
 // The names of the variants are stored with the results of idempotency keys, so do not rename them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enum, EnumIter, Serialize, Deserialize)]
 pub enum MatchKey {
@@ -203,7 +204,7 @@ impl Customers {
         };
         writes.insert([link.clone()]);
         words::add(&mut writes, &link, &customer);
-        let new_phone = phone.filter(|_| current.is_none_or(|current| current.phone.is_none())).cloned();
+        let new_phone = added_phone(current, &customer).cloned();
         let details = CreateDetails { outcome, matched_by, unapplied_fields };
         let view = CustomerView::new(customer, Some(link));
         let result = Written { view, warnings: warnings.to_vec(), replayed: false, details };

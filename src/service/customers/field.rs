@@ -115,6 +115,11 @@ impl CustomerField {
         (self.row().differs)(one, other)
     }
 
+    /// Returns true if a field has different values in two states of a customer.
+    pub(super) fn any_differs(one: &customer::Model, other: &customer::Model) -> bool {
+        Self::all().any(|field| field.differs(one, other))
+    }
+
     /// Value that a request sets for this field. Null clears the field; `None` leaves it as it is.
     pub(super) fn given_json(self, values: &customer::ActiveModel) -> Option<Json> {
         (self.row().given_json)(values)
@@ -135,11 +140,18 @@ impl From<VerifiableField> for CustomerField {
     }
 }
 
-/// The column with the time of the verification of a field.
-pub(super) fn verified_at(customer: &mut customer::Model, field: VerifiableField) -> &mut Option<DateTime<Utc>> {
+/// The time of the verification of a field. `None` if the field is not verified.
+pub(super) fn verified_at(customer: &customer::Model, field: VerifiableField) -> Option<DateTime<Utc>> {
     match field {
-        VerifiableField::Email => &mut customer.email_verified_at,
-        VerifiableField::Phone => &mut customer.phone_verified_at,
+        VerifiableField::Email => customer.email_verified_at,
+        VerifiableField::Phone => customer.phone_verified_at,
+    }
+}
+
+pub(super) fn set_verified_at(customer: &mut customer::Model, field: VerifiableField, time: Option<DateTime<Utc>>) {
+    match field {
+        VerifiableField::Email => customer.email_verified_at = time,
+        VerifiableField::Phone => customer.phone_verified_at = time,
     }
 }
 

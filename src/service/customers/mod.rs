@@ -147,6 +147,12 @@ impl From<OwnCustomer> for CustomerView {
     }
 }
 
+/// Returns the phone that a change from `before` to `after` adds to the customer. `before` is `None` for a new customer.
+fn added_phone<'c>(before: Option<&customer::Model>, after: &'c customer::Model) -> Option<&'c PhoneNumber> {
+    let old = before.and_then(|before| before.phone.as_ref());
+    after.phone.as_ref().filter(|phone| old != Some(phone))
+}
+
 /// The phone that a request sets.
 fn given_phone(values: &customer::ActiveModel) -> Option<&PhoneNumber> {
     values.phone.try_as_ref().and_then(Option::as_ref)

@@ -6,7 +6,7 @@ use entity::{customer, customer_operator};
 use sea_orm::sea_query::{Expr, ExprTrait};
 use sea_orm::{ColumnTrait, IdenStatic, Iterable};
 
-use super::field::{CustomerField, verified_at};
+use super::field::{CustomerField, set_verified_at};
 use super::row_reads::Link;
 use super::words;
 use crate::database::{WriteSet, WriteStatement, delete_in_cte, row_values, update_from_cte};
@@ -52,14 +52,14 @@ pub(super) fn replace_verified(
     mut changed: customer::Model,
     proof: Option<(VerifiableField, DateTime<Utc>)>,
 ) -> customer::Model {
-    let is_changed = changed != *current;
+    let is_changed = CustomerField::any_differs(current, &changed);
     for field in VerifiableField::iter() {
         if CustomerField::from(field).differs(current, &changed) {
-            *verified_at(&mut changed, field) = None;
+            set_verified_at(&mut changed, field, None);
         }
     }
     if let Some((field, time)) = proof {
-        *verified_at(&mut changed, field) = Some(time);
+        set_verified_at(&mut changed, field, Some(time));
     }
     if is_changed {
         changed.version = current.version + 1;

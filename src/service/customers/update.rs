@@ -8,8 +8,8 @@ use serde_json::{Map, json};
 use super::existing::external_id_taken;
 use super::row_reads::{self, Link, has_email_or_phone, of_operator};
 use super::{
-    CustomerField, CustomerRef, CustomerView, Customers, FoundOrReplay, Prepared, Written, given_phone, history,
-    row_writes,
+    CustomerField, CustomerRef, CustomerView, Customers, FoundOrReplay, Prepared, Written, added_phone, given_phone,
+    history, row_writes,
 };
 use crate::database::{OptimisticWrite, TransactionError, WriteSet};
 use crate::error::{Error, ErrorCode, InputField, Violation};
@@ -136,7 +136,7 @@ impl Customers {
         Error::reject_if_any(violations)?;
 
         let mut writes = WriteSet::new(origin.owner(), current.id);
-        let is_changed = changed != current;
+        let is_changed = CustomerField::any_differs(&current, &changed);
         let customer = if is_changed || new_link.is_some() {
             row_writes::replace(&mut writes, &current, changed)
         } else {
@@ -193,7 +193,7 @@ fn changed_values<'c>(
     changed: &'c customer::Model,
 ) -> (Option<&'c EmailAddress>, Option<&'c PhoneNumber>) {
     let email = (changed.email != current.email).then_some(&changed.email);
-    (email, changed.phone.as_ref().filter(|phone| current.phone.as_ref() != Some(phone)))
+    (email, added_phone(Some(current), changed))
 }
 
 /// Returns a violation for each new value that another customer has: the email and the phone of `changed`, and the

@@ -1,7 +1,7 @@
 //! Records that a person has proved ownership of an email or a phone. Platform only.
 //!
-//! Telephone companies reassign numbers. A proof can therefore move a phone from one customer to another, unless the
-//! first customer has a later proof for the phone.
+//! Carriers reassign numbers. A proof can therefore move a phone from one customer to another, unless the first
+//! customer has a later proof for the phone.
 
 use chrono::{DateTime, Utc};
 use entity::customer;
@@ -11,7 +11,7 @@ use sea_orm::{ColumnTrait, Condition, DbErr, EntityTrait, QueryFilter, QueryOrde
 use serde_json::json;
 
 use super::field::verified_at;
-use super::{CustomerView, Customers, Prepared, Written, history, row_reads, row_writes};
+use super::{CustomerField, CustomerView, Customers, Prepared, Written, history, row_reads, row_writes};
 use crate::database::{OptimisticWrite, TransactionError, WriteSet, outdated_read};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::idempotency::IdempotentRequest;
@@ -105,7 +105,7 @@ impl Customers {
             writes.add_earlier(earlier);
             verified.phone = phone.cloned();
         }
-        if verified != *current || *verified_at(&mut verified, field) < Some(*time) {
+        if CustomerField::any_differs(current, &verified) || verified_at(current, field) < Some(*time) {
             verified = row_writes::replace_verified(&mut writes, current, verified, Some((field, *time)));
             history::record_verified(&mut writes, origin, field, current, &verified);
         }

@@ -2,7 +2,7 @@
 
 use entity::{customer, customer_change, customer_event, phone_lookup};
 use sea_orm::sea_query::{Expr, ExprTrait, Query, SimpleExpr};
-use sea_orm::{ColumnTrait, DbBackend, IdenStatic};
+use sea_orm::{ColumnTrait, Condition, DbBackend, IdenStatic, Iterable};
 
 use crate::database::{WriteStatement, delete_in_cte};
 use crate::service::customers::history::HISTORY_ORDER;
@@ -34,14 +34,15 @@ pub(super) const REDACT_EVENTS: WriteStatement = WriteStatement {
     name: "redact events",
     columns: || vec!["of_customer", "first_version", "first_id", "last_version", "last_id"],
     build: |new, backend| {
-        use customer_event::Column::{After, Before, CustomerId};
         let without_values = |column: customer_event::Column| (column, without_values(backend, column.as_str()));
+        let columns = customer_event::Column::iter().filter(has_values_in_history);
         let mut update = Query::update();
-        update.table(customer_event::Entity).from(new.clone()).values([Before, After].map(without_values));
+        update.table(customer_event::Entity).from(new.clone()).values(columns.map(without_values));
         let listed =
             |columns: &[&'static str]| Expr::tuple(columns.iter().map(|column| Expr::col((new.clone(), *column))));
         let position = || Expr::tuple(HISTORY_ORDER.map(|column| column.into_expr()));
-        update.and_where(CustomerId.into_expr().eq(Expr::col((new.clone(), "of_customer"))));
+        let of_customer = Expr::col((new.clone(), "of_customer"));
+        update.and_where(customer_event::Column::CustomerId.into_expr().eq(of_customer));
         update.and_where(position().gte(listed(&["first_version", "first_id"])));
         update.and_where(position().lte(listed(&["last_version", "last_id"])));
         Box::new(update)
@@ -54,17 +55,55 @@ pub(super) const REDACT_FEED: WriteStatement = WriteStatement {
     name: "redact feed",
     columns: || vec!["of_customer", "first_id", "last_id"],
     build: |new, _| {
-        use customer_change::Column::{CustomerId, ExternalCustomerId, Id};
+        use customer_change::Column::{CustomerId, Id};
         let listed = |column: &'static str| Expr::col((new.clone(), column));
+        let columns = || customer_change::Column::iter().filter(has_values_in_feed);
         let mut update = Query::update();
-        update.table(customer_change::Entity).from(new.clone()).value(ExternalCustomerId, Expr::cust("NULL"));
+        update.table(customer_change::Entity).from(new.clone());
+        update.values(columns().map(|column| (column, Expr::cust("NULL"))));
         update.and_where(CustomerId.into_expr().eq(listed("of_customer")));
         update.and_where(Id.into_expr().between(listed("first_id"), listed("last_id")));
-        update.and_where(ExternalCustomerId.is_not_null());
+        let has_values = columns().map(|column| column.is_not_null());
+        update.cond_where(has_values.fold(Condition::any(), Condition::add));
         Box::new(update)
     },
     must_write_all: false,
 };
+
+/// Returns true for the columns with personal data. Names all columns, so that the compiler reports a new column.
+fn has_values_in_history(column: &customer_event::Column) -> bool {
+    use customer_event::Column::{
+        Actor, After, ApiKeyId, Before, CustomerId, DisconnectedOperatorId, Id, OccurredAt, OperatorId, Reason,
+        RequestId, Type, VerifiedField, Version,
+    };
+    match column {
+        Before | After => true,
+        // The staff member in `actor` is not the customer.
+        Id
+        | CustomerId
+        | OperatorId
+        | ApiKeyId
+        | RequestId
+        | Actor
+        | Type
+        | Version
+        | OccurredAt
+        | DisconnectedOperatorId
+        | Reason
+        | VerifiedField => false,
+    }
+}
+
+/// Like [`has_values_in_history`], for the feed.
+fn has_values_in_feed(column: &customer_change::Column) -> bool {
+    use customer_change::Column::{
+        ChangedFields, CustomerId, ExternalCustomerId, Id, OccurredAt, Own, Position, ReaderId, Swept, Type, Version,
+    };
+    match column {
+        ExternalCustomerId => true,
+        ReaderId | Position | Id | CustomerId | Type | Version | ChangedFields | Own | OccurredAt | Swept => false,
+    }
+}
 
 /// Returns an expression for the JSON object in `column` with the same names, each with the value null.
 fn without_values(backend: DbBackend, column: &str) -> SimpleExpr {

@@ -22,8 +22,8 @@ use entity::customer_operator;
 use entity::value::{ApiKeyId, CustomerEventId, CustomerId, RequestId};
 use sea_orm::sea_query::{Alias, Expr, ExprTrait, Order, Query, SimpleExpr};
 use sea_orm::{
-    ActiveEnum, ColumnTrait, Condition, EntityTrait, FromQueryResult, Iterable, QueryFilter, QueryResult, QueryTrait,
-    Select,
+    ActiveEnum, ColumnTrait, Condition, DbErr, EntityTrait, FromQueryResult, Iterable, QueryFilter, QueryResult,
+    QueryTrait, Select,
 };
 
 use super::{CustomerField, Customers};
@@ -79,27 +79,22 @@ pub struct HistoryEntry {
 }
 
 impl HistoryEntry {
-    fn new(caller: &Caller, event: Model) -> Self {
+    /// Returns `None` if the caller may not see the entry.
+    fn new(caller: &Caller, event: Model) -> Option<Self> {
         let own = event.operator_id == caller.operator();
         let sees_all = own || caller.operator().is_none();
-        let changed_fields = CustomerField::changed_by(&event).collect();
-        let r#type = match visibility_to_others(event.r#type) {
-            _ if sees_all => event.r#type,
-            Visibility::Shown(r#type) | Visibility::ShownIfValuesChanged(r#type) => r#type,
-            // `visible_parts` leaves out such entries.
-            Visibility::Hidden => event.r#type,
-        };
-        Self {
+        let r#type = if sees_all { event.r#type } else { type_for_others(&event)? };
+        Some(Self {
             id: event.id,
             customer_id: event.customer_id,
             r#type,
             occurred_at: event.occurred_at,
             version: event.version,
-            changed_fields,
+            changed_fields: CustomerField::changed_by(&event).collect(),
             verified_field: event.verified_field,
             own,
             details: sees_all.then_some(event),
-        }
+        })
     }
 }
 
@@ -129,6 +124,15 @@ fn visibility_to_others(r#type: EventType) -> Visibility {
     }
 }
 
+/// Returns the type under which other operators see the entry, or `None` if they do not see it.
+fn type_for_others(entry: &Model) -> Option<EventType> {
+    match visibility_to_others(entry.r#type) {
+        Visibility::Hidden => None,
+        Visibility::Shown(r#type) => Some(r#type),
+        Visibility::ShownIfValuesChanged(r#type) => (entry.before != entry.after).then_some(r#type),
+    }
+}
+
 impl Customers {
     /// Loads pages of lists of history entries. The lists of a request and of an API key are only for the platform.
     pub async fn history_pages(
@@ -155,7 +159,11 @@ impl Customers {
             };
             ListRequest { parts: parts.iter().map(part).collect(), request: request.clone() }
         });
-        let read = |row: &QueryResult| Ok(Arc::new(HistoryEntry::new(caller, Model::from_query_result(row, "")?)));
+        let read = |row: &QueryResult| {
+            let entry = HistoryEntry::new(caller, Model::from_query_result(row, "")?);
+            // `visible_parts` leaves out the entries that the caller may not see.
+            entry.map(Arc::new).ok_or_else(|| DbErr::Custom("the query found a hidden history entry".to_owned()))
+        };
         let position = |page: usize, entry: &Arc<HistoryEntry>| requests[page].0.position(entry);
         Ok(pages::pages(self.database.reader(), pages.collect(), read, position).await?)
     }
@@ -170,7 +178,7 @@ impl Customers {
         let events = since_connection(caller, Column::CustomerId.into_expr(), Entity::find_by_id(id)).filter(visible);
         let found = events.one(self.database.reader()).await?;
         count_query(usize::from(found.is_some()));
-        Ok(found.map(|event| HistoryEntry::new(caller, event)))
+        Ok(found.and_then(|event| HistoryEntry::new(caller, event)))
     }
 }
 

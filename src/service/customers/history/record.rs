@@ -9,21 +9,16 @@ use entity::customer_event::{DisconnectReason, EventType, FieldValues, Model, Ve
 use entity::value::CustomerEventId;
 use serde_json::{Value as Json, json};
 
-use super::{Visibility, visibility_to_others};
+use super::type_for_others;
 use crate::database::WriteSet;
 use crate::service::customers::row_reads::Link;
 use crate::service::customers::{CustomerField, feed_rows};
 use crate::service::{Origin, now};
 
 /// Adds an entry, and its rows in the feed, to the writes. In the feed, the operators of `links` get a row of the type
-/// of the entry. For the operators of all other links, [`visibility_to_others`] decides.
+/// of the entry. For the operators of all other links, [`type_for_others`] decides.
 fn add(writes: &mut WriteSet, entry: Model, links: &[Link]) {
-    let type_for_linked = match visibility_to_others(entry.r#type) {
-        Visibility::Hidden => None,
-        Visibility::Shown(r#type) => Some(r#type),
-        Visibility::ShownIfValuesChanged(r#type) => (entry.before != entry.after).then_some(r#type),
-    };
-    feed_rows::add(writes, &entry, links, type_for_linked);
+    feed_rows::add(writes, &entry, links, type_for_others(&entry));
     writes.insert([entry]);
 }
 

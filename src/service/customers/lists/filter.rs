@@ -34,25 +34,21 @@ pub struct TimeRange {
     pub before: Option<DateTime<Utc>>,
 }
 
-// `matches_at_most_one`, `on_other_columns` and `on_link` name all fields, so that the compiler reports a new field.
-// Each condition except the search must be in `email_and_phone`, `on_other_columns` or `on_link`: a condition that is
-// in none of them would match every customer.
+/// The conditions of a [`CustomerFilter`] in SQL, except the search.
+struct SqlConditions {
+    /// The email and the phone that the customer must have.
+    email_and_phone: Vec<(customer::Column, Value)>,
+    /// Conditions on the other columns of `customer`.
+    on_other_columns: Condition,
+    /// Conditions on columns of `customer_operator`.
+    on_link: Condition,
+}
+
 impl CustomerFilter {
     /// Returns true if the filter has a condition that at most one customer can meet.
     pub(super) fn matches_at_most_one(&self) -> bool {
-        let Self {
-            email,
-            phone,
-            external_customer_id,
-            missing,
-            search: _,
-            email_verified: _,
-            phone_verified: _,
-            created_at: _,
-            connected_at: _,
-        } = self;
-        let is_impossible = missing.iter().any(|field| !field.is_optional());
-        is_impossible || email.is_some() || phone.is_some() || external_customer_id.is_some()
+        let is_impossible = self.missing.iter().any(|field| !field.is_optional());
+        is_impossible || self.email.is_some() || self.phone.is_some() || self.external_customer_id.is_some()
     }
 
     /// Returns true if the filter has conditions besides the search.
@@ -62,39 +58,42 @@ impl CustomerFilter {
 
     /// Conditions on columns of `customer`.
     pub(super) fn on_customer(&self) -> Condition {
-        let has = |(column, value): (customer::Column, Value)| column.eq(value);
-        self.email_and_phone().map(has).fold(self.on_other_columns(), Condition::add)
+        let SqlConditions { email_and_phone, on_other_columns, on_link: _ } = self.conditions();
+        email_and_phone.into_iter().map(|(column, value)| column.eq(value)).fold(on_other_columns, Condition::add)
+    }
+
+    /// Conditions on columns of `customer_operator`.
+    pub(super) fn on_link(&self) -> Condition {
+        self.conditions().on_link
     }
 
     /// Conditions on the operator's links, with their customers, except the search. If `email` is given, the customer
     /// must have this email too.
     pub(super) fn on_own_customer(&self, operator: OperatorId, email: Option<&EmailAddress>) -> Condition {
+        let SqlConditions { email_and_phone, on_other_columns, on_link } = self.conditions();
         let email = email.map(|email| (customer::Column::Email, email.clone().into()));
-        let values = timing_safe::has_all(operator, email.into_iter().chain(self.email_and_phone()));
-        Condition::all().add(values).add(self.on_other_columns()).add(self.on_link())
+        let values = timing_safe::has_all(operator, email.into_iter().chain(email_and_phone));
+        Condition::all().add(values).add(on_other_columns).add(on_link)
     }
 
-    /// The email and the phone that the customer must have.
-    fn email_and_phone(&self) -> impl Iterator<Item = (customer::Column, Value)> {
-        let email = self.email.clone().map(|email| (customer::Column::Email, email.into()));
-        let phone = self.phone.clone().map(|phone| (customer::Column::Phone, phone.into()));
-        email.into_iter().chain(phone)
-    }
-
-    /// Conditions on the columns of `customer` except the email and the phone.
-    fn on_other_columns(&self) -> Condition {
-        use customer::Column::{CreatedAt, EmailVerifiedAt, PhoneVerifiedAt};
+    /// Returns the conditions in SQL. Uses every field except the search: a field that is left out here would match
+    /// every customer.
+    fn conditions(&self) -> SqlConditions {
+        use customer::Column::{CreatedAt, Email, EmailVerifiedAt, Phone, PhoneVerifiedAt};
+        use customer_operator::Column::{ConnectedAt, ExternalCustomerId};
         let Self {
+            search: _,
+            email,
+            phone,
+            external_customer_id,
             missing,
             email_verified,
             phone_verified,
             created_at,
-            search: _,
-            email: _,
-            phone: _,
-            external_customer_id: _,
-            connected_at: _,
+            connected_at,
         } = self;
+        let email = email.clone().map(|email| (Email, email.into()));
+        let phone = phone.clone().map(|phone| (Phone, phone.into()));
         let verified = |column: customer::Column, is_verified: bool| {
             if is_verified { column.is_not_null() } else { column.is_null() }
         };
@@ -105,31 +104,19 @@ impl CustomerFilter {
             .map(|field| {
                 if field.is_optional() { field.column().is_null().cast_as("integer").eq(1) } else { Expr::val(1).eq(0) }
             });
-        let conditions = Condition::all()
+        let on_other_columns = Condition::all()
             .add_option(email_verified.map(|is_verified| verified(EmailVerifiedAt, is_verified)))
             .add_option(phone_verified.map(|is_verified| verified(PhoneVerifiedAt, is_verified)))
             .add_option(created_at.from.map(|from| CreatedAt.gte(from)))
             .add_option(created_at.before.map(|before| CreatedAt.lt(before)));
-        missing.fold(conditions, Condition::add)
-    }
-
-    /// Conditions on columns of `customer_operator`.
-    pub(super) fn on_link(&self) -> Condition {
-        use customer_operator::Column::{ConnectedAt, ExternalCustomerId};
-        let Self {
-            external_customer_id,
-            connected_at,
-            search: _,
-            email: _,
-            phone: _,
-            missing: _,
-            email_verified: _,
-            phone_verified: _,
-            created_at: _,
-        } = self;
-        Condition::all()
+        let on_link = Condition::all()
             .add_option(external_customer_id.clone().map(|id| ExternalCustomerId.eq(id)))
             .add_option(connected_at.from.map(|from| ConnectedAt.gte(from)))
-            .add_option(connected_at.before.map(|before| ConnectedAt.lt(before)))
+            .add_option(connected_at.before.map(|before| ConnectedAt.lt(before)));
+        SqlConditions {
+            email_and_phone: email.into_iter().chain(phone).collect(),
+            on_other_columns: missing.fold(on_other_columns, Condition::add),
+            on_link,
+        }
     }
 }
