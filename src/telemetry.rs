@@ -2,8 +2,9 @@
 //! values.
 //!
 //! `RUST_LOG` sets the level, also per module, for example `RUST_LOG=warn,vivamo=debug`. Dependencies log at most at
-//! `info`, because some dependencies trace phone numbers, URLs or headers. With the feature `otlp`, spans go to the
-//! OpenTelemetry collector that `OTEL_EXPORTER_OTLP_ENDPOINT` names.
+//! `info`, because some dependencies trace phone numbers, URLs or headers. The span of a request costs time, so it is
+//! made only at level `debug`, or with the feature `otlp`. With this feature, spans go to the OpenTelemetry collector
+//! that `OTEL_EXPORTER_OTLP_ENDPOINT` names.
 
 use std::panic::PanicHookInfo;
 
@@ -71,10 +72,10 @@ where
         Environment::Sandbox => logs.boxed(),
         Environment::Production => logs.json().flatten_event(true).boxed(),
     };
-    let subscriber = tracing_subscriber::registry().with(logs);
     #[cfg(feature = "otlp")]
-    let subscriber = subscriber.with(traces()?);
-    subscriber.with(filter).init();
+    tracing_subscriber::registry().with(logs.with_filter(filter)).with(traces()?).init();
+    #[cfg(not(feature = "otlp"))]
+    tracing_subscriber::registry().with(logs).with(filter).init();
     Ok(())
 }
 
@@ -97,7 +98,8 @@ where
     let provider = opentelemetry_sdk::trace::SdkTracerProvider::builder().with_batch_exporter(exporter).build();
     let tracer = provider.tracer("vivamo");
     opentelemetry::global::set_tracer_provider(provider);
-    Ok(Some(tracing_opentelemetry::layer().with_tracer(tracer)))
+    let spans = Targets::new().with_target(OWN_TARGET, LevelFilter::DEBUG);
+    Ok(Some(tracing_opentelemetry::layer().with_tracer(tracer).with_filter(spans)))
 }
 
 /// Logs the place of a panic. Does not log the message, because the message may quote personal data.

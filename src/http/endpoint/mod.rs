@@ -108,7 +108,7 @@ pub async fn handle(extract::State(state): extract::State<State>, request: Reque
     let mut log = RequestLog::start(request_id);
     let accepted = MediaType::accepted_by(request.headers());
     let media_type = accepted.unwrap_or(MediaType::Json);
-    let span = tracing::error_span!("request", %request_id);
+    let span = tracing::debug_span!("request", %request_id);
     let (parts, mut body) = request.into_parts();
     let outcome = match process(&state, &parts, &mut body, accepted, &mut log).instrument(span).await {
         Ok(outcome) => outcome,
@@ -240,7 +240,10 @@ async fn run_database_work<T: Send + 'static>(
 ) -> Result<T, HttpError> {
     match timeout(state.timeouts.request, run_to_completion(context, work_timeout, work)).await {
         Ok(Ok(Ok(output))) => Ok(output),
-        Ok(Err(_panic)) => Err(Violation::new(ErrorCode::Internal).into()),
+        Ok(Err(_panic)) => {
+            tracing::error!(%request_id, "request panicked: the line `panic` before this line has the place");
+            Err(Violation::new(ErrorCode::Internal).into())
+        }
         Ok(Ok(Err(_elapsed))) | Err(_elapsed) => {
             tracing::error!(%request_id, "request timed out");
             Err(Violation::new(ErrorCode::Unavailable).into())

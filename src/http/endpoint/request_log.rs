@@ -1,5 +1,6 @@
 //! The log line and the metrics of a request.
 
+use std::fmt::Display;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -117,22 +118,22 @@ impl RequestLog {
 
     fn record(&self, status: u16, codes: &[&'static str]) {
         let duration = self.started.elapsed();
-        let (operator, key) = match self.caller {
-            Some(Caller::Operator { id, key, .. }) => (Some(id.to_string()), Some(key.to_string())),
-            Some(Caller::Platform) => (Some("platform".to_owned()), None),
-            None => (None, None),
+        let operator: Option<&dyn Display> = match &self.caller {
+            Some(Caller::Operator { id, .. }) => Some(id),
+            Some(Caller::Platform) => Some(&"platform"),
+            None => None,
         };
         let operation = self.operation.as_ref();
         let kind = OperationKind::of(operation);
         tracing::info!(
             request_id = %self.request_id,
-            address = self.address.map(|address| address.to_string()),
-            operator,
-            key,
-            kind = kind.name(),
-            operation = operation.and_then(|operation| operation.name.as_deref()),
+            address = self.address.map(display),
+            operator = operator.map(display),
+            key = self.caller.and_then(|caller| caller.key()).map(display),
+            kind = %kind.name(),
+            operation = operation.and_then(|operation| operation.name.as_deref()).map(display),
             status,
-            codes = codes.join(","),
+            codes = %codes.join(","),
             milliseconds = duration.as_millis() as u64,
             statements = self.work.get(Work::Statement),
             cost_requested = self.cost.requested,
