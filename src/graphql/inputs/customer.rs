@@ -50,11 +50,12 @@ pub struct CreateCustomerInput {
     /// existing customer is connected.
     #[graphql(default_with = "MatchKey::iter().collect()")]
     connect_by: Vec<MatchKey>,
-    /// Key that makes retries safe: 1 to 255 characters, for example a UUID. Use the same key for each retry of a
-    /// request, and a new key for each new request. For 24 hours, the same mutation with the same key and the same
-    /// values returns the first outcome and changes nothing. With other values, or in another mutation, the error is
-    /// `IDEMPOTENCY_KEY_REUSED`. The repeated request fails with `CUSTOMER_NOT_FOUND` if the customer has since been
-    /// disconnected from your operator or erased.
+    /// Key that makes retries safe: 1 to 255 characters, for example a UUID. Send the same key when you retry this
+    /// mutation, and a different key for each other mutation, also in the same request. For 24 hours, the same mutation
+    /// with the same key and the same values returns the first result and changes nothing. With other values, or in
+    /// another mutation, the error is `IDEMPOTENCY_KEY_REUSED`. A rejected mutation does not use up its key. The
+    /// repeated request fails with `CUSTOMER_NOT_FOUND` if the customer has since been disconnected from your operator
+    /// or erased.
     idempotency_key: Option<String>,
 }
 
@@ -116,11 +117,12 @@ pub struct UpdateCustomerInput {
     /// The `version` that your change is based on. If the customer now has a different version, nothing is changed and
     /// the error is `VERSION_CONFLICT`. If omitted, the update applies to any version.
     expected_version: Option<i32>,
-    /// Key that makes retries safe: 1 to 255 characters, for example a UUID. Use the same key for each retry of a
-    /// request, and a new key for each new request. For 24 hours, the same mutation with the same key and the same
-    /// values returns the first outcome and changes nothing. With other values, or in another mutation, the error is
-    /// `IDEMPOTENCY_KEY_REUSED`. The repeated request fails with `CUSTOMER_NOT_FOUND` if the customer has since been
-    /// disconnected from your operator or erased.
+    /// Key that makes retries safe: 1 to 255 characters, for example a UUID. Send the same key when you retry this
+    /// mutation, and a different key for each other mutation, also in the same request. For 24 hours, the same mutation
+    /// with the same key and the same values returns the first result and changes nothing. With other values, or in
+    /// another mutation, the error is `IDEMPOTENCY_KEY_REUSED`. A rejected mutation does not use up its key. The
+    /// repeated request fails with `CUSTOMER_NOT_FOUND` if the customer has since been disconnected from your operator
+    /// or erased.
     idempotency_key: Option<String>,
 }
 
@@ -135,10 +137,10 @@ pub struct DisconnectCustomerInput {
     /// Id of the operator to disconnect the customer from. Required with the platform key. Not available with other
     /// keys.
     operator_id: Option<ID>,
-    /// Key that makes retries safe: 1 to 255 characters, for example a UUID. Use the same key for each retry of a
-    /// request, and a new key for each new request. For 24 hours, the same mutation with the same key and the same
-    /// values returns the first outcome and changes nothing. With other values, or in another mutation, the error is
-    /// `IDEMPOTENCY_KEY_REUSED`.
+    /// Key that makes retries safe: 1 to 255 characters, for example a UUID. Send the same key when you retry this
+    /// mutation, and a different key for each other mutation, also in the same request. For 24 hours, the same mutation
+    /// with the same key and the same values returns the first result and changes nothing. With other values, or in
+    /// another mutation, the error is `IDEMPOTENCY_KEY_REUSED`. A rejected mutation does not use up its key.
     idempotency_key: Option<String>,
 }
 

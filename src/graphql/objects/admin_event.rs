@@ -61,9 +61,11 @@ enum AdminEventSource {
 #[derive(InputObject)]
 #[graphql(name = "AdminEventFilter")]
 pub struct AdminEventFilterInput {
-    /// Id of the operator that the entries concern.
+    /// Id of the operator that the entries concern. An unknown id matches no entries; a malformed id is
+    /// `INVALID_ARGUMENT`.
     operator_id: Option<ID>,
-    /// Id of the API key that was created or revoked.
+    /// Id of the API key that was created or revoked. An unknown id matches no entries; a malformed id is
+    /// `INVALID_ARGUMENT`.
     api_key_id: Option<ID>,
 }
 
@@ -111,8 +113,9 @@ impl AdminEvent {
         self.0.webhook_id.map(|id| id.to_string().into())
     }
 
-    /// Names of the fields of `Operator` or `Webhook` that an update set to new values, for example `["status"]`.
-    /// Fields that the service sets itself, such as `disabledAt`, are omitted. Empty for other changes.
+    /// Names of the fields of `Operator` or `Webhook` that an update changed, for example `["status"]`. `cursor` is
+    /// listed for each update with `deliverFrom`, even if the position is the same. Fields that the service sets
+    /// itself, such as `disabledAt`, are omitted. Empty for other changes.
     async fn changed_fields(&self) -> &[String] {
         &self.0.changed_fields.0
     }

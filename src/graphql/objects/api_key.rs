@@ -27,7 +27,7 @@ pub struct ApiKey {
     revoked_at: Option<Time>,
 }
 
-/// Access level of an API key.
+/// Access level of an API key. Values may be added, so keep a default case.
 #[derive(Clone, Copy, PartialEq, Eq, Enum)]
 #[graphql(remote = "entity::api_key::Access")]
 pub enum ApiKeyAccess {

@@ -56,8 +56,9 @@ pub struct Change(customer_change::Model);
 /// only in `customer`, and in `externalCustomerId` if your external ids are personal data, for example email addresses.
 #[Object]
 impl Change {
-    /// Id of the change, the same as the id of its entry in `Customer.history`. Use the id to recognise a change that
-    /// you have already processed.
+    /// Id of the change. The entry of the change in `Customer.history` has the same id. An operator cannot read the
+    /// entries of `DISCONNECTED` and `ERASED` changes. Use the id to recognise a change that you have already
+    /// processed.
     async fn id(&self) -> ID {
         self.0.id.to_string().into()
     }

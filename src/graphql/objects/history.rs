@@ -36,7 +36,8 @@ enum CustomerEventType {
     Disconnected,
     /// The person proved ownership of the email or the phone. `verifiedField` names the field.
     Verified,
-    /// The customer was erased. The values in all its entries are null.
+    /// The customer was erased. The values in all its entries are null. Only the platform sees such entries; operators
+    /// get an `ERASED` change in the feed.
     Erased,
     /// An operator changed its own id for the customer. Only this operator and the platform see such entries.
     ExternalCustomerIdChanged,

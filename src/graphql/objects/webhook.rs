@@ -31,7 +31,7 @@ enum WebhookFailure {
     /// addresses are private or reserved.
     ForbiddenAddress,
     /// Changes after the cursor are no longer stored, so the endpoint was disabled. Call `updateWebhook` with
-    /// `deliverFrom` and `enabled: true`.
+    /// `deliverFrom` and `enabled: true`, and then read all customers, because the deleted changes are not delivered.
     CursorExpired,
 }
 

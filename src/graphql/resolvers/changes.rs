@@ -26,7 +26,7 @@ impl ChangeQuery {
         )]
         after: Option<String>,
         #[graphql(
-            desc = "Types of changes to return. Default: all. A page can be short or empty although `hasMore` is true."
+            desc = "Types of changes to return. Default: all. An empty list returns no changes. A page can be short or empty although `hasMore` is true."
         )]
         types: Option<Vec<ChangeType>>,
     ) -> Option<Result<ChangeFeed, Error>> {

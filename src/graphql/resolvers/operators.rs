@@ -64,7 +64,8 @@ pub struct OperatorMutation;
 #[Object]
 impl OperatorMutation {
     /// Creates an operator with its first API key. Platform key only. This mutation has no idempotency key: if the
-    /// response is lost, wait 6 minutes, look for the operator in `operators`, revoke its key, and create another one.
+    /// response is lost, wait 6 minutes, and look for the operator in `operators`. If it exists, revoke its key, and
+    /// create a new key with `createApiKey`.
     async fn create_operator(
         &self,
         context: &Context<'_>,
@@ -86,8 +87,8 @@ impl OperatorMutation {
 
     /// Creates an additional API key for an operator. Platform key only. To rotate a key: create a new key, use the new
     /// key in all your programs, and revoke the old key when its `lastUsedAt` no longer changes. This mutation has no
-    /// idempotency key: if the response is lost, wait 6 minutes, read the operator's `apiKeys`, and revoke the key
-    /// whose secret you did not receive.
+    /// idempotency key: if the response is lost, wait 6 minutes, read the operator's `apiKeys`, revoke the key whose
+    /// secret you did not receive, and create another key.
     async fn create_api_key(
         &self,
         context: &Context<'_>,
@@ -166,7 +167,7 @@ struct CreateOperatorPayload {
     operator: Operator,
     /// The operator's first API key, which has the access `READ_WRITE` and does not expire.
     api_key: ApiKey,
-    /// The secret to send in the `Authorization: Bearer <secret>` header. The secret is shown only here, so store it
+    /// The API key itself, to send in the `Authorization: Bearer <key>` header. It is shown only here, so store it
     /// safely.
     secret: String,
 }
@@ -239,7 +240,7 @@ impl CreateApiKeyInput {
 struct CreateApiKeyPayload {
     /// The new API key.
     api_key: ApiKey,
-    /// The secret to send in the `Authorization: Bearer <secret>` header. The secret is shown only here, so store it
+    /// The API key itself, to send in the `Authorization: Bearer <key>` header. It is shown only here, so store it
     /// safely.
     secret: String,
 }

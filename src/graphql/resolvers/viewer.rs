@@ -51,7 +51,7 @@ impl Viewer {
     }
 }
 
-/// Environment of a deployment.
+/// Environment of a deployment. Values may be added, so keep a default case.
 #[derive(Clone, Copy, PartialEq, Eq, Enum)]
 #[graphql(remote = "entity::deployment::Environment")]
 enum Environment {
@@ -62,7 +62,7 @@ enum Environment {
     Production,
 }
 
-/// Role of an API key.
+/// Role of an API key. Values may be added, so keep a default case.
 #[derive(Clone, Copy, PartialEq, Eq, Enum)]
 enum Role {
     /// Reads and writes the customers and the webhook endpoints of its operator.

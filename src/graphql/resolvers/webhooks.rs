@@ -70,7 +70,8 @@ impl WebhookMutation {
 
     /// Changes, enables or disables a webhook endpoint. Omitted fields stay as they are. When you enable an endpoint,
     /// deliveries continue after its `cursor`. If some of the changes after the cursor were already deleted from the
-    /// feed, set `deliverFrom` too. Without `deliverFrom`, the service would disable the endpoint again.
+    /// feed, set `deliverFrom` too, and then read all customers, because the deleted changes are not delivered. Without
+    /// `deliverFrom`, the service would disable the endpoint again.
     async fn update_webhook(
         &self,
         context: &Context<'_>,
@@ -80,8 +81,9 @@ impl WebhookMutation {
     }
 
     /// Gives a webhook endpoint a new secret. For the number of hours in `overlapHours`, deliveries are signed with
-    /// both the new and the old secret. Replace the secret in your receiver during this time. This mutation has no
-    /// idempotency key: if the response is lost, call it again.
+    /// both the new and the old secret. Replace the secret in your receiver during this time. Only the two newest
+    /// secrets are valid. This mutation has no idempotency key: if the response is lost, call it again, and replace the
+    /// secret in your receiver immediately, because deliveries are then no longer signed with the secret that it has.
     async fn rotate_webhook_secret(
         &self,
         context: &Context<'_>,

@@ -147,7 +147,8 @@ impl From<OwnCustomer> for CustomerView {
     }
 }
 
-/// Returns the phone that a change from `before` to `after` adds to the customer. `before` is `None` for a new customer.
+/// Returns the phone that a change from `before` to `after` adds to the customer. `before` is `None` for a new
+/// customer.
 fn added_phone<'c>(before: Option<&customer::Model>, after: &'c customer::Model) -> Option<&'c PhoneNumber> {
     let old = before.and_then(|before| before.phone.as_ref());
     after.phone.as_ref().filter(|phone| old != Some(phone))

@@ -27,8 +27,9 @@ for (let attempt = 0; ; attempt++) {
     await wait(retryAfterMs ?? 1_000 * 2 ** Math.min(attempt, 5));
     continue;
   }
-  // All errors name the same customer of yours: this person is already your customer.
-  if (!customerId || errors.some((error: any) => error.extensions.customerId !== customerId)) {
+  // One customer of yours has the email and all other values that are taken: this person is already your customer.
+  const isSameEmail = errors.some((error: any) => error.extensions.code === 'EMAIL_TAKEN');
+  if (!isSameEmail || errors.some((error: any) => error.extensions.customerId !== customerId)) {
     throw new Error(`${code} ${inputPath}`);
   }
   console.log('EXISTING', customerId);

@@ -6,7 +6,7 @@ export const extensions = (error: GraphQLFormattedError) => error.extensions as 
 
 export type Remedy =
   | 'correct the field'
-  | 'use the customer' // with the id `extensions.customerId`; if it is absent, correct the field
+  | 'use the customer' // with the id `extensions.customerId`, if it is the same person; otherwise correct the field
   | 'delete an endpoint'
   | 'reload'
   | 'read all customers again'
