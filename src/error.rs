@@ -119,7 +119,7 @@ pub enum ErrorCode {
     #[error("This request needs a valid API key, in the header: Authorization: Bearer <key>")]
     Unauthenticated,
     /// The role of the API key does not allow this operation: for example, a mutation with a read-only key,
-    /// `createCustomer` with the platform key, or a field that requires the platform key with an operator's key.
+    /// `createCustomer` with the platform key, or, with an operator's key, a field that requires the platform key.
     #[error("This API key does not allow this operation.")]
     Forbidden,
     /// A limit was reached: cost, requests in flight, failed authentications, or disclosures (see

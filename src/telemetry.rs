@@ -89,6 +89,7 @@ where
     S: tracing::Subscriber + for<'s> tracing_subscriber::registry::LookupSpan<'s>,
 {
     use opentelemetry::trace::TracerProvider;
+    use tracing_subscriber::filter::filter_fn;
     if std::env::var_os(OTLP_ENDPOINT).is_none_or(|endpoint| endpoint.is_empty()) {
         return Ok(None);
     }
@@ -98,7 +99,8 @@ where
     let provider = opentelemetry_sdk::trace::SdkTracerProvider::builder().with_batch_exporter(exporter).build();
     let tracer = provider.tracer("vivamo");
     opentelemetry::global::set_tracer_provider(provider);
-    let spans = Targets::new().with_target(OWN_TARGET, LevelFilter::DEBUG);
+    let spans = filter_fn(|metadata| metadata.is_span() && metadata.target().starts_with(OWN_TARGET));
+    let spans = spans.with_max_level_hint(LevelFilter::DEBUG);
     Ok(Some(tracing_opentelemetry::layer().with_tracer(tracer).with_filter(spans)))
 }
 

@@ -21,6 +21,7 @@ pub async fn poll_again_if_woken<F: Future>(connection: F) -> F::Output {
         state.task.register(context.waker());
         // A future that wakes itself twice wants to let other tasks run, for example because it has used up its budget.
         for _ in 0..2 {
+            // A swap and not a store: the poll must see what the thread of the last wake did before the wake.
             state.phase.swap(POLLED, Ordering::SeqCst);
             if let Poll::Ready(output) = connection.as_mut().poll(&mut Context::from_waker(&waker)) {
                 return Poll::Ready(output);

@@ -171,7 +171,9 @@ impl Authenticator {
         self.record_use(&caller);
         // Before the hash is replaced, which may take seconds: a key that is revoked meanwhile must not get into the
         // cache after it was removed from it.
-        self.cache.insert(hash.clone(), CachedKey { caller, expires_at: row.expires_at, read_at });
+        if read_at.elapsed() < CACHE_TTL {
+            self.cache.insert(hash.clone(), CachedKey { caller, expires_at: row.expires_at, read_at });
+        }
         self.seen.insert(hash.clone(), ());
         if row.hash != hash && self.hasher.has_older() {
             self.replace_hash(&row, &hash).await;

@@ -73,8 +73,12 @@ impl Operators {
         let is_visible = is_one_of(self.database.reader(), Column::Id, visible_ids());
         let rows = Entity::find().filter(is_visible).all(self.database.reader()).await?;
         let found: HashMap<_, _> = rows.into_iter().map(|operator| (operator.id, Arc::new(operator))).collect();
+        let now = Instant::now();
+        if expires_at <= now {
+            return Ok(found);
+        }
         let mut cache = self.cache.write();
-        if cache.expires_at <= Instant::now() || cache.operators.len() + found.len() > Self::MAX_CACHED {
+        if cache.expires_at <= now || cache.operators.len() + found.len() > Self::MAX_CACHED {
             *cache = OperatorCache { operators: HashMap::new(), expires_at };
         }
         cache.expires_at = cache.expires_at.min(expires_at);

@@ -395,6 +395,8 @@ async fn a_request_whose_result_is_stored_during_its_lookup_returns_this_result(
         let replica = app.replica(app.database_url().to_owned()).await;
         let query =
             "mutation ($input: CreateCustomerInput!) { createCustomer(input: $input) { replayed customer { id } } }";
+        // The platform knows the person, who is not connected to the operator.
+        replica.created(&app.operator("B").await, "1", json!({ "email": "ada@example.com" })).await;
         let data = json!({ "email": "ada@example.com", "phone": "+14155550024" });
         let input = json!({ "input": { "externalCustomerId": "1", "data": data, "idempotencyKey": "key" } });
         let store = async {
@@ -404,6 +406,10 @@ async fn a_request_whose_result_is_stored_during_its_lookup_returns_this_result(
             stored
         };
         let (repeated, stored) = tokio::join!(app.graphql(&operator, query, input.clone()), store);
+        // Only the request that connected the customer uses a disclosure.
+        let log = app.log();
+        let is_disclosure = |line: &&str| line.contains("disclosed a match") && line.contains(&operator.operator);
+        assert_eq!(log.lines().filter(is_disclosure).count(), 1);
         let repeated = repeated.payload("createCustomer");
         assert_eq!((&stored["replayed"], &repeated["replayed"]), (&json!(false), &json!(true)));
         assert_eq!(stored["customer"], repeated["customer"]);

@@ -125,8 +125,11 @@ impl Servers {
         let sent = send.await;
         if sent.as_ref().is_err_and(reqwest::Error::is_timeout) {
             // The HTTP client can lose a request without an error if the process is killed while the client sends it.
-            let alive = http_client().get(format!("{url}/healthz")).timeout(ANSWER_LIMIT).send().await;
-            assert!(alive.is_err(), "{url} is running, but has not answered a request for {ANSWER_LIMIT:?}");
+            let alive = http_client().get(format!("{url}/healthz")).timeout(Duration::from_secs(10)).send().await;
+            assert!(
+                alive.is_err_and(|error| error.is_connect()),
+                "{url} is running, but has not answered a request for {ANSWER_LIMIT:?}"
+            );
         }
         sent
     }

@@ -187,7 +187,7 @@ struct CustomerValidation {
     /// Phone number as it would be stored. Null if the number is invalid or was omitted.
     phone: Option<String>,
     /// Errors that `createCustomer` would return. Excludes conflicts with customers that are not yours. If the platform
-    /// uses a carrier lookup, only the format of the phone is checked.
+    /// uses a carrier lookup, does not check whether the phone is mobile.
     faults: Vec<CustomerWarning>,
     /// Problems with values that production would reject, for example a disposable email. Always empty in production.
     warnings: Vec<CustomerWarning>,

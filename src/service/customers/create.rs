@@ -133,7 +133,14 @@ impl Customers {
             }
         };
         let prepare = |attempt| self.prepare_create(attempt, origin, idempotent, new, warnings, &reservation);
-        let created = self.run_write("customer.create", origin, idempotent, prepare).await;
+        let created = match self.run_write("customer.create", origin, idempotent, prepare).await {
+            // A carrier lookup that failed does not count, because the client repeats the request.
+            Err(error) if error.has(ErrorCode::PhoneLookupUnavailable) => {
+                reservation.release();
+                return self.replay_after_lookup(origin, idempotent, error).await;
+            }
+            created => created,
+        };
         let kind = match &created {
             // A new customer has no matches, so nothing is used. A replayed result counts too if this request found the
             // match before: its own commit may have succeeded although the connection was lost. A request that is
@@ -142,11 +149,6 @@ impl Customers {
             Err(error @ Error::Rejected(violations)) if error.has(ErrorCode::IdentityConflict) => {
                 reservation.record_matches(violations.len() as u32);
                 DisclosureKind::IdentityConflict
-            }
-            // A carrier lookup that failed does not count, because the client repeats the request.
-            Err(error) if error.has(ErrorCode::PhoneLookupUnavailable) => {
-                reservation.release();
-                return created;
             }
             // The match was found before the carrier rejected the phone, before another request took a value, or before
             // the service waited for a locked customer for too long. The response hides the match, but its time may

@@ -106,11 +106,7 @@ impl Customers {
                 AttemptEnd::Done(result) => return Ok(result),
                 AttemptEnd::NeedsPhoneCheck(phone) => {
                     // Boxed, because this rare lookup would otherwise double the size of the future of every write.
-                    let check = Box::pin(self.restrictions.check_with_carrier(origin.caller(), &phone));
-                    if let Err(error) = check.await {
-                        // During the lookup, another request may have used the idempotency key.
-                        return self.find_replay(origin, idempotent).await?.ok_or(error);
-                    }
+                    Box::pin(self.restrictions.check_with_carrier(origin.caller(), &phone)).await?;
                     accepted = Some(phone);
                 }
             }
@@ -161,6 +157,17 @@ impl Customers {
         }
         let replayed = self.find_replay(origin, idempotent).await?;
         replayed.map_or(attempted, |replayed| Ok(AttemptEnd::Done(replayed)))
+    }
+
+    /// Returns the stored result of a write whose carrier lookup failed, if there is one: during the lookup, another
+    /// request may have used the idempotency key. Otherwise returns the error of the lookup.
+    pub(super) async fn replay_after_lookup<R: Replayable>(
+        &self,
+        origin: &Origin,
+        idempotent: &IdempotentRequest,
+        error: Error,
+    ) -> Result<R, Error> {
+        self.find_replay(origin, idempotent).await.ok().flatten().ok_or(error)
     }
 
     /// Restores the result of an earlier request with the same idempotency key, if there is one.

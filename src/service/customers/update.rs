@@ -60,7 +60,12 @@ impl Customers {
             reservation.record_matches(self.count_taken_by_others(origin, error, email, phone).await);
             reservation.record_disclosed(DisclosureKind::TakenOnUpdate);
         }
-        updated
+        match updated {
+            Err(error) if error.has(ErrorCode::PhoneLookupUnavailable) => {
+                self.replay_after_lookup(origin, idempotent, error).await
+            }
+            updated => updated,
+        }
     }
 
     /// Returns the restrictions that the valid values of an invalid request violate. The list is empty if the customer

@@ -38,7 +38,7 @@ struct Bucket {
 /// The reason why a bucket has too few tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shortage {
-    /// The bucket has enough tokens after this time.
+    /// The bucket has enough tokens after this time, if all reservations end unused.
     RefillsIn(Duration),
     /// Reservations hold the missing tokens, and may give them back at any time.
     HeldByReservations,

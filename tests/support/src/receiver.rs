@@ -144,7 +144,7 @@ impl Receiver {
         std::mem::take(&mut self.state.received.lock().unwrap())
     }
 
-    /// Waits until this many deliveries have arrived since the last [`take`](Self::take). Panics after a minute.
+    /// Waits until this many deliveries have arrived since the last [`take`](Self::take). Panics after [`WAIT_LIMIT`].
     pub async fn wait_for(&self, count: usize) {
         let received = || self.state.received.lock().unwrap().len();
         let all = async {

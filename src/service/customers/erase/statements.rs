@@ -70,7 +70,8 @@ pub(super) const REDACT_FEED: WriteStatement = WriteStatement {
     must_write_all: false,
 };
 
-/// Returns true for the columns with personal data. Names all columns, so that the compiler reports a new column.
+/// Returns true for the columns with personal data, which must be JSON objects. Names all columns, so that the compiler
+/// reports a new column.
 fn has_values_in_history(column: &customer_event::Column) -> bool {
     use customer_event::Column::{
         Actor, After, ApiKeyId, Before, CustomerId, DisconnectedOperatorId, Id, OccurredAt, OperatorId, Reason,
@@ -94,7 +95,7 @@ fn has_values_in_history(column: &customer_event::Column) -> bool {
     }
 }
 
-/// Like [`has_values_in_history`], for the feed.
+/// Like [`has_values_in_history`], for the feed. The columns with personal data must be nullable.
 fn has_values_in_feed(column: &customer_change::Column) -> bool {
     use customer_change::Column::{
         ChangedFields, CustomerId, ExternalCustomerId, Id, OccurredAt, Own, Position, ReaderId, Swept, Type, Version,
