@@ -111,10 +111,15 @@ const LONG_ADDRESSES: usize = 40;
 pub const LARGE_RESPONSE: &str = "{ customers(first: 40) { nodes { operators(first: 1) { nodes { \
     customers(first: 40) { nodes { id address { line1 line2 city region } } } } } } } }";
 
-/// Creates customers with addresses of 3,200 bytes.
-pub async fn create_long_addresses(app: &TestApp, operator: &TestCaller) {
+/// An address of 3,200 bytes.
+fn long_address() -> Value {
     let line = "𝕏".repeat(200);
-    let address = json!({ "line1": line, "line2": line, "city": line, "region": line, "country": "US" });
+    json!({ "line1": line, "line2": line, "city": line, "region": line, "country": "US" })
+}
+
+/// Creates customers with [long addresses](long_address).
+pub async fn create_long_addresses(app: &TestApp, operator: &TestCaller) {
+    let address = long_address();
     let create = async |number: usize| {
         let data = json!({ "email": format!("long-{number}@example.com"), "address": address });
         app.created(operator, &format!("long-{number}"), data).await;
@@ -157,8 +162,7 @@ async fn start_reading(server: &TestApp, caller: &TestCaller, query: &str) -> Tc
 
 both!(a_response_that_repeats_a_few_rows_needs_memory_too, Sandbox, async |app| {
     let operator = app.operator("A").await;
-    let line = "𝕏".repeat(200);
-    let address = json!({ "line1": line, "line2": line, "city": line, "region": line, "country": "US" });
+    let address = long_address();
     app.created(&operator, "1", json!({ "email": "ada@example.com", "address": address })).await;
     let update = "mutation ($name: String) { updateCustomer(input: { customer: { externalCustomerId: \"1\" }, \
                   data: { firstName: $name } }) { replayed } }";
@@ -179,8 +183,7 @@ both!(a_response_that_repeats_a_few_rows_needs_memory_too, Sandbox, async |app| 
 both!(a_stored_result_needs_no_memory_for_large_responses, Sandbox, async |app| {
     let operator = app.operator("A").await;
     create_long_addresses(app, &operator).await;
-    let line = "𝕏".repeat(200);
-    let address = json!({ "line1": line, "line2": line, "city": line, "region": line, "country": "US" });
+    let address = long_address();
     let data = json!({ "email": "ada@example.com", "address": address });
     let input = json!({ "externalCustomerId": "stored", "data": data, "idempotencyKey": "key" });
     let create = "mutation ($input: CreateCustomerInput!) { createCustomer(input: $input) { replayed } }";

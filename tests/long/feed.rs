@@ -37,9 +37,9 @@ const PHONES: usize = 3;
 const REQUESTS: usize = 300;
 
 /// The longest time in which [`REQUESTS`] are answered. It is much longer than a failover.
-const ROUND_LIMIT: Duration = Duration::from_secs(300);
+const ROUND_LIMIT: Duration = Duration::from_secs(180);
 /// The longest time in which a reader reads to the end of its feed.
-const READ_LIMIT: Duration = Duration::from_secs(300);
+const READ_LIMIT: Duration = Duration::from_secs(60);
 
 const CHANGES: &str = "query ($after: String) { changes(first: 20, after: $after) { cursor hasMore \
     changes { id type version own customerId } } }";

@@ -15,8 +15,9 @@ use vivamo::service::{ServiceSettings, Services, deployment};
 use support::process::{Running, vivamo};
 use support::{Backend, KEY_SECRET, PLATFORM_KEY, TestCaller, TestDatabase, http_client, wait_until};
 
-/// The longest time in which a running process answers. It is longer than all time limits of a request together.
-const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+/// The longest time in which a running process answers. It is longer than all time limits of a request together, and
+/// shorter than the limit of `wait_until`.
+const ANSWER_LIMIT: Duration = Duration::from_secs(45);
 
 pub struct Servers {
     test_database: TestDatabase,
@@ -117,12 +118,12 @@ impl Servers {
         let (_, url) = &self.processes[request % self.processes.len()];
         let request = self.http.post(format!("{url}/graphql")).bearer_auth(&caller.key).timeout(ANSWER_LIMIT);
         let request = request.json(&json!({ "query": query, "variables": variables }));
-        let send = async {
+        let sent = async {
             let answer = request.send().await?;
             let request_id = answer.headers()["x-request-id"].to_str().unwrap().to_owned();
             Ok::<_, reqwest::Error>((request_id, answer.json().await?))
-        };
-        let sent = send.await;
+        }
+        .await;
         if sent.as_ref().is_err_and(reqwest::Error::is_timeout) {
             // The HTTP client can lose a request without an error if the process is killed while the client sends it.
             let alive = http_client().get(format!("{url}/healthz")).timeout(Duration::from_secs(10)).send().await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 /// The longest wait for a condition. A condition that holds at all holds much earlier, even on a slow machine.
-pub(crate) const WAIT_LIMIT: Duration = Duration::from_secs(120);
+pub(crate) const WAIT_LIMIT: Duration = Duration::from_secs(60);
 
 /// Calls `check` every 20 ms until it returns a value, and returns this value. Panics with `what` after [`WAIT_LIMIT`],
 /// for example with "the server is ready", and with the number of checks: after one check, the check itself hangs.
