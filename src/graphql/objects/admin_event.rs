@@ -57,15 +57,14 @@ enum AdminEventSource {
     CommandLine,
 }
 
-/// Conditions on entries of the audit log. An entry must match all conditions.
+/// Conditions on entries of the audit log. An entry must match all conditions. An unknown id matches no entries; a
+/// malformed id is `INVALID_ARGUMENT`.
 #[derive(InputObject)]
 #[graphql(name = "AdminEventFilter")]
 pub struct AdminEventFilterInput {
-    /// Id of the operator that the entries concern. An unknown id matches no entries; a malformed id is
-    /// `INVALID_ARGUMENT`.
+    /// Id of the operator that the entries concern.
     operator_id: Option<ID>,
-    /// Id of the API key that was created or revoked. An unknown id matches no entries; a malformed id is
-    /// `INVALID_ARGUMENT`.
+    /// Id of the API key that was created or revoked.
     api_key_id: Option<ID>,
 }
 
