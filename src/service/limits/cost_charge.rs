@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use entity::value::ApiKeyId;
-
-use super::token_buckets::{Shortage, TokenBuckets};
+use super::token_buckets::{Shortage, TokenBucket};
 use super::{Limit, RateLimits};
 use crate::error::Violation;
 use crate::request::WorkCounter;
@@ -14,8 +12,8 @@ impl RateLimits {
     /// Charges a cost of 1 to the caller's key. Called before the document is read, when only the caller is known.
     /// `work` counts the work of the request.
     pub fn charge(&self, caller: &Caller, work: Arc<WorkCounter>) -> Result<CostCharge, Violation> {
-        let (costs, key) = (self.costs.clone(), caller.key());
-        let mut charge = CostCharge { costs, key, work, taken: 0, is_settled: false };
+        let bucket = self.costs.bucket(caller.key(), None);
+        let mut charge = CostCharge { bucket, work, taken: 0, is_settled: false };
         charge.raise_to(1, true)?;
         Ok(charge)
     }
@@ -24,8 +22,10 @@ impl RateLimits {
 /// The cost that a request has been charged until now. If this value is dropped before [`settle`](Self::settle), for
 /// example because the execution took too long, the cost stays charged, or the cost of the work if that is more.
 pub struct CostCharge {
-    costs: TokenBuckets<Option<ApiKeyId>>,
-    key: Option<ApiKeyId>,
+    /// The bucket of the caller's key. Found once, because the lookup costs more than the other steps of a charge. The
+    /// bucket of a key with a request in progress is not dropped: a request ends before a bucket has been idle for as
+    /// long as a bucket is kept.
+    bucket: TokenBucket,
     work: Arc<WorkCounter>,
     taken: u32,
     is_settled: bool,
@@ -52,14 +52,14 @@ impl CostCharge {
     /// the cost of the work until now stays charged, because a client without tokens must not get work done for
     /// nothing.
     pub fn raise_to(&mut self, cost: u32, gives_back: bool) -> Result<(), Violation> {
-        let cost = self.costs.at_most_capacity(cost);
+        let cost = self.bucket.at_most_capacity(cost);
         let message = "This API key has reached its cost limit. Wait before you retry.";
-        if let Err(mut shortage) = self.costs.take(self.key, cost.saturating_sub(self.taken)) {
+        if let Err(mut shortage) = self.bucket.take(cost.saturating_sub(self.taken)) {
             let used = if gives_back { 0 } else { self.taken.max(self.cost_of_work()) };
             self.replace(used);
             if let Shortage::RefillsIn(time) = &mut shortage {
                 // The next attempt also needs the tokens that this attempt keeps.
-                *time += self.costs.time_to_refill(f64::from(used));
+                *time += self.bucket.time_to_refill(f64::from(used));
             }
             return Err(Limit::Cost.reject(message, shortage.retry_after()));
         }
@@ -75,7 +75,7 @@ impl CostCharge {
     /// Replaces the cost that was charged, for the last time. Returns the cost that the key can spend now.
     fn replace(&mut self, used: u32) -> Option<i64> {
         self.is_settled = true;
-        self.costs.settle(self.key, self.taken, used)
+        self.bucket.settle(self.taken, used)
     }
 
     /// The cost of the work until now.
@@ -96,21 +96,23 @@ impl Drop for CostCharge {
 mod tests {
     use std::time::Duration;
 
+    use super::super::token_buckets::TokenBuckets;
     use super::*;
     use crate::request::Work;
 
     /// Charges a cost of 1 to a bucket of 10 tokens that had 5 tokens.
-    fn charge(costs: &TokenBuckets<Option<ApiKeyId>>) -> CostCharge {
-        assert_eq!(costs.take(None, 6), Ok(()));
-        CostCharge { costs: costs.clone(), key: None, work: Arc::default(), taken: 1, is_settled: false }
+    fn charge(costs: &TokenBuckets<()>) -> CostCharge {
+        let bucket = costs.bucket((), None);
+        assert_eq!(bucket.take(6), Ok(()));
+        CostCharge { bucket, work: Arc::default(), taken: 1, is_settled: false }
     }
 
-    fn buckets() -> TokenBuckets<Option<ApiKeyId>> {
+    fn buckets() -> TokenBuckets<()> {
         TokenBuckets::new(10, Duration::from_secs(3600), 1)
     }
 
-    fn available(costs: &TokenBuckets<Option<ApiKeyId>>) -> Option<i64> {
-        costs.settle(None, 0, 0)
+    fn available(costs: &TokenBuckets<()>) -> Option<i64> {
+        costs.bucket((), None).settle(0, 0)
     }
 
     #[test]

@@ -1,13 +1,15 @@
 //! Reserves, uses and returns the disclosures of an operator.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use metrics::Counter;
 use sea_orm::EnumIter;
+use tokio::sync::Notify;
 use tokio::time::timeout;
 use tracing::field::display;
 
-use super::token_buckets::Shortage;
+use super::token_buckets::{Shortage, TokenBucket};
 use super::{Limit, RateLimits};
 use crate::error::Violation;
 use crate::service::{Caller, Origin};
@@ -76,16 +78,16 @@ impl RateLimits {
     /// Reserves `values` disclosures, at most the operator's budget, from the operator's bucket. Reserves none for the
     /// platform.
     fn try_reserve(&self, origin: &Origin, values: u32) -> Result<DisclosureReservation, Shortage> {
-        let (values, capacity) = match *origin.caller() {
+        let (values, budget) = match *origin.caller() {
             Caller::Operator { disclosures_per_hour, .. } => (values, disclosures_per_hour),
             Caller::Platform => (0, None),
         };
-        let capacity = capacity.map_or(self.disclosures.capacity, f64::from);
-        self.disclosures.reserve(capacity, origin.owner(), values)?;
+        let bucket = self.disclosures.bucket(origin.owner(), budget.map(i32::unsigned_abs));
+        bucket.reserve(values)?;
         Ok(DisclosureReservation {
             origin: origin.clone(),
-            limits: self.clone(),
-            capacity,
+            bucket,
+            ended: self.reservation_ended.clone(),
             reserved: values,
             matches: AtomicU32::default(),
             used: 0,
@@ -124,9 +126,10 @@ impl RejectedReservation {
 /// time may reveal them. Only creates record matches before they have an outcome.
 pub struct DisclosureReservation {
     origin: Origin,
-    limits: RateLimits,
-    /// The operator's budget.
-    capacity: f64,
+    /// The bucket of the operator.
+    bucket: TokenBucket,
+    /// Notified when this reservation ends.
+    ended: Arc<Notify>,
     reserved: u32,
     /// The largest number of emails and phones for which an attempt of the request has found a match.
     matches: AtomicU32,
@@ -166,10 +169,9 @@ impl Drop for DisclosureReservation {
     fn drop(&mut self) {
         // Without an effect if the matches were used or released.
         self.use_matches(DisclosureKind::RejectedCreate);
-        let Self { origin, limits, capacity, reserved, matches: _, used } = self;
-        limits.disclosures.end_reservation(*capacity, origin.owner(), *reserved, *used);
-        if *reserved > 0 {
-            limits.reservation_ended.notify_waiters();
+        self.bucket.end_reservation(self.reserved, self.used);
+        if self.reserved > 0 {
+            self.ended.notify_waiters();
         }
     }
 }

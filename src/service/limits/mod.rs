@@ -110,6 +110,6 @@ impl RateLimits {
     pub fn charge_auth_failure(&self, network: IpAddr) -> Result<(), Violation> {
         let message = "Too many failed authentications from this address. Wait before you retry.";
         let reject = |shortage: Shortage| Limit::AuthenticationFailures.reject(message, shortage.retry_after());
-        self.auth_failures.take(network, 1).map_err(reject)
+        self.auth_failures.bucket(network, None).take(1).map_err(reject)
     }
 }
