@@ -36,7 +36,8 @@ impl Manager {
         if self.failed_ping.lock().is_some_and(|failed_at| taken_at <= failed_at) {
             return false;
         }
-        let is_alive = connection.is_alive().await;
+        // Boxed, because this rare ping would otherwise make the future of every statement twice as large.
+        let is_alive = Box::pin(connection.is_alive()).await;
         if !is_alive {
             *self.failed_ping.lock() = Some(Instant::now());
         }

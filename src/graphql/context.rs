@@ -5,15 +5,30 @@ use std::sync::Arc;
 use async_graphql::{Context, ContextBase};
 
 use crate::error::Error;
+use crate::request::ResponseSize;
 use crate::service::{Caller, RequestInfo, Services};
+
+/// The data of a request that resolvers use, except the loader (`fetch::loader`).
+pub struct RequestData {
+    pub caller: Caller,
+    pub info: RequestInfo,
+    /// The size of the response until now.
+    pub response_size: Arc<ResponseSize>,
+    /// True if the document has repeated fields (`document::fields::has_repeated_fields`).
+    pub has_repeated_fields: bool,
+}
+
+pub fn request_data<'c, T>(context: &ContextBase<'c, T>) -> &'c RequestData {
+    context.data_unchecked::<RequestData>()
+}
 
 /// The caller.
 pub fn caller<'c, T>(context: &ContextBase<'c, T>) -> &'c Caller {
-    context.data_unchecked::<Caller>()
+    &request_data(context).caller
 }
 
 pub fn request_info<'c>(context: &Context<'c>) -> &'c RequestInfo {
-    context.data_unchecked::<RequestInfo>()
+    &request_data(context).info
 }
 
 /// The services and the caller, if the caller is the platform. Fails with `FORBIDDEN` for other callers. A resolver

@@ -22,8 +22,7 @@ use chrono::{DateTime, Utc};
 use entity::value::{ApiKeyId, CustomerId, OperatorId};
 use entity::{api_key, customer_operator, operator};
 
-use super::context::{caller, services};
-use super::json_writer::RepeatedFields;
+use super::context::{caller, request_data, services};
 use super::pagination::PageArguments;
 use crate::database::pages::{Count, Page, PageRequest};
 use crate::error::Error;
@@ -43,8 +42,7 @@ pub async fn customers(
 ) -> Result<CustomerPage, Error> {
     let request = CustomerPageRequest { list, page, links: operators_selected_for_each_customer(context) };
     // If the document selects the page twice, the loader reads it once.
-    let RepeatedFields(has_repeated_fields) = context.data_unchecked();
-    if *has_repeated_fields || is_inside_a_list(context) {
+    if request_data(context).has_repeated_fields || is_inside_a_list(context) {
         return load(context, request).await;
     }
     let mut pages = services(context).customers.pages(caller(context), &[request]).await?;

@@ -5,15 +5,16 @@
 
 use std::borrow::{Borrow, Cow};
 use std::marker::PhantomData;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
 
 use async_graphql::parser::types::Field;
 use async_graphql::registry::Registry;
 use async_graphql::resolver_utils::resolve_list;
 use async_graphql::{ContextSelectionSet, OutputType, Positioned, ServerError, ServerResult, Value};
 
-use super::json_writer::{CannotWriteJson, JsonText, ObjectWriter, RepeatedFields, WriteJson, count_values};
+use super::context::request_data;
+use super::json_writer::{CannotWriteJson, JsonText, ObjectWriter, WriteJson, count_values};
 use crate::error::Error;
 use crate::request::{ResponseSize, SizeError, Work, count_work};
 
@@ -141,7 +142,7 @@ async fn write_json<T: WriteJson>(
     write: impl Fn(&ObjectWriter<'_, T>, &mut JsonText) -> Result<(), CannotWriteJson>,
 ) -> Result<Option<Value>, SizeError> {
     let size = response_size(context);
-    if context.data_unchecked::<RepeatedFields>().0 {
+    if request_data(context).has_repeated_fields {
         return Ok(None);
     }
     loop {
@@ -171,7 +172,7 @@ fn write_text<T: WriteJson>(
 }
 
 fn response_size<'c>(context: &ContextSelectionSet<'c>) -> &'c ResponseSize {
-    context.data_unchecked::<Arc<ResponseSize>>()
+    &request_data(context).response_size
 }
 
 fn fail(context: &ContextSelectionSet<'_>, field: &Positioned<Field>, error: SizeError) -> ServerError {

@@ -54,9 +54,6 @@ pub trait WriteJson: ContainerType + Sized + 'static {
     }
 }
 
-/// True if the document of the request has repeated fields (`document::fields::has_repeated_fields`).
-pub struct RepeatedFields(pub bool);
-
 /// A selected field. `context` belongs to the outermost object or list that this module writes. The path of `context`
 /// therefore ends there: it has no indexes and fields inside this object or list.
 pub struct SelectedField<'q> {

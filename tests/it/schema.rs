@@ -80,9 +80,26 @@ async fn the_arguments_of_lists_are_described_alike() {
 both!(introspection_is_within_the_limits, Sandbox, async |app| {
     let caller = app.operator("A").await;
     let query = include_str!("../../src/graphql/introspection.graphql");
-    let answer = app.graphql(&caller, query, json!({})).await;
     let expected: Value = serde_json::from_str(&graphql::introspection().await).unwrap();
-    assert_eq!(answer.body, expected);
+    // In the second request, the document comes from the cache.
+    for _ in 0..2 {
+        assert_eq!(app.graphql(&caller, query, json!({})).await.body, expected);
+    }
+});
+
+// `src/graphql/schema.rs` enables federation for documents that are in the cache.
+both!(fields_of_federation_do_not_exist, Sandbox, async |app| {
+    let caller = app.operator("A").await;
+    let fields = "{ viewer { role } ... { __type(name: \"Query\") { fields { name } } } }";
+    for _ in 0..2 {
+        let answer = app.graphql(&caller, fields, json!({})).await;
+        let fields = answer.data()["__type"]["fields"].as_array().unwrap();
+        assert!(fields.iter().all(|field| !field["name"].as_str().unwrap().starts_with('_')), "{fields:?}");
+        for field in ["_service { sdl }", "_entities(representations: []) { __typename }"] {
+            let answer = app.graphql(&caller, &format!("{{ viewer {{ role }} {field} }}"), json!({})).await;
+            assert_eq!(answer.codes(), ["BAD_REQUEST"], "{field}");
+        }
+    }
 });
 
 #[test]

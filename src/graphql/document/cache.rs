@@ -2,7 +2,8 @@
 //!
 //! Clients send few different documents, with many different values of the variables. A cached document is not parsed
 //! or checked by `limits` again. After a document was valid, its complexity is checked again only if the size of a page
-//! is a variable. The cache saves a quarter to a third of the processor time of a read (`docs/benchmarks.md`).
+//! is a variable, and its validation is repeated only if it introspects. The cache saves a quarter to a third of the
+//! processor time of a read (`docs/benchmarks.md`).
 //!
 //! A document with several operations is cached once per requested operation, without the other operations. Otherwise
 //! async-graphql would check their arguments against variables that belong to the requested operation.

@@ -1,20 +1,17 @@
 //! `Change` and the change feed.
 
-use std::sync::Arc;
-
 use async_graphql::{Context, Enum, ID, Object, SimpleObject};
 use entity::customer_change;
 
 use super::types::Customer;
 use crate::error::Error;
-use crate::graphql::context::{caller, services};
+use crate::graphql::context::{caller, request_data, services};
 use crate::graphql::cursor::{Cursor, Cursors, ListId};
 use crate::graphql::fetch::{self, VisibleCustomer};
 use crate::graphql::items::Items;
 use crate::graphql::json_writer::WriteJson;
 use crate::graphql::pagination::feed_arguments;
 use crate::graphql::time::Time;
-use crate::request::ResponseSize;
 use crate::service::customers::CustomerField;
 use crate::service::feed::FeedRequest;
 
@@ -90,8 +87,8 @@ impl Change {
         self.0.version
     }
 
-    /// Fields that changed. Empty if only `externalCustomerId`, a connection or a time of verification changed, and for
-    /// `ERASED`.
+    /// Fields that changed. Empty if none of these fields changed, for example if only `externalCustomerId` changed.
+    /// Always empty for `ERASED`.
     async fn changed_fields(&self) -> Vec<CustomerField> {
         CustomerField::changed_in(&self.0).collect()
     }
@@ -108,7 +105,7 @@ impl Change {
         let found = fetch::loader(context).load_one(VisibleCustomer(self.0.customer_id)).await;
         // The customers of all changes are loaded together. Without this wait, all of them would be built before the
         // size of the first one is known. If the wait fails, the list of changes reports it.
-        let _ = context.data_unchecked::<Arc<ResponseSize>>().ensure_memory().await;
+        let _ = request_data(context).response_size.ensure_memory().await;
         found.map(|found| found.map(Customer)).transpose()
     }
 }

@@ -61,7 +61,8 @@ impl CustomerQuery {
         order_by: Option<CustomerOrderInput>,
     ) -> Option<Result<CustomerConnection, Error>> {
         let arguments = PageArguments { first, after, last, before };
-        Some(CustomerConnection::load(context, caller(context).operator(), filter, order_by, arguments).await)
+        // Boxed. Without the box, the future of each field of `Query` would be as large as this future.
+        Some(Box::pin(CustomerConnection::load(context, caller(context).operator(), filter, order_by, arguments)).await)
     }
 
     /// Checks the input of `createCustomer` without writing anything. Makes no carrier lookup, and does not reveal
@@ -72,7 +73,8 @@ impl CustomerQuery {
         context: &Context<'_>,
         #[graphql(desc = "The input to check.")] input: CreateCustomerInput,
     ) -> Option<Result<CustomerValidation, Error>> {
-        Some(services(context).customers.validate(caller(context), input.parse()).await.map(Into::into))
+        // Boxed. Without the box, the future of each field of `Query` would be as large as this future.
+        Some(Box::pin(services(context).customers.validate(caller(context), input.parse())).await.map(Into::into))
     }
 }
 

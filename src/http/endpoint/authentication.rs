@@ -36,7 +36,9 @@ pub async fn authenticate(state: &State, parts: &Parts, log: &mut RequestLog) ->
         is_sequential: false,
         running: state.running.clone(),
     };
-    match run_database_work(state, log.request_id, context, state.timeouts.work, authentication).await? {
+    // Boxed, because this rare lookup would otherwise make the future of every request several times as large.
+    let lookup = run_database_work(state, log.request_id, context, state.timeouts.work, authentication);
+    match Box::pin(lookup).await? {
         Ok(caller) => Ok(caller),
         Err(AuthenticationError::Rejected(violation)) => Err(reject(violation).into()),
         Err(AuthenticationError::Failed(error)) => {
