@@ -3,18 +3,16 @@
 //!
 //! The tests call the service directly, because requests over HTTP may not be ready at the same time.
 
-use entity::customer::ActiveModel as Values;
 use entity::deployment::Environment;
 use entity::value::{
     Address, AddressParts, EmailAddress, ExternalCustomerId, IdempotencyKey, PersonName, PhoneNumber, RequestId,
 };
 use futures::future::{join, join_all};
-use sea_orm::ActiveValue::Set;
 use sea_orm::ConnectionTrait;
 use serde_json::{Value, json};
 use vivamo::error::Error;
 use vivamo::service::Caller;
-use vivamo::service::customers::{CreateOutcome, CustomerChanges, CustomerDraft, CustomerRef};
+use vivamo::service::customers::{CreateOutcome, CustomerChanges, CustomerDraft, CustomerPatch, CustomerRef};
 
 use support::postgres;
 use support::proxy::{Cut, Proxy};
@@ -97,11 +95,11 @@ both!(concurrent_creates_of_one_operator_are_one_statement, Sandbox, async |app|
     };
     let address = Address::parse(parts).unwrap();
     let full = CustomerDraft {
-        optional_values: Values {
-            phone: Set(Some(PhoneNumber::parse("+14155550001").unwrap())),
-            first_name: Set(name("Ada")),
-            last_name: Set(name("King Noel")),
-            address: Set(Some(address)),
+        optional_values: CustomerPatch {
+            phone: Some(PhoneNumber::parse("+14155550001").ok()),
+            first_name: Some(name("Ada")),
+            last_name: Some(name("King Noel")),
+            address: Some(Some(address)),
             ..Default::default()
         },
         ..new("a", "ada@example.com")
@@ -110,7 +108,7 @@ both!(concurrent_creates_of_one_operator_are_one_statement, Sandbox, async |app|
         full,
         new("b", "grace@example.com"),
         CustomerDraft {
-            optional_values: Values { last_name: Set(name("Lamarr")), ..Default::default() },
+            optional_values: CustomerPatch { last_name: Some(name("Lamarr")), ..Default::default() },
             ..new("c", "hedy@example.com")
         },
     ];
@@ -120,7 +118,7 @@ both!(concurrent_creates_of_one_operator_are_one_statement, Sandbox, async |app|
     // A create that connects a customer writes with other statements, so it runs in another batch.
     let connects = [
         CustomerDraft {
-            optional_values: Values { first_name: Set(name("Knew")), ..Default::default() },
+            optional_values: CustomerPatch { first_name: Some(name("Knew")), ..Default::default() },
             ..new("d", "known@example.com")
         },
         new("e", "known2@example.com"),
@@ -174,13 +172,16 @@ both!(concurrent_updates_of_one_operator_are_one_statement, Sandbox, async |app|
     }
     let caller = caller(app, &own).await;
     let updates = [
-        CustomerChanges { values: Values { first_name: Set(name("Byron")), ..Default::default() }, ..changes("a") },
         CustomerChanges {
-            values: Values { first_name: Set(None), phone: Set(None), ..Default::default() },
+            values: CustomerPatch { first_name: Some(name("Byron")), ..Default::default() },
+            ..changes("a")
+        },
+        CustomerChanges {
+            values: CustomerPatch { first_name: Some(None), phone: Some(None), ..Default::default() },
             ..changes("b")
         },
         CustomerChanges {
-            values: Values { first_name: Set(name("Hedy Eva Maria")), ..Default::default() },
+            values: CustomerPatch { first_name: Some(name("Hedy Eva Maria")), ..Default::default() },
             ..changes("c")
         },
     ];
@@ -220,9 +221,18 @@ both!(only_the_conflicting_write_of_a_batch_fails, Sandbox, async |app| {
     assert_eq!(app.count_rows("customer_event").await, 4);
     // Two updates change the same customer.
     let updates = [
-        CustomerChanges { values: Values { first_name: Set(name("Ada")), ..Default::default() }, ..changes("1") },
-        CustomerChanges { values: Values { first_name: Set(name("Ada")), ..Default::default() }, ..changes("a") },
-        CustomerChanges { values: Values { last_name: Set(name("King")), ..Default::default() }, ..changes("a") },
+        CustomerChanges {
+            values: CustomerPatch { first_name: Some(name("Ada")), ..Default::default() },
+            ..changes("1")
+        },
+        CustomerChanges {
+            values: CustomerPatch { first_name: Some(name("Ada")), ..Default::default() },
+            ..changes("a")
+        },
+        CustomerChanges {
+            values: CustomerPatch { last_name: Some(name("King")), ..Default::default() },
+            ..changes("a")
+        },
     ];
     let mut outcomes = join_all(updates.map(|changes| update(app, &caller, changes))).await;
     outcomes.sort();
@@ -233,12 +243,12 @@ both!(only_the_conflicting_write_of_a_batch_fails, Sandbox, async |app| {
     let updates = [
         CustomerChanges {
             expected_version: Some(3),
-            values: Values { first_name: Set(name("Eva")), ..Default::default() },
+            values: CustomerPatch { first_name: Some(name("Eva")), ..Default::default() },
             ..changes("a")
         },
         CustomerChanges {
             expected_version: Some(3),
-            values: Values { first_name: Set(name("Eve")), ..Default::default() },
+            values: CustomerPatch { first_name: Some(name("Eve")), ..Default::default() },
             ..changes("a")
         },
     ];
@@ -326,7 +336,7 @@ async fn a_write_that_waits_for_a_lock_does_not_delay_its_batch() {
                 &replica,
                 &caller,
                 CustomerChanges {
-                    values: Values { first_name: Set(name("Ada")), ..Default::default() },
+                    values: CustomerPatch { first_name: Some(name("Ada")), ..Default::default() },
                     ..changes(id)
                 },
             )

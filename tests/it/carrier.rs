@@ -510,8 +510,8 @@ async fn carrier_answers_are_cached_and_failures_are_not() {
                 customer: Some(vivamo::service::customers::CustomerRef::ExternalCustomerId(
                     entity::value::ExternalCustomerId::parse("1").unwrap(),
                 )),
-                values: entity::customer::ActiveModel {
-                    phone: Set(Some(entity::value::PhoneNumber::parse(phone).unwrap())),
+                values: vivamo::service::customers::CustomerPatch {
+                    phone: Some(entity::value::PhoneNumber::parse(phone).ok()),
                     ..Default::default()
                 },
                 ..Default::default()
@@ -551,8 +551,8 @@ async fn carrier_answers_are_cached_and_failures_are_not() {
             customer: Some(vivamo::service::customers::CustomerRef::ExternalCustomerId(
                 entity::value::ExternalCustomerId::parse("1").unwrap(),
             )),
-            values: entity::customer::ActiveModel {
-                phone: Set(Some(entity::value::PhoneNumber::parse("+14155550001").unwrap())),
+            values: vivamo::service::customers::CustomerPatch {
+                phone: Some(entity::value::PhoneNumber::parse("+14155550001").ok()),
                 ..Default::default()
             },
             ..Default::default()

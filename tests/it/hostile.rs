@@ -5,10 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use entity::api_key::Access;
-use entity::customer;
 use entity::value::{DisplayName, EmailAddress, ExternalCustomerId, OperatorId, RequestId};
 use futures::future::join_all;
-use sea_orm::ActiveValue::Set;
 use sea_orm::{ConnectionTrait, Statement};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -16,7 +14,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use vivamo::error::{Error, ErrorCode};
 use vivamo::request::{OwnerMemory, ProcessMemory, RequestContext, ResponseSize, Tenant, run_to_completion};
-use vivamo::service::customers::{CreateOutcome, CustomerChanges, CustomerDraft, CustomerRef};
+use vivamo::service::customers::{CreateOutcome, CustomerChanges, CustomerDraft, CustomerPatch, CustomerRef};
 use vivamo::service::{Caller, RequestInfo};
 
 use support::attacks::attacks;
@@ -300,10 +298,7 @@ both!(a_write_does_not_reveal_a_customer_by_the_size_of_its_lookups, Sandbox, as
     let services = app.services.clone();
     let update = async move {
         let customer = id("0").map(CustomerRef::ExternalCustomerId);
-        let values = customer::ActiveModel {
-            email: Set(EmailAddress::parse("taken@example.com").unwrap()),
-            ..Default::default()
-        };
+        let values = CustomerPatch { email: EmailAddress::parse("taken@example.com").ok(), ..Default::default() };
         let changes = CustomerChanges { customer, values, ..Default::default() };
         services.customers.update(&caller, &RequestId::new().into(), changes).await.map(|_| ())
     };

@@ -8,20 +8,19 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use entity::api_key::Access;
+use entity::customer_word;
 use entity::deployment::Environment;
 use entity::value::{
     ApiKeyId, CustomerId, DisplayName, EmailAddress, ExternalCustomerId, OperatorId, PersonName, PhoneNumber, RequestId,
 };
-use entity::{customer, customer_word};
 use futures::future::join_all;
-use sea_orm::ActiveValue::Set;
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, PaginatorTrait, QueryFilter, Statement};
 use serde_json::{Value, json};
 use uuid::Uuid;
 use vivamo::database::Database;
 use vivamo::graphql::ApiChangeRenderer;
 use vivamo::keyed_hash::KeyedHasher;
-use vivamo::service::customers::{CustomerChanges, CustomerDraft, CustomerRef};
+use vivamo::service::customers::{CustomerChanges, CustomerDraft, CustomerPatch, CustomerRef};
 use vivamo::service::webhooks::addresses::AddressFilter;
 use vivamo::service::webhooks::delivery::{Deliveries, DeliverySettings, set_gauges};
 use vivamo::service::webhooks::sender::{Sender, SenderSettings};
@@ -190,8 +189,8 @@ async fn write_batches(database: &str, log: &Path) {
             if email.is_empty() {
                 let updates = numbers.map(|number| CustomerChanges {
                     customer: id(number).map(CustomerRef::ExternalCustomerId),
-                    values: customer::ActiveModel {
-                        first_name: Set(Some(PersonName::parse("Another Name").unwrap())),
+                    values: CustomerPatch {
+                        first_name: Some(PersonName::parse("Another Name").ok()),
                         ..Default::default()
                     },
                     ..Default::default()
@@ -199,17 +198,19 @@ async fn write_batches(database: &str, log: &Path) {
                 let updates = updates.map(|changes| services.customers.update(&caller, &request, changes));
                 assert!(join_all(updates).await.iter().all(Result::is_ok));
             } else {
-                let creates = numbers.map(|number| CustomerDraft {
-                    external_customer_id: id(number),
-                    email: Some(EmailAddress::parse(&email.replace('#', &number.to_string())).unwrap()),
-                    optional_values: customer::ActiveModel {
-                        phone: Set((operation == "create")
-                            .then(|| PhoneNumber::parse(&format!("+1415{:07}", 5_550_000 + number % 9999)).unwrap())),
-                        first_name: Set(Some(PersonName::parse("Any Name").unwrap())),
+                let creates =
+                    numbers.map(|number| CustomerDraft {
+                        external_customer_id: id(number),
+                        email: Some(EmailAddress::parse(&email.replace('#', &number.to_string())).unwrap()),
+                        optional_values: CustomerPatch {
+                            phone: Some((operation == "create").then(|| {
+                                PhoneNumber::parse(&format!("+1415{:07}", 5_550_000 + number % 9999)).unwrap()
+                            })),
+                            first_name: Some(PersonName::parse("Any Name").ok()),
+                            ..Default::default()
+                        },
                         ..Default::default()
-                    },
-                    ..Default::default()
-                });
+                    });
                 let creates = creates.map(|new| services.customers.create(&caller, &request, new));
                 assert!(join_all(creates).await.iter().all(Result::is_ok));
             }

@@ -2,16 +2,16 @@
 //! input are reported together, each with its path.
 
 use async_graphql::{ID, InputObject, MaybeUndefined, OneofObject};
-use entity::customer;
 use entity::value::{Address, AddressParts, CustomerId, EmailAddress, ExternalCustomerId};
-use sea_orm::ActiveValue::{self, NotSet, Set};
 use sea_orm::Iterable;
 
 use super::violations::Violations;
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::graphql::event_enums::DisconnectReason;
 use crate::service::Caller;
-use crate::service::customers::{ConnectBy, CustomerChanges, CustomerDraft, CustomerRef, DisconnectRequest, MatchKey};
+use crate::service::customers::{
+    ConnectBy, CustomerChanges, CustomerDraft, CustomerPatch, CustomerRef, DisconnectRequest, MatchKey,
+};
 
 /// Identifies a customer. Set exactly one field.
 #[derive(OneofObject)]
@@ -50,12 +50,11 @@ pub struct CreateCustomerInput {
     /// existing customer is connected.
     #[graphql(default_with = "MatchKey::iter().collect()")]
     connect_by: Vec<MatchKey>,
-    /// Key that makes retries safe: 1 to 255 characters, for example a UUID. Send the same key when you retry this
-    /// mutation, and a different key for each other mutation, also in the same request. For 24 hours, the same mutation
-    /// with the same key and the same values returns the first result and changes nothing. With other values, or in
-    /// another mutation, the error is `IDEMPOTENCY_KEY_REUSED`. A rejected mutation does not use up its key. The
-    /// repeated request fails with `CUSTOMER_NOT_FOUND` if the customer has since been disconnected from your operator
-    /// or erased.
+    /// Makes retries safe: 1 to 255 characters, for example a UUID. For 24 hours, the same mutation with the same key
+    /// and the same values returns the first result and changes nothing. With other values, or in another mutation, the
+    /// error is `IDEMPOTENCY_KEY_REUSED`. A rejected mutation does not use up its key. The repeated mutation fails with
+    /// `CUSTOMER_NOT_FOUND` if the customer has since been erased or disconnected from your operator, even if it was
+    /// connected again.
     idempotency_key: Option<String>,
 }
 
@@ -73,9 +72,8 @@ struct CustomerDataInput {
 /// optional in the second. The schema shows these fields as fields of both inputs.
 #[derive(Default, InputObject)]
 struct OptionalDataInput {
-    /// Phone number with a leading `+` and country code, for example `+14155552671`. Without `+`, a number of at least
-    /// 10 digits is read as a US number. Unique on the platform. Production accepts only numbers that can belong to a
-    /// mobile line.
+    /// Phone number with a leading `+` and country code, for example `+14155552671`. Without `+`, it is read as a US
+    /// number. Unique on the platform. Production accepts only numbers that can belong to a mobile line.
     phone: MaybeUndefined<String>,
     /// First name, 1 to 100 characters.
     first_name: MaybeUndefined<String>,
@@ -117,12 +115,11 @@ pub struct UpdateCustomerInput {
     /// The `version` that your change is based on. If the customer now has a different version, nothing is changed and
     /// the error is `VERSION_CONFLICT`. If omitted, the update applies to any version.
     expected_version: Option<i32>,
-    /// Key that makes retries safe: 1 to 255 characters, for example a UUID. Send the same key when you retry this
-    /// mutation, and a different key for each other mutation, also in the same request. For 24 hours, the same mutation
-    /// with the same key and the same values returns the first result and changes nothing. With other values, or in
-    /// another mutation, the error is `IDEMPOTENCY_KEY_REUSED`. A rejected mutation does not use up its key. The
-    /// repeated request fails with `CUSTOMER_NOT_FOUND` if the customer has since been disconnected from your operator
-    /// or erased.
+    /// Makes retries safe: 1 to 255 characters, for example a UUID. For 24 hours, the same mutation with the same key
+    /// and the same values returns the first result and changes nothing. With other values, or in another mutation, the
+    /// error is `IDEMPOTENCY_KEY_REUSED`. A rejected mutation does not use up its key. The repeated mutation fails with
+    /// `CUSTOMER_NOT_FOUND` if the customer has since been erased or disconnected from your operator, even if it was
+    /// connected again.
     idempotency_key: Option<String>,
 }
 
@@ -137,10 +134,9 @@ pub struct DisconnectCustomerInput {
     /// Id of the operator to disconnect the customer from. Required with the platform key. Not available with other
     /// keys.
     operator_id: Option<ID>,
-    /// Key that makes retries safe: 1 to 255 characters, for example a UUID. Send the same key when you retry this
-    /// mutation, and a different key for each other mutation, also in the same request. For 24 hours, the same mutation
-    /// with the same key and the same values returns the first result and changes nothing. With other values, or in
-    /// another mutation, the error is `IDEMPOTENCY_KEY_REUSED`. A rejected mutation does not use up its key.
+    /// Makes retries safe: 1 to 255 characters, for example a UUID. For 24 hours, the same mutation with the same key
+    /// and the same values returns the first result and changes nothing. With other values, or in another mutation, the
+    /// error is `IDEMPOTENCY_KEY_REUSED`. A rejected mutation does not use up its key.
     idempotency_key: Option<String>,
 }
 
@@ -165,28 +161,25 @@ impl AddressInput {
     }
 }
 
-/// Parses a field that can be cleared. Returns `NotSet` for an omitted field and for an invalid value, and `Set(None)`
+/// Parses a field that can be cleared. Returns `None` for an omitted field and for an invalid value, and `Some(None)`
 /// for null.
-fn optional<I, T>(input: MaybeUndefined<I>, parse: impl FnOnce(I) -> Option<T>) -> ActiveValue<Option<T>>
-where
-    Option<T>: Into<sea_orm::Value>,
-{
+fn optional<I, T>(input: MaybeUndefined<I>, parse: impl FnOnce(I) -> Option<T>) -> Option<Option<T>> {
     match input {
-        MaybeUndefined::Undefined => NotSet,
-        MaybeUndefined::Null => Set(None),
-        MaybeUndefined::Value(input) => parse(input).map_or(NotSet, |value| Set(Some(value))),
+        MaybeUndefined::Undefined => None,
+        MaybeUndefined::Null => Some(None),
+        MaybeUndefined::Value(input) => parse(input).map(Some),
     }
 }
 
 impl OptionalDataInput {
-    fn parse(self, violations: &mut Violations) -> customer::ActiveModel {
+    fn parse(self, violations: &mut Violations) -> CustomerPatch {
         let Self { phone, first_name, last_name, address } = self;
-        customer::ActiveModel {
+        CustomerPatch {
+            email: None,
             phone: optional(phone, |text| violations.phone(InputField::Phone, &text)),
             first_name: optional(first_name, |text| violations.name(InputField::FirstName, &text)),
             last_name: optional(last_name, |text| violations.name(InputField::LastName, &text)),
             address: optional(address, |address| address.parse(violations)),
-            ..Default::default()
         }
     }
 }
@@ -244,7 +237,7 @@ impl UpdateCustomerInput {
             customer,
             external_customer_id,
             expected_version,
-            values: customer::ActiveModel { email: email.map_or(NotSet, Set), ..optional.parse(&mut violations) },
+            values: CustomerPatch { email, ..optional.parse(&mut violations) },
             idempotency_key: idempotency_key.and_then(|text| violations.idempotency_key(&text)),
             violations: violations.into_violations(),
         }

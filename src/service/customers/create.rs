@@ -10,10 +10,9 @@ use serde_json::json;
 use super::existing::UniqueValues;
 use super::row_reads::Link;
 use super::{
-    CustomerField, CustomerView, Customers, FoundOrReplay, Prepared, Written, added_phone, given_phone, history,
-    row_writes, words,
+    CustomerField, CustomerPatch, CustomerView, Customers, FoundOrReplay, Prepared, Written, added_phone, change_rows,
 };
-use crate::database::{OptimisticWrite, TransactionError, WriteSet};
+use crate::database::{OptimisticWrite, TransactionError};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::idempotency::IdempotentRequest;
 use crate::service::limits::{DisclosureKind, DisclosureReservation};
@@ -26,8 +25,8 @@ use crate::service::{Caller, Origin, RequestInfo, now};
 pub struct CustomerDraft {
     pub external_customer_id: Option<ExternalCustomerId>,
     pub email: Option<EmailAddress>,
-    /// The values of the other fields. The email is not set. Columns that have no [`CustomerField`] are ignored.
-    pub optional_values: customer::ActiveModel,
+    /// The values of the other fields. The email is not set.
+    pub optional_values: CustomerPatch,
     pub connect_by: ConnectBy,
     pub idempotency_key: Option<IdempotencyKey>,
     pub violations: Vec<Violation>,
@@ -54,7 +53,7 @@ impl Default for ConnectBy {
 struct NewCustomer {
     external_customer_id: ExternalCustomerId,
     email: EmailAddress,
-    optional_values: customer::ActiveModel,
+    optional_values: CustomerPatch,
     connect_by: ConnectBy,
     idempotency_key: Option<IdempotencyKey>,
 }
@@ -118,7 +117,7 @@ impl Customers {
         let origin = &caller.authorize_write(request)?;
         caller.require_operator()?;
         let new = &draft.complete(&self.restrictions).map_err(Error::Rejected)?;
-        let phone = given_phone(&new.optional_values);
+        let phone = new.optional_values.new_phone();
         let idempotent = &IdempotentRequest::new(&self.hasher, origin, &new.idempotency_key, || new.canonical_json());
         // A rejected request may be the repetition of an earlier one, which must get the stored result.
         let warnings = &match self.restrictions.check_without_carrier(Some(&new.email), phone).into_warnings() {
@@ -133,30 +132,17 @@ impl Customers {
             }
         };
         let prepare = |attempt| self.prepare_create(attempt, origin, idempotent, new, warnings, &reservation);
-        let created = match self.run_write("customer.create", origin, idempotent, prepare).await {
+        match self.run_write("customer.create", origin, idempotent, prepare).await {
             // A carrier lookup that failed does not count, because the client repeats the request.
             Err(error) if error.has(ErrorCode::PhoneLookupUnavailable) => {
                 reservation.release();
-                return self.replay_after_lookup(origin, idempotent, error).await;
+                self.replay_after_lookup(origin, idempotent, error).await
             }
-            created => created,
-        };
-        let kind = match &created {
-            // A new customer has no matches, so nothing is used. A replayed result counts too if this request found the
-            // match before: its own commit may have succeeded although the connection was lost. A request that is
-            // repeated later finds the stored result first, so it has no matches.
-            Ok(_) => DisclosureKind::Connected,
-            Err(error @ Error::Rejected(violations)) if error.has(ErrorCode::IdentityConflict) => {
-                reservation.record_matches(violations.len() as u32);
-                DisclosureKind::IdentityConflict
+            created => {
+                record_disclosed(reservation, &created);
+                created
             }
-            // The match was found before the carrier rejected the phone, before another request took a value, or before
-            // the service waited for a locked customer for too long. The response hides the match, but its time may
-            // not. If the connection was lost, the customer may even be connected.
-            Err(_) => DisclosureKind::RejectedCreate,
-        };
-        reservation.record_disclosed(kind);
-        created
+        }
     }
 
     async fn prepare_create(
@@ -169,7 +155,7 @@ impl Customers {
         reservation: &DisclosureReservation,
     ) -> Result<Prepared<Created>, TransactionError> {
         let NewCustomer { external_customer_id, email, optional_values, connect_by, idempotency_key: _ } = new;
-        let (operator, phone) = (origin.owner(), given_phone(optional_values));
+        let (operator, phone) = (origin.owner(), optional_values.new_phone());
         let values = UniqueValues { operator, external_customer_id, email, phone };
         let existing = match self.find_existing(&attempt, idempotent, values).await? {
             FoundOrReplay::Found(existing) => existing,
@@ -182,36 +168,51 @@ impl Customers {
         reservation.record_matches(matched_by.len() as u32);
 
         let new_row = new.row();
-        let mut writes = WriteSet::new(operator, current.map_or(new_row.id, |current| current.id));
         let link_to = |customer: &customer::Model| Link {
             operator_id: operator,
             customer_id: customer.id,
             external_customer_id: external_customer_id.clone(),
             connected_at: now(),
         };
-        let (customer, link, outcome, unapplied_fields) = match current {
+        let (customer, link, writes, outcome, unapplied_fields) = match current {
             Some(current) => {
-                let customer = row_writes::replace(&mut writes, current, filled(current, optional_values));
+                let customer = change_rows::next_row(current, filled(current, optional_values));
                 let link = link_to(&customer);
-                history::record_connected(&mut writes, origin, current, &customer, &link);
+                let writes = change_rows::connected(origin, current, &customer, &link);
                 let unapplied_fields = unapplied_fields(&new_row, &customer);
-                (customer, link, CreateOutcome::Connected, unapplied_fields)
+                (customer, link, writes, CreateOutcome::Connected, unapplied_fields)
             }
             None => {
-                writes.insert([new_row.clone()]);
                 let link = link_to(&new_row);
-                history::record_created(&mut writes, origin, &new_row, &link);
-                (new_row, link, CreateOutcome::Created, Vec::new())
+                let writes = change_rows::created(origin, &new_row, &link);
+                (new_row, link, writes, CreateOutcome::Created, Vec::new())
             }
         };
-        writes.insert([link.clone()]);
-        words::add(&mut writes, &link, &customer);
         let new_phone = added_phone(current, &customer).cloned();
         let details = CreateDetails { outcome, matched_by, unapplied_fields };
         let view = CustomerView::new(customer, Some(link));
         let result = Written { view, warnings: warnings.to_vec(), replayed: false, details };
         Ok(Prepared::Write { attempt, writes, new_phone, result })
     }
+}
+
+/// Records the matches that a request with this result has disclosed.
+fn record_disclosed(reservation: DisclosureReservation, created: &Result<Created, Error>) {
+    let kind = match created {
+        // A new customer has no matches, so nothing is used. A replayed result counts too if this request found the
+        // match before: its own commit may have succeeded although the connection was lost. A request that is repeated
+        // later finds the stored result first, so it has no matches.
+        Ok(_) => DisclosureKind::Connected,
+        Err(error @ Error::Rejected(violations)) if error.has(ErrorCode::IdentityConflict) => {
+            reservation.record_matches(violations.len() as u32);
+            DisclosureKind::IdentityConflict
+        }
+        // The match was found before the carrier rejected the phone, before another request took a value, or before the
+        // service waited for a locked customer for too long. The response hides the match, but its time may not. If the
+        // connection was lost, the customer may even be connected.
+        Err(_) => DisclosureKind::RejectedCreate,
+    };
+    reservation.record_disclosed(kind);
 }
 
 /// The customer of the platform that a new customer turns out to be.
@@ -257,7 +258,7 @@ impl CustomerDraft {
             }
             (_, email) => {
                 let of_restrictions =
-                    restrictions.check_without_carrier(email.as_ref(), given_phone(&optional_values)).violations;
+                    restrictions.check_without_carrier(email.as_ref(), optional_values.new_phone()).violations;
                 Err([violations, of_restrictions].concat())
             }
         }
@@ -276,7 +277,7 @@ impl NewCustomer {
             "phone": null, "firstName": null, "lastName": null, "address": null,
         });
         for field in CustomerField::all() {
-            if let Some(value) = field.given_json(optional_values).filter(|value| !value.is_null()) {
+            if let Some(value) = field.patch_json(optional_values).filter(|value| !value.is_null()) {
                 data[field.name()] = value;
             }
         }
@@ -311,7 +312,7 @@ impl NewCustomer {
 }
 
 /// Returns the customer with `values` in its empty fields.
-fn filled(current: &customer::Model, values: &customer::ActiveModel) -> customer::Model {
+fn filled(current: &customer::Model, values: &CustomerPatch) -> customer::Model {
     let mut customer = current.clone();
     for field in CustomerField::all().filter(|field| field.is_missing(current)) {
         field.apply(values, &mut customer);
@@ -328,7 +329,6 @@ fn unapplied_fields(new_row: &customer::Model, connected: &customer::Model) -> V
 #[cfg(test)]
 mod tests {
     use entity::value::{Address, AddressParts, PersonName};
-    use sea_orm::ActiveValue::Set;
 
     use super::*;
 
@@ -337,14 +337,14 @@ mod tests {
         let mut new = NewCustomer {
             external_customer_id: ExternalCustomerId::parse("user-1").expect("an id"),
             email: EmailAddress::parse("ada@example.com").expect("an email"),
-            optional_values: customer::ActiveModel::default(),
+            optional_values: CustomerPatch::default(),
             connect_by: ConnectBy::default(),
             idempotency_key: None,
         };
         let required = r#"{"createCustomer":{"address":null,"email":"ada@example.com","externalCustomerId":"user-1","firstName":null,"lastName":null,"phone":null}}"#;
         assert_eq!(new.canonical_json(), required);
         for column in [&mut new.optional_values.first_name, &mut new.optional_values.last_name] {
-            *column = Set(None);
+            *column = Some(None);
         }
         assert_eq!(new.canonical_json(), required);
         let parts = AddressParts {
@@ -355,11 +355,11 @@ mod tests {
             postal_code: Some("97477".into()),
             country: "US".into(),
         };
-        new.optional_values = customer::ActiveModel {
-            phone: Set(PhoneNumber::parse("+14155552671").ok()),
-            first_name: Set(PersonName::parse("Ada").ok()),
-            last_name: Set(PersonName::parse("Lovelace").ok()),
-            address: Set(Address::parse(parts).ok()),
+        new.optional_values = CustomerPatch {
+            phone: Some(PhoneNumber::parse("+14155552671").ok()),
+            first_name: Some(PersonName::parse("Ada").ok()),
+            last_name: Some(PersonName::parse("Lovelace").ok()),
+            address: Some(Address::parse(parts).ok()),
             ..Default::default()
         };
         let all = r#"{"createCustomer":{"address":{"city":"Springfield","country":"US","line1":"1 Main St","line2":null,"postal_code":"97477","region":"OR"},"email":"ada@example.com","externalCustomerId":"user-1","firstName":"Ada","lastName":"Lovelace","phone":"+14155552671"}}"#;

@@ -1,16 +1,13 @@
 //! Disconnects a customer from an operator.
 
-use std::slice;
-
 use entity::customer_event::DisconnectReason;
 use entity::value::{CustomerId, IdempotencyKey, OperatorId};
 use sea_orm::ActiveEnum;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::row_reads::OwnCustomer;
-use super::{CustomerRef, Customers, FoundOrReplay, Prepared, Replayable, history, row_writes};
-use crate::database::{OptimisticWrite, TransactionError, WriteSet};
+use super::{CustomerRef, Customers, FoundOrReplay, Prepared, Replayable, change_rows};
+use crate::database::{OptimisticWrite, TransactionError};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::idempotency::IdempotentRequest;
 use crate::service::{Caller, Origin, RequestInfo};
@@ -56,28 +53,18 @@ impl Customers {
         idempotent: &IdempotentRequest,
         disconnect: &DisconnectRequest,
     ) -> Result<Prepared<Disconnected>, TransactionError> {
-        // No customer is connected to the platform.
-        let operator = origin.caller().operator().or(disconnect.operator).unwrap_or(OperatorId::PLATFORM);
+        let not_found = || Violation::of(ErrorCode::CustomerNotFound, InputField::Customer);
+        // The input of the platform always has an operator.
+        let operator = origin.caller().operator().or(disconnect.operator).ok_or_else(not_found)?;
         let found = match self.find_own_or_replay(&attempt, operator, idempotent, &disconnect.customer).await? {
             FoundOrReplay::Found(found) => found,
             FoundOrReplay::Replay(stored) => return Ok(Prepared::Replay(stored)),
         };
-        let not_found = || Violation::of(ErrorCode::CustomerNotFound, InputField::Customer);
         let own = found.ok_or_else(not_found)?;
-        let mut writes = WriteSet::new(origin.owner(), own.customer.id);
-        disconnect_link(&mut writes, origin, &own, disconnect.reason);
+        let writes = change_rows::disconnected(origin, &own.customer, &own.link, disconnect.reason);
         let result = Disconnected { customer: own.customer.id, replayed: false };
         Ok(Prepared::Write { attempt, writes, new_phone: None, result })
     }
-}
-
-/// Adds the removal of a link, and its history entry, to the writes.
-pub(super) fn disconnect_link(writes: &mut WriteSet, origin: &Origin, own: &OwnCustomer, reason: DisconnectReason) {
-    let OwnCustomer { link, customer: current } = own;
-    // Concurrent writers of the customer may have read the link.
-    let customer = row_writes::raise_revision(writes, current);
-    history::record_disconnected(writes, origin, &customer, link, reason);
-    row_writes::remove_links(writes, slice::from_ref(link));
 }
 
 /// The stored form of [`Disconnected`].

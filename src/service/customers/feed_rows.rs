@@ -99,13 +99,12 @@ fn rows(new: &Alias, backend: DbBackend, values: &[(Column, SimpleExpr)]) -> Sel
 }
 
 /// Adds the rows of an entry to the writes: a row for the platform, and rows of the type of the entry for the operators
-/// of `links`. These links are new, changed or removed by the same writes. Each link has the external id that the row
-/// gets.
+/// of `links`. These links are new, changed or removed by the same writes
+/// ([`is_about_links`](super::history::is_about_links)). Each link has the external id that the row gets.
 ///
 /// If `type_for_linked` is given, each operator with a stored link gets a row of this type. The links in `links` must
-/// then be new: the operator of a stored link would get two rows. In this case, call this function before you add
-/// writes that insert, change or delete links: on SQLite, a statement of `writes` sees the rows of earlier statements.
-/// On PostgreSQL, no statement sees the rows of another one.
+/// then be new: the operator of a stored link would get two rows. In this case, add these rows before all writes that
+/// insert, change or delete links (see `change_rows`).
 ///
 /// The row of the platform comes last. On SQLite the position of a row is one more than the last position of the
 /// platform, and all rows of an entry must have the same position, even if they are inserted by several statements.

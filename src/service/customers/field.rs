@@ -1,16 +1,15 @@
 //! The table of customer fields. Every rule that treats all fields of a customer in the same way uses this table.
 //!
-//! A new field needs one variant of [`CustomerField`] and one row of the table in this file; CONTRIBUTING.md lists the
-//! other edits. The following then include the field: missing and unapplied fields, the `missing` filter, history, the
-//! canonical JSON of requests, the filling of empty fields on connect, and updates. The order of the variants is the
-//! order of the fields in responses.
+//! A new field needs a variant of [`CustomerField`], a field of [`CustomerPatch`] and a row of the table in this file;
+//! CONTRIBUTING.md lists the other edits. The following then include the field: missing and unapplied fields, the
+//! `missing` filter, history, the canonical JSON of requests, the filling of empty fields on connect, and updates. The
+//! order of the variants is the order of the fields in responses.
 
 use async_graphql::Enum;
 use chrono::{DateTime, Utc};
 use entity::customer_event::{self, VerifiableField};
-use entity::value::EmailAddress;
+use entity::value::{Address, EmailAddress, PersonName, PhoneNumber};
 use entity::{customer, customer_change};
-use sea_orm::ActiveValue::Set;
 use sea_orm::{ColumnTrait, EnumIter, Iterable};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
@@ -31,6 +30,23 @@ pub enum CustomerField {
     Address,
 }
 
+/// New values for fields of a customer. `None` leaves a field as it is, `Some(None)` clears it.
+#[derive(Clone, Debug, Default)]
+pub struct CustomerPatch {
+    pub email: Option<EmailAddress>,
+    pub first_name: Option<Option<PersonName>>,
+    pub last_name: Option<Option<PersonName>>,
+    pub phone: Option<Option<PhoneNumber>>,
+    pub address: Option<Option<Address>>,
+}
+
+impl CustomerPatch {
+    /// The phone that is set, even if the customer already has it.
+    pub(super) fn new_phone(&self) -> Option<&PhoneNumber> {
+        self.phone.as_ref()?.as_ref()
+    }
+}
+
 /// One row of the table.
 struct Row {
     name: &'static str,
@@ -38,8 +54,8 @@ struct Row {
     is_missing: fn(&customer::Model) -> bool,
     differs: fn(&customer::Model, &customer::Model) -> bool,
     json: fn(&customer::Model) -> Json,
-    given_json: fn(&customer::ActiveModel) -> Option<Json>,
-    apply: fn(&customer::ActiveModel, &mut customer::Model),
+    patch_json: fn(&CustomerPatch) -> Option<Json>,
+    apply: fn(&CustomerPatch, &mut customer::Model),
 }
 
 /// A row for a column of `customer`. The type of the column must implement [`Serialize`].
@@ -51,9 +67,9 @@ macro_rules! row {
             is_missing: |customer| customer.$field.is_missing(),
             differs: |one, other| one.$field != other.$field,
             json: |customer| json!(customer.$field),
-            given_json: |values| if let Set(value) = &values.$field { Some(json!(value)) } else { None },
-            apply: |values, customer| {
-                if let Set(value) = &values.$field {
+            patch_json: |patch| patch.$field.as_ref().map(|value| json!(value)),
+            apply: |patch, customer| {
+                if let Some(value) = &patch.$field {
                     customer.$field.clone_from(value);
                 }
             },
@@ -120,14 +136,14 @@ impl CustomerField {
         Self::all().any(|field| field.differs(one, other))
     }
 
-    /// Value that a request sets for this field. Null clears the field; `None` leaves it as it is.
-    pub(super) fn given_json(self, values: &customer::ActiveModel) -> Option<Json> {
-        (self.row().given_json)(values)
+    /// The new value of this field. Null clears the field; `None` leaves it as it is.
+    pub(super) fn patch_json(self, patch: &CustomerPatch) -> Option<Json> {
+        (self.row().patch_json)(patch)
     }
 
-    /// Sets the field of `customer` to its value in `values`, if there is one.
-    pub(super) fn apply(self, values: &customer::ActiveModel, customer: &mut customer::Model) {
-        (self.row().apply)(values, customer);
+    /// Sets the field of `customer` to its new value in `patch`, if there is one.
+    pub(super) fn apply(self, patch: &CustomerPatch, customer: &mut customer::Model) {
+        (self.row().apply)(patch, customer);
     }
 }
 

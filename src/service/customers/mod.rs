@@ -6,7 +6,7 @@
 //!
 //! | module | contents |
 //! | --- | --- |
-//! | `create`, `update`, `verify`, `disconnect`, `erase` | one kind of change each: its request, its rules, its rows and its result |
+//! | `create`, `update`, `verify`, `disconnect`, `erase` | one kind of change each: its request, its rules and its result |
 //! | `remove_customers` | disconnects all customers of an operator that has left the platform |
 //! | `run_write` | runs the attempts of a change, and stores and replays results of idempotency keys |
 //! | `validate` | checks the input of `create` and writes nothing |
@@ -14,12 +14,12 @@
 //! | `existing` | finds the customers that share a unique value with a new customer |
 //! | `lists` | pages and counts of lists, with filters and searches |
 //! | `links` | pages of the links of a customer |
-//! | `history` | records changes, reads the history, and decides who sees an entry |
+//! | `history` | the entries of changes, their lists, and who sees an entry |
+//! | `change_rows` | the rows that each kind of change writes, in their order |
 //! | `feed_rows`, `words` | the rows of the feed and the search words that a change writes |
 //! | `word_backfill` | adds search words to links that have none |
 //! | `row_reads` | reads rows of `customer` and `customer_operator` |
 //! | `timing_safe` | lookups whose response time does not reveal the customers of other operators |
-//! | `row_writes` | replaces customers, removes links, changes external ids |
 //! | `field` | the table of the fields of a customer |
 //!
 //! An operator sees a customer only through its own link; the platform sees all customers. Each query that returns an
@@ -28,11 +28,9 @@
 //! customers of the platform. The limit on disclosures limits what a caller can learn from this.
 //!
 //! A write usually collects its rows in one `WriteSet`. The takeover of a phone needs a set for each customer. An
-//! erasure redacts the history in earlier sets of limited size. On PostgreSQL, no statement of a set sees the rows that
-//! another statement of the set writes. On SQLite, the statements run in order. Push the statements in an order that
-//! gives the same result on both databases. For example, when a customer is connected, the words of its existing links
-//! are replaced before the new link and its words are inserted.
+//! erasure redacts the history in earlier sets of limited size.
 
+mod change_rows;
 mod create;
 mod disconnect;
 mod erase;
@@ -45,7 +43,6 @@ mod links;
 mod lists;
 mod remove_customers;
 mod row_reads;
-mod row_writes;
 mod run_write;
 mod timing_safe;
 mod update;
@@ -57,7 +54,7 @@ mod words;
 pub use create::{ConnectBy, CreateOutcome, Created, CustomerDraft, MatchKey};
 pub use disconnect::{DisconnectRequest, Disconnected};
 pub use erase::{EraseRequest, Erased};
-pub use field::CustomerField;
+pub use field::{CustomerField, CustomerPatch};
 pub use find::CustomerRef;
 pub use history::{HistoryEntry, HistoryList};
 pub use lists::{
@@ -152,9 +149,4 @@ impl From<OwnCustomer> for CustomerView {
 fn added_phone<'c>(before: Option<&customer::Model>, after: &'c customer::Model) -> Option<&'c PhoneNumber> {
     let old = before.and_then(|before| before.phone.as_ref());
     after.phone.as_ref().filter(|phone| old != Some(phone))
-}
-
-/// The phone that a request sets.
-fn given_phone(values: &customer::ActiveModel) -> Option<&PhoneNumber> {
-    values.phone.try_as_ref().and_then(Option::as_ref)
 }

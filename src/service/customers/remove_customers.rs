@@ -8,10 +8,9 @@ use entity::value::OperatorId;
 use sea_orm::sea_query::LockType;
 use sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect};
 
-use super::Customers;
-use super::disconnect::disconnect_link;
 use super::row_reads::{lock_own_customers, of_operator};
-use crate::database::{Transaction, TransactionError, WriteSet};
+use super::{Customers, change_rows};
+use crate::database::{Transaction, TransactionError};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::audit::{self, Subject};
 use crate::service::{Caller, RequestInfo};
@@ -62,9 +61,8 @@ impl Customers {
             let batch = of_operator(operator).order_by_asc(customer_operator::Column::CustomerId).limit(BATCH);
             let batch = lock_own_customers(&transaction, batch).await?;
             for own in &batch {
-                let mut writes = WriteSet::new(origin.owner(), own.customer.id);
-                disconnect_link(&mut writes, origin, own, DisconnectReason::Ended);
-                transaction.write(writes).await?;
+                let ended = DisconnectReason::Ended;
+                transaction.write(change_rows::disconnected(origin, &own.customer, &own.link, ended)).await?;
             }
             transaction.commit().await?;
             Ok(batch.len() as u64)

@@ -8,8 +8,8 @@ use serde_json::{Map, json};
 use super::existing::external_id_taken;
 use super::row_reads::{self, Link, has_email_or_phone, of_operator};
 use super::{
-    CustomerField, CustomerRef, CustomerView, Customers, FoundOrReplay, Prepared, Written, added_phone, given_phone,
-    history, row_writes,
+    CustomerField, CustomerPatch, CustomerRef, CustomerView, Customers, FoundOrReplay, Prepared, Written, added_phone,
+    change_rows,
 };
 use crate::database::{OptimisticWrite, TransactionError, WriteSet};
 use crate::error::{Error, ErrorCode, InputField, Violation};
@@ -25,9 +25,7 @@ pub struct CustomerChanges {
     /// The operator's new id for the customer. `None` keeps the current id.
     pub external_customer_id: Option<ExternalCustomerId>,
     pub expected_version: Option<i32>,
-    /// The new values: `NotSet` leaves a column as it is, `Set(None)` clears it. Columns that have no [`CustomerField`]
-    /// are ignored.
-    pub values: customer::ActiveModel,
+    pub values: CustomerPatch,
     pub idempotency_key: Option<IdempotencyKey>,
     pub violations: Vec<Violation>,
 }
@@ -49,7 +47,7 @@ impl Customers {
             let of_restrictions = self.violated_restrictions(origin, &changes).await?;
             return Err(Error::Rejected([changes.violations, of_restrictions].concat()));
         };
-        let (email, phone) = (changes.values.email.try_as_ref(), given_phone(&changes.values));
+        let (email, phone) = (changes.values.email.as_ref(), changes.values.new_phone());
         let idempotent =
             &IdempotentRequest::new(&self.hasher, origin, &changes.idempotency_key, || changes.canonical_json());
         let reserved = self.limits.reserve_disclosures(origin, count(email, phone)).await;
@@ -73,7 +71,7 @@ impl Customers {
     async fn violated_restrictions(&self, origin: &Origin, changes: &CustomerChanges) -> Result<Vec<Violation>, Error> {
         let Some(customer) = &changes.customer else { return Ok(Vec::new()) };
         // Without this check, an invalid request would need the database.
-        let (email, phone) = (changes.values.email.try_as_ref(), given_phone(&changes.values));
+        let (email, phone) = (changes.values.email.as_ref(), changes.values.new_phone());
         if self.restrictions.check_without_carrier(email, phone).violations.is_empty() {
             return Ok(Vec::new());
         }
@@ -140,20 +138,14 @@ impl Customers {
         violations.extend(find_taken(&attempt, &current, &changed, new_link.as_ref()).await?);
         Error::reject_if_any(violations)?;
 
-        let mut writes = WriteSet::new(origin.owner(), current.id);
-        let is_changed = CustomerField::any_differs(&current, &changed);
-        let customer = if is_changed || new_link.is_some() {
-            row_writes::replace(&mut writes, &current, changed)
+        let (customer, writes) = if CustomerField::any_differs(&current, &changed) || new_link.is_some() {
+            let customer = change_rows::next_row(&current, changed);
+            let writes = change_rows::updated(origin, &current, &customer, link.as_ref().zip(new_link.as_ref()));
+            (customer, writes)
         } else {
-            current.clone()
+            let writes = WriteSet::new(origin.owner(), current.id);
+            (current, writes)
         };
-        if is_changed {
-            history::record_updated(&mut writes, origin, &current, &customer);
-        }
-        if let (Some(link), Some(new_link)) = (&link, &new_link) {
-            history::record_external_id_changed(&mut writes, origin, &customer, link, new_link);
-            row_writes::change_external_id(&mut writes, link, new_link);
-        }
         let view = CustomerView::new(customer, new_link.or(link));
         let result = Written { view, warnings, replayed: false, details: () };
         Ok(Prepared::Write { attempt, writes, new_phone, result })
@@ -180,8 +172,8 @@ impl CustomerChanges {
     fn canonical_json(&self) -> String {
         let Self { customer, external_customer_id, expected_version, values, idempotency_key: _, violations: _ } = self;
         let customer = customer.as_ref().map(CustomerRef::canonical_json);
-        let given_json = |field: CustomerField| Some((field.name().to_owned(), field.given_json(values)?));
-        let data: Map<_, _> = CustomerField::all().filter_map(given_json).collect();
+        let new_value = |field: CustomerField| Some((field.name().to_owned(), field.patch_json(values)?));
+        let data: Map<_, _> = CustomerField::all().filter_map(new_value).collect();
         let mut request = json!({ "customer": customer, "expectedVersion": expected_version, "data": data });
         // The new external id is added only if it is set. Requests without a new external id then have the same hashes
         // as in earlier versions of this service.
@@ -248,7 +240,6 @@ fn count(email: Option<&EmailAddress>, phone: Option<&PhoneNumber>) -> u32 {
 #[cfg(test)]
 mod tests {
     use entity::value::{Address, AddressParts, CustomerId, ExternalCustomerId, PersonName};
-    use sea_orm::ActiveValue::Set;
 
     use super::*;
 
@@ -272,13 +263,12 @@ mod tests {
         changes = CustomerChanges {
             customer: CustomerId::parse("cus_01h455vb4pex5vsknk084sn02q").map(CustomerRef::Id),
             expected_version: Some(3),
-            values: customer::ActiveModel {
-                email: Set(EmailAddress::parse("ada@example.com").expect("an email")),
-                phone: Set(PhoneNumber::parse("+14155552671").ok()),
-                first_name: Set(PersonName::parse("Ada").ok()),
-                last_name: Set(None),
-                address: Set(Address::parse(parts).ok()),
-                ..Default::default()
+            values: CustomerPatch {
+                email: EmailAddress::parse("ada@example.com").ok(),
+                phone: Some(PhoneNumber::parse("+14155552671").ok()),
+                first_name: Some(PersonName::parse("Ada").ok()),
+                last_name: Some(None),
+                address: Some(Address::parse(parts).ok()),
             },
             ..Default::default()
         };

@@ -3,7 +3,7 @@
 use entity::value::{EmailAddress, PhoneNumber};
 
 use super::existing::UniqueValues;
-use super::{CustomerDraft, Customers, given_phone};
+use super::{CustomerDraft, Customers};
 use crate::error::{Error, Violation};
 use crate::service::Caller;
 use crate::service::restrictions::Restriction;
@@ -32,7 +32,7 @@ impl Customers {
             idempotency_key: _,
             mut violations,
         } = draft;
-        let phone = given_phone(&optional_values);
+        let phone = optional_values.new_phone();
         let restrictions = self.restrictions.check_without_carrier(email.as_ref(), phone);
         violations.extend(restrictions.violations);
         if let (Some(operator), Some(external_customer_id), Some(email), []) =

@@ -10,8 +10,8 @@ use entity::value::{CustomerId, EmailAddress, IdempotencyKey, PhoneNumber};
 use sea_orm::{ColumnTrait, Condition, DbErr, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait};
 use serde_json::json;
 
-use super::field::verified_at;
-use super::{CustomerField, CustomerView, Customers, Prepared, Written, history, row_reads, row_writes};
+use super::field::{set_verified_at, verified_at};
+use super::{CustomerField, CustomerView, Customers, Prepared, Written, change_rows, row_reads};
 use crate::database::{OptimisticWrite, TransactionError, WriteSet, outdated_read};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::idempotency::IdempotentRequest;
@@ -88,8 +88,8 @@ impl Customers {
         let current = current.ok_or_else(|| Violation::of(ErrorCode::CustomerNotFound, InputField::Id))?;
 
         let field = value.field();
-        let mut writes = WriteSet::new(origin.owner(), current.id);
         let mut verified = current.clone();
+        let mut earlier = None;
         if !value.is_value_of(current) {
             let holder = match phone {
                 Some(phone) => find_holder(&attempt, &found, phone).await?,
@@ -99,15 +99,18 @@ impl Customers {
             if holder.phone_verified_at > Some(*time) {
                 return Err(Violation::of(ErrorCode::PhoneTaken, InputField::Value).with_message(LATER_PROOF).into());
             }
-            let mut earlier = WriteSet::new(origin.owner(), holder.id);
-            let without = row_writes::replace(&mut earlier, holder, customer::Model { phone: None, ..holder.clone() });
-            history::record_updated(&mut earlier, origin, holder, &without);
-            writes.add_earlier(earlier);
+            let without = change_rows::next_row(holder, customer::Model { phone: None, ..holder.clone() });
+            earlier = Some(change_rows::updated(origin, holder, &without, None));
             verified.phone = phone.cloned();
         }
+        let mut writes = WriteSet::new(origin.owner(), current.id);
         if CustomerField::any_differs(current, &verified) || verified_at(current, field) < Some(*time) {
-            verified = row_writes::replace_verified(&mut writes, current, verified, Some((field, *time)));
-            history::record_verified(&mut writes, origin, field, current, &verified);
+            verified = change_rows::next_row(current, verified);
+            set_verified_at(&mut verified, field, Some(*time));
+            writes = change_rows::verified(origin, field, current, &verified);
+        }
+        if let Some(earlier) = earlier {
+            writes.add_earlier(earlier);
         }
         let result =
             Written { view: CustomerView::new(verified, None), warnings: Vec::new(), replayed: false, details: () };

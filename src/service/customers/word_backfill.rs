@@ -8,7 +8,7 @@ use sea_orm::sea_query::{Expr, ExprTrait};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait};
 
 use super::row_reads::{OwnCustomer, lock_own_customers};
-use super::{Customers, row_writes, words};
+use super::{Customers, change_rows, words};
 use crate::database::{TransactionError, WriteSet, subquery};
 use crate::error::Error;
 use crate::service::Caller;
@@ -76,7 +76,7 @@ impl Customers {
             // not see the words that this transaction adds, so it would not delete them. The customer therefore gets
             // its next revision, once per batch: such a write then fails with a conflict and runs again.
             if replaced.insert(customer.id) {
-                row_writes::raise_revision(&mut writes, customer);
+                change_rows::raise_revision(&mut writes, customer);
             }
             words::add(&mut writes, link, customer);
             transaction.write(writes).await?;

@@ -26,14 +26,14 @@ use serde::Serialize;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::{Customers, Prepared, Replayable, history, row_reads, row_writes};
+use super::{Customers, Prepared, Replayable, change_rows, row_reads};
 use crate::database::{OptimisticWrite, TransactionError, WriteSet};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::idempotency::IdempotentRequest;
 use crate::service::phone_lookup::lookup_hashes;
 use crate::service::{Caller, Origin, RequestInfo, now};
 use ranges::{HistoryToRedact, MAX_ROWS};
-use statements::{DELETE_CUSTOMER, DELETE_LOOKUPS, REDACT_EVENTS, REDACT_FEED};
+use statements::{DELETE_LOOKUPS, REDACT_EVENTS, REDACT_FEED};
 
 /// A request to erase a customer.
 #[derive(Clone, Debug)]
@@ -91,10 +91,7 @@ impl Customers {
             HistoryToRedact::read(&attempt, customer.id).await?;
         phones.extend(customer.phone.iter().map(|phone| phone.as_str().to_owned()));
 
-        let mut writes = WriteSet::new(origin.owner(), customer.id);
-        history::record_erased(&mut writes, origin, customer, erased_at, &links);
-        row_writes::remove_links(&mut writes, &links);
-        writes.push(DELETE_CUSTOMER, vec![vec![customer.id.into(), customer.revision.into()]]);
+        let mut writes = change_rows::erased(origin, customer, erased_at, &links);
         let hashes: Vec<_> = phones.iter().flat_map(|phone| lookup_hashes(&self.hasher, phone)).collect();
         for batch in hashes.chunks(MAX_ROWS as usize) {
             let mut deleted = WriteSet::new(origin.owner(), customer.id);

@@ -1,25 +1,11 @@
 //! The statements of an erasure.
 
-use entity::{customer, customer_change, customer_event, phone_lookup};
+use entity::{customer_change, customer_event, phone_lookup};
 use sea_orm::sea_query::{Expr, ExprTrait, Query, SimpleExpr};
 use sea_orm::{ColumnTrait, Condition, DbBackend, IdenStatic, Iterable};
 
 use crate::database::{WriteStatement, delete_in_cte};
 use crate::service::customers::history::HISTORY_ORDER;
-use crate::service::feed_positions;
-
-/// Deletes the customer if it still has the revision that was read.
-pub(super) const DELETE_CUSTOMER: WriteStatement = WriteStatement {
-    name: "erase customers",
-    columns: || vec![customer::Column::Id.as_str(), customer::Column::Revision.as_str()],
-    build: |new, backend| {
-        use customer::Column::{Id, Revision};
-        let mut delete = delete_in_cte::<customer::Entity>(new, &[Id, Revision]);
-        delete.and_where_option(feed_positions::keeps_version_order(backend, "customer"));
-        Box::new(delete)
-    },
-    must_write_all: true,
-};
 
 /// Deletes cached results of carrier lookups.
 pub(super) const DELETE_LOOKUPS: WriteStatement = WriteStatement {

@@ -5,14 +5,11 @@
 //! only entries since its own connection: the entries of its own changes, and the entries of other callers that changed
 //! or verified values. In entries of other callers, the operator sees no values.
 //!
-//! `record.rs` adds the entries of a change. This file reads entries, and decides which entries a caller sees.
+//! `entries.rs` builds the entries of a change. This file reads entries, and decides which entries a caller sees.
 
-mod record;
+mod entries;
 
-pub(super) use record::{
-    record_connected, record_created, record_disconnected, record_erased, record_external_id_changed, record_updated,
-    record_verified,
-};
+pub(super) use entries::{entry_of_disconnect, entry_of_external_id, entry_of_values, entry_without_values};
 
 use std::sync::Arc;
 
@@ -111,8 +108,8 @@ enum Visibility {
 }
 
 /// Returns the form in which operators see changes of this type that other callers make. No form reveals that the
-/// customer has other operators. An operator also gets a row in the feed if a change concerns its own link. The
-/// functions `record_…` name these links.
+/// customer has other operators. An operator also gets a row in the feed if the change is about its own link
+/// ([`is_about_links`]).
 fn visibility_to_others(r#type: EventType) -> Visibility {
     match r#type {
         EventType::Updated | EventType::Verified => Visibility::Shown(r#type),
@@ -124,8 +121,21 @@ fn visibility_to_others(r#type: EventType) -> Visibility {
     }
 }
 
+/// Returns true if changes of this type are about the links that they insert, change or delete. The operators of these
+/// links see the change in the feed under its own type.
+pub(super) fn is_about_links(r#type: EventType) -> bool {
+    match r#type {
+        EventType::Created
+        | EventType::Connected
+        | EventType::Disconnected
+        | EventType::Erased
+        | EventType::ExternalCustomerIdChanged => true,
+        EventType::Updated | EventType::Verified => false,
+    }
+}
+
 /// Returns the type under which other operators see the entry, or `None` if they do not see it.
-fn type_for_others(entry: &Model) -> Option<EventType> {
+pub(super) fn type_for_others(entry: &Model) -> Option<EventType> {
     match visibility_to_others(entry.r#type) {
         Visibility::Hidden => None,
         Visibility::Shown(r#type) => Some(r#type),

@@ -1,0 +1,92 @@
+//! Builds the history entries of changes.
+
+use std::iter;
+
+use chrono::{DateTime, Utc};
+use entity::customer;
+use entity::customer_event::{DisconnectReason, EventType, FieldValues, Model};
+use entity::value::CustomerEventId;
+use serde_json::{Value as Json, json};
+
+use crate::service::customers::CustomerField;
+use crate::service::customers::row_reads::Link;
+use crate::service::{Origin, now};
+
+/// Returns an entry with the values that differ, if any. `before` is `None` for a new customer.
+pub(in crate::service::customers) fn entry_of_values(
+    origin: &Origin,
+    r#type: EventType,
+    before: Option<&customer::Model>,
+    after: &customer::Model,
+) -> Model {
+    let mut entry = entry_without_values(origin, r#type, after, now());
+    for field in CustomerField::all() {
+        let old = before.map_or(Json::Null, |customer| field.json_of(customer));
+        let new = field.json_of(after);
+        if new != old {
+            entry.before.0.insert(field.name().to_owned(), old);
+            entry.after.0.insert(field.name().to_owned(), new);
+        }
+    }
+    entry
+}
+
+/// Returns the entry of a disconnect, with the external id that the link had.
+pub(in crate::service::customers) fn entry_of_disconnect(
+    origin: &Origin,
+    customer: &customer::Model,
+    link: &Link,
+    reason: DisconnectReason,
+) -> Model {
+    Model {
+        before: external_id(json!(link.external_customer_id.as_str())),
+        after: external_id(Json::Null),
+        disconnected_operator_id: Some(link.operator_id),
+        reason: Some(reason),
+        ..entry_without_values(origin, EventType::Disconnected, customer, now())
+    }
+}
+
+/// Returns the entry of a changed external id.
+pub(in crate::service::customers) fn entry_of_external_id(
+    origin: &Origin,
+    customer: &customer::Model,
+    before: &Link,
+    after: &Link,
+) -> Model {
+    Model {
+        before: external_id(json!(before.external_customer_id.as_str())),
+        after: external_id(json!(after.external_customer_id.as_str())),
+        ..entry_without_values(origin, EventType::ExternalCustomerIdChanged, customer, now())
+    }
+}
+
+/// Returns the values of an entry that has only an external customer id.
+fn external_id(id: Json) -> FieldValues {
+    FieldValues(iter::once(("externalCustomerId".to_owned(), id)).collect())
+}
+
+/// Returns an entry without values.
+pub(in crate::service::customers) fn entry_without_values(
+    origin: &Origin,
+    r#type: EventType,
+    customer: &customer::Model,
+    occurred_at: DateTime<Utc>,
+) -> Model {
+    Model {
+        id: CustomerEventId::new(),
+        customer_id: customer.id,
+        operator_id: origin.caller().operator(),
+        api_key_id: origin.caller().key(),
+        request_id: origin.request().id,
+        actor: origin.request().actor.clone(),
+        r#type,
+        version: customer.version,
+        before: FieldValues::default(),
+        after: FieldValues::default(),
+        occurred_at,
+        disconnected_operator_id: None,
+        reason: None,
+        verified_field: None,
+    }
+}
