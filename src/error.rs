@@ -52,7 +52,7 @@ pub enum ErrorCode {
     /// The email address has a `+` before the `@`. Production reports this code as an error, sandbox as a warning.
     #[error("Email addresses with a plus suffix are not supported. Please use an address without a +.")]
     PlusSuffixEmail,
-    /// The phone number is not a valid number that can belong to a mobile line. Production reports this code as an
+    /// The phone number is not valid in its country, or cannot be a mobile number. Production reports this code as an
     /// error, sandbox as a warning.
     #[error("Sorry, this phone number cannot be used. Please use a valid mobile number.")]
     PhoneNotMobile,

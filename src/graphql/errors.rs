@@ -28,9 +28,8 @@ pub struct ErrorExtensions {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input_path: Option<Vec<String>>,
     /// True if the same request may succeed later: with the codes `UNAVAILABLE`, `PHONE_LOOKUP_UNAVAILABLE` and
-    /// `RATE_LIMITED`. False with the code `INTERNAL` and with HTTP status 408, but retry these too: `INTERNAL` once,
-    /// and a mutation only with the same `idempotencyKey`. For a mutation without an `idempotencyKey`, see
-    /// `UNAVAILABLE`.
+    /// `RATE_LIMITED`. Two errors can be retried although the value is false: HTTP status 408, and `INTERNAL`, once (a
+    /// mutation only with the same `idempotencyKey`). For a mutation without an `idempotencyKey`, see `UNAVAILABLE`.
     pub retryable: bool,
     /// Time to wait before a retry, in milliseconds. Absent if unknown.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -27,9 +27,9 @@ pub struct CustomerFilterInput {
     /// Not available in the platform's list of all customers.
     ///
     /// Results are ordered by customer id, but these come first: the customer whose email is the search string, or, if
-    /// the search has two different words and neither is a number, the customers whose first and last name have these
-    /// words. If each word matches very many customers (with several words more than 10,000), a page may be short, as
-    /// for `missing`.
+    /// the search has two different words and neither is a number, the customers that have one of the words in the
+    /// first name and the other in the last name, both as whole words. If each word matches very many customers (with
+    /// several words more than 10,000), a page may be short, as for `missing`.
     search: Option<String>,
     /// Email address, in any spelling that `createCustomer` accepts. Matches the whole address.
     email: Option<String>,

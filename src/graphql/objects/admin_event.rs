@@ -78,7 +78,7 @@ impl AdminEvent {
 }
 
 /// An entry in the administrative audit log: a change to an operator, an API key or a webhook endpoint, or the start of
-/// a `vivamo operator remove-customers` that found customers. Entries never change.
+/// a run of `vivamo operator remove-customers` that found customers. Entries never change.
 #[Object]
 impl AdminEvent {
     /// Global id, for example `adm_01h455vb4pex5vsknk084sn02q`.

@@ -124,8 +124,8 @@ impl CustomerEvent {
         self.details()?.actor.as_ref().map(|actor| actor.as_str())
     }
 
-    /// Fields that changed. Empty if only `externalCustomerId`, a connection or a time of verification changed, and for
-    /// `ERASED`.
+    /// Fields that changed. Empty if none of these fields changed, for example if only `externalCustomerId` changed.
+    /// Always empty for `ERASED`.
     async fn changed_fields(&self) -> &[CustomerField] {
         &self.0.changed_fields
     }

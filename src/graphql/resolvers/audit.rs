@@ -12,8 +12,8 @@ pub struct AuditQuery;
 #[Object]
 impl AuditQuery {
     /// The administrative audit log, oldest entry first: changes to operators, API keys and webhook endpoints by
-    /// requests and commands, and the start of each `vivamo operator remove-customers` that found customers. Platform
-    /// key only.
+    /// requests and commands, and the start of each run of `vivamo operator remove-customers` that found customers.
+    /// Platform key only.
     #[graphql(complexity = "list_complexity(first, last, child_complexity)")]
     async fn admin_events(
         &self,

@@ -86,10 +86,9 @@ struct EraseCustomerInput {
     /// Your reference for the erasure, 1 to 100 characters, for example a ticket number. Kept on the receipt, so it
     /// must not contain personal data.
     reference: String,
-    /// Key that makes retries safe: 1 to 255 characters, for example a UUID. Send the same key when you retry this
-    /// mutation, and a different key for each other mutation, also in the same request. For 24 hours, the same mutation
-    /// with the same key and the same values returns the first result and changes nothing. With other values, or in
-    /// another mutation, the error is `IDEMPOTENCY_KEY_REUSED`. A rejected mutation does not use up its key.
+    /// Makes retries safe: 1 to 255 characters, for example a UUID. For 24 hours, the same mutation with the same key
+    /// and the same values returns the first result and changes nothing. With other values, or in another mutation, the
+    /// error is `IDEMPOTENCY_KEY_REUSED`. A rejected mutation does not use up its key.
     idempotency_key: Option<String>,
 }
 

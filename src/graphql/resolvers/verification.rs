@@ -68,11 +68,10 @@ struct RecordVerificationInput {
     /// If another customer has the phone, moves the phone from that customer to this one. Fails with `PHONE_TAKEN` if
     /// that customer proved ownership of the phone after `verifiedAt`. Only for phones. Default: false.
     take_over: Option<bool>,
-    /// Key that makes retries safe: 1 to 255 characters, for example a UUID. Send the same key when you retry this
-    /// mutation, and a different key for each other mutation, also in the same request. For 24 hours, the same mutation
-    /// with the same key and the same values returns the first result and changes nothing. With other values, or in
-    /// another mutation, the error is `IDEMPOTENCY_KEY_REUSED`. A rejected mutation does not use up its key. The
-    /// repeated request fails with `CUSTOMER_NOT_FOUND` if the customer has since been erased.
+    /// Makes retries safe: 1 to 255 characters, for example a UUID. For 24 hours, the same mutation with the same key
+    /// and the same values returns the first result and changes nothing. With other values, or in another mutation, the
+    /// error is `IDEMPOTENCY_KEY_REUSED`. A rejected mutation does not use up its key. The repeated mutation fails with
+    /// `CUSTOMER_NOT_FOUND` if the customer has since been erased.
     idempotency_key: Option<String>,
 }
 

@@ -215,8 +215,8 @@ impl CreateWebhookInput {
 struct CreateWebhookPayload {
     /// The new endpoint.
     webhook: Webhook,
-    /// The secret that signs the deliveries, for example `whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo=`. The
-    /// secret is shown only here, so store it safely.
+    /// The secret with which the service signs the deliveries, for example
+    /// `whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo=`. The secret is shown only here, so store it safely.
     secret: String,
 }
 
