@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use tracing::{Dispatch, debug, dispatcher};
 
 use super::arrays::encode_for_postgres;
-use super::error::{describe, own_error};
+use super::error::{describe, is_read_only, own_error};
 use super::retry::retry_on_conflict;
 use super::row_size::{postgres_row_size, sqlite_row_size};
 use super::url::{DatabaseOptions, failed_to_connect};
@@ -87,9 +87,11 @@ enum State {
     Ready,
     /// The last statement failed, perhaps because the connection is broken. The connection is pinged before reuse.
     Doubtful,
-    /// A statement has been sent and has not ended. If the future of the statement was dropped, the connection cannot
-    /// be used any more.
+    /// A statement has been sent and has not ended. If the future of the statement was dropped, or the rest of its rows
+    /// is not needed, the connection must be closed.
     Busy,
+    /// The session of PostgreSQL began while the database was read-only, so it stays read-only and must be closed.
+    ReadOnly,
 }
 
 impl Connection {
@@ -186,7 +188,7 @@ impl Connection {
 
     /// Runs `send`, which sends a statement, and records the state of the connection. PostgreSQL cancels a statement
     /// earlier than `max_silence`. If it does not answer for so long, the connection counts as lost. It stays busy, so
-    /// it is closed instead of being used again.
+    /// it is closed.
     async fn run<T>(&mut self, send: impl AsyncFnOnce(&mut Driver) -> Result<T, sqlx::Error>) -> Result<T, DbErr> {
         self.state = State::Busy;
         let is_postgres = matches!(self.driver, Driver::Postgres(_));
@@ -197,8 +199,13 @@ impl Connection {
         } else {
             sent.await
         };
-        self.state = if result.is_ok() { State::Ready } else { State::Doubtful };
-        result.map_err(failed)
+        let result = result.map_err(failed);
+        self.state = match &result {
+            Ok(_) => State::Ready,
+            Err(error) if is_postgres && is_read_only(error) => State::ReadOnly,
+            Err(_) => State::Doubtful,
+        };
+        result
     }
 
     /// Counts a statement and passes its text to the observer.
@@ -209,9 +216,14 @@ impl Connection {
         }
     }
 
-    /// Returns true if a statement was sent and its future was dropped before the end.
-    pub(super) fn is_busy(&self) -> bool {
-        self.state == State::Busy
+    /// Returns true if the connection must be closed.
+    pub(super) fn is_unusable(&self) -> bool {
+        self.state == State::Busy || self.is_read_only()
+    }
+
+    /// Returns true if the session cannot write.
+    pub(super) fn is_read_only(&self) -> bool {
+        self.state == State::ReadOnly
     }
 
     /// Returns true if the last statement has ended without an error.

@@ -26,7 +26,8 @@ pub(super) async fn connect(options: DatabaseOptions, max_wait: Duration) -> Res
         match &options {
             DatabaseOptions::Postgres(options) => {
                 // The lock of migrations belongs to the connection, so the pool must not replace the connection.
-                let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(max_wait).max_lifetime(None);
+                let pool = PgPoolOptions::new().max_connections(1).acquire_timeout(max_wait);
+                let pool = pool.max_lifetime(None).idle_timeout(None).test_before_acquire(false);
                 pool.connect_with(options.clone()).await.map(SqlxPostgresConnector::from_sqlx_postgres_pool)
             }
             DatabaseOptions::Sqlite(options) => {

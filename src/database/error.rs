@@ -20,7 +20,8 @@ use crate::error::{Error, ErrorCode};
 use crate::request::SizeError;
 use sqlite_codes::{BUSY, CANTOPEN, FULL, IOERR, LOCKED, READONLY};
 use sqlstates::{
-    DEADLOCK, DIVISION_BY_ZERO, INSUFFICIENT_PRIVILEGE, LOCK_TIMEOUT, READ_ONLY_TRANSACTION, SERIALIZATION_FAILURE,
+    DEADLOCK, DIVISION_BY_ZERO, IDLE_IN_TRANSACTION_TIMEOUT, INSUFFICIENT_PRIVILEGE, LOCK_TIMEOUT,
+    READ_ONLY_TRANSACTION, SERIALIZATION_FAILURE, TRANSACTION_TIMEOUT,
 };
 
 impl From<DbErr> for Error {
@@ -91,6 +92,10 @@ pub(super) mod sqlstates {
     pub const DIVISION_BY_ZERO: &str = "22012";
     /// The transaction only reads, for example on a standby.
     pub const READ_ONLY_TRANSACTION: &str = "25006";
+    /// PostgreSQL has ended the session because of `idle_in_transaction_session_timeout`.
+    pub const IDLE_IN_TRANSACTION_TIMEOUT: &str = "25P03";
+    /// PostgreSQL has ended the session because of `transaction_timeout`, which some databases set.
+    pub const TRANSACTION_TIMEOUT: &str = "25P04";
     pub const SERIALIZATION_FAILURE: &str = "40001";
     pub const DEADLOCK: &str = "40P01";
     pub const INSUFFICIENT_PRIVILEGE: &str = "42501";
@@ -167,7 +172,10 @@ fn is_outage(error: &DbErr) -> bool {
         // last retry. 53: out of resources. 57: statement timeout, shutting down, starting up. 58: system error.
         Some((Code::Sqlstate(code), _)) => {
             ["08", "28", "3D", "40", "53", "57", "58"].iter().any(|class| code.starts_with(class))
-                || matches!(code, INSUFFICIENT_PRIVILEGE | LOCK_TIMEOUT)
+                || matches!(
+                    code,
+                    INSUFFICIENT_PRIVILEGE | LOCK_TIMEOUT | IDLE_IN_TRANSACTION_TIMEOUT | TRANSACTION_TIMEOUT
+                )
         }
         Some((Code::Sqlite(code), _)) => matches!(code, BUSY | LOCKED | IOERR | FULL | CANTOPEN),
         None => matches!(sqlx_error(error), Some(Io(_) | Tls(_) | Protocol(_) | WorkerCrashed)),

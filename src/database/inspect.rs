@@ -149,6 +149,8 @@ fn schema_problem(schema: &str, role: &str) -> Problem {
 
 /// Returns a problem if the SQLite file cannot be written.
 async fn sqlite_write_problem(connection: &DatabaseConnection, file: &Path) -> Result<Option<Problem>, DbErr> {
+    // Without this setting, the check would wait for seconds while another connection writes.
+    connection.execute_unprepared("PRAGMA busy_timeout = 0").await?;
     match connection.execute_unprepared("UPDATE deployment SET id = id WHERE 1 = 0").await {
         Err(error) if is_read_only(&error) => Ok(Some(Problem {
             cause: format!("The database file {} cannot be written.", file.display()),

@@ -23,23 +23,28 @@ pub(super) struct Manager {
     options: DatabaseOptions,
     timeouts: DatabaseTimeouts,
     observer: Option<StatementObserver>,
-    /// The time of the last failed ping. `None` if no ping has failed.
-    failed_ping: Mutex<Option<Instant>>,
+    /// The last time at which a ping failed, or a session was found to be read-only.
+    last_failure: Mutex<Option<Instant>>,
 }
 
 impl Manager {
-    /// Pings a connection that is in the pool. Returns false without a ping if the connection has not been used since
-    /// another one failed its ping: both were probably lost together. A ping of a lost connection takes a second, and a
-    /// request would otherwise ping all lost connections one after the other.
-    async fn is_alive(&self, connection: &mut Connection, metrics: &Metrics) -> bool {
+    /// Returns true if the connection was last taken out before the last failure: it probably has the same fault.
+    /// Without this check, each connection with the fault would fail a request, or would be pinged for a second.
+    fn is_suspect(&self, metrics: &Metrics) -> bool {
         let taken_at = metrics.recycled.unwrap_or(metrics.created);
-        if self.failed_ping.lock().is_some_and(|failed_at| taken_at <= failed_at) {
-            return false;
-        }
+        self.last_failure.lock().is_some_and(|failed_at| taken_at <= failed_at)
+    }
+
+    fn record_failure(&self) {
+        *self.last_failure.lock() = Some(Instant::now());
+    }
+
+    /// Pings a connection that is in the pool.
+    async fn is_alive(&self, connection: &mut Connection) -> bool {
         // Boxed, because this rare ping would otherwise make the future of every statement twice as large.
         let is_alive = Box::pin(connection.is_alive()).await;
         if !is_alive {
-            *self.failed_ping.lock() = Some(Instant::now());
+            self.record_failure();
         }
         is_alive
     }
@@ -56,7 +61,8 @@ impl managed::Manager for Manager {
     async fn recycle(&self, connection: &mut Connection, metrics: &Metrics) -> RecycleResult<DbErr> {
         const MAX_AGE: Duration = Duration::from_secs(30 * 60);
         let needs_ping = !connection.is_ready() || metrics.last_used() >= self.timeouts.ping_after;
-        let is_usable = metrics.age() <= MAX_AGE && (!needs_ping || self.is_alive(connection, metrics).await);
+        let can_be_used = metrics.age() <= MAX_AGE && !self.is_suspect(metrics);
+        let is_usable = can_be_used && (!needs_ping || self.is_alive(connection).await);
         if is_usable { Ok(()) } else { Err(RecycleError::message("the connection cannot be used again")) }
     }
 }
@@ -104,13 +110,17 @@ impl PooledConnection {
 }
 
 impl Drop for PooledConnection {
-    /// Closes a busy connection. In the pool, the connection would stay open until its next use, and until then a
+    /// Closes an unusable connection. In the pool, the connection would stay open until its next use, and until then a
     /// stopped `BEGIN IMMEDIATE` could hold SQLite's write lock. A statement that is running ends when it sends its
     /// next row, or by itself: the database does not notice earlier that the connection was closed.
     fn drop(&mut self) {
-        if let Some(busy) = self.connection.take_if(|connection| connection.is_busy()) {
-            drop(Object::take(busy));
+        let Some(unusable) = self.connection.take_if(|connection| connection.is_unusable()) else { return };
+        if unusable.is_read_only()
+            && let Some(pool) = Object::pool(&unusable)
+        {
+            pool.manager().record_failure();
         }
+        drop(Object::take(unusable));
     }
 }
 
@@ -136,7 +146,7 @@ impl Pool {
         timeouts: DatabaseTimeouts,
         observer: Option<StatementObserver>,
     ) -> Result<Self, DbErr> {
-        let pool = managed::Pool::builder(Manager { options, timeouts, observer, failed_ping: Mutex::default() })
+        let pool = managed::Pool::builder(Manager { options, timeouts, observer, last_failure: Mutex::default() })
             .max_size(size)
             .timeouts(Timeouts { wait: None, create: Some(timeouts.wait), recycle: None })
             .runtime(Runtime::Tokio1)

@@ -1,6 +1,7 @@
 //! Transactions that may write.
 
 use std::mem;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use sea_orm::prelude::async_trait::async_trait;
 use sea_orm::{ConnectionTrait, DbBackend, DbErr, ExecResult, QueryResult, Statement};
@@ -10,7 +11,7 @@ use tokio::time::timeout;
 use super::MAX_DATABASE_WAIT;
 use super::batch::WriteSet;
 use super::connection::Connection;
-use super::error::{Code, outdated_read, reported};
+use super::error::{Code, is_conflict, outdated_read, reported};
 use super::pool::{Pool, PooledConnection};
 use crate::request::tenant;
 
@@ -19,7 +20,7 @@ use crate::request::tenant;
 /// - **Commit:** [`commit`](Self::commit) makes everything durable. If the commit fails because the connection was
 ///   lost, the transaction may have been committed or not. In that case the error does not count as a conflict, so the
 ///   transaction is not retried.
-/// - **Error:** after a failed statement PostgreSQL rejects all further statements. Return the error and drop the
+/// - **Error:** after a failed statement, further statements and the commit fail. Return the error and drop the
 ///   transaction.
 /// - **Drop:** a transaction that is dropped without a commit rolls back in a spawned task, and its connection returns
 ///   to the pool afterwards.
@@ -30,6 +31,8 @@ pub struct Transaction {
     backend: DbBackend,
     /// `None` only while the transaction ends.
     connection: Mutex<Option<PooledConnection>>,
+    /// True if a statement has failed, or while a statement runs.
+    has_failed: AtomicBool,
 }
 
 impl Transaction {
@@ -40,17 +43,16 @@ impl Transaction {
         // transaction began.
         let begin = if backend == DbBackend::Sqlite { "BEGIN IMMEDIATE" } else { "BEGIN" };
         connection.execute_uncounted(begin).await?;
-        Ok(Self { backend, connection: Mutex::new(Some(connection)) })
+        Ok(Self { backend, connection: Mutex::new(Some(connection)), has_failed: AtomicBool::default() })
     }
 
     /// Commits the transaction. Fails and rolls back if the last statement has failed: PostgreSQL would answer such a
     /// `COMMIT` with `ROLLBACK`, which is not an error.
     pub async fn commit(mut self) -> Result<(), DbErr> {
-        match self.connection.get_mut().take_if(|connection| connection.is_ready()) {
+        let has_failed = *self.has_failed.get_mut();
+        match self.connection.get_mut().take_if(|_| !has_failed) {
             Some(connection) => end(connection, "COMMIT").await,
-            None => {
-                Err(DbErr::Custom("a statement of the transaction has failed, so it cannot be committed".to_owned()))
-            }
+            None => Err(DbErr::Custom(HAS_FAILED.to_owned())),
         }
     }
 
@@ -73,20 +75,29 @@ impl Transaction {
     }
 
     async fn run<T>(&self, work: impl AsyncFnOnce(&mut Connection) -> Result<T, DbErr>) -> Result<T, DbErr> {
-        match self.connection.lock().await.as_mut() {
-            Some(connection) => work(connection).await,
-            None => Err(DbErr::Custom("the transaction has ended".to_owned())),
+        let mut connection = self.connection.lock().await;
+        let Some(connection) = connection.as_mut() else {
+            return Err(DbErr::Custom("the transaction has ended".to_owned()));
+        };
+        // SQLite would execute further statements, and after some errors it would commit each of them.
+        if self.has_failed.swap(true, Ordering::Relaxed) {
+            return Err(DbErr::Custom(HAS_FAILED.to_owned()));
         }
+        let result = work(connection).await;
+        self.has_failed.store(result.is_err(), Ordering::Relaxed);
+        result
     }
 }
 
+const HAS_FAILED: &str = "a statement of the transaction has failed, so it can only be rolled back";
+
 /// Sends `COMMIT` or `ROLLBACK`. If the command fails, closes the connection, because the state of the transaction is
 /// then unknown. For example, when the disk is full, SQLite may roll back the transaction by itself, and `ROLLBACK`
-/// then fails. If PostgreSQL itself reports the error, for example a serialization failure, it has rolled back.
+/// then fails. Exception: if PostgreSQL rejects a `COMMIT` with a conflict, it has rolled back.
 async fn end(mut connection: PooledConnection, command: &str) -> Result<(), DbErr> {
     let ended = connection.execute_uncounted(command).await;
-    let is_unknown = |error: &DbErr| !matches!(reported(error), Some((Code::Sqlstate(_), _)));
-    if ended.as_ref().is_err_and(is_unknown) {
+    let is_rolled_back = |error: &DbErr| matches!(reported(error), Some((Code::Sqlstate(_), _))) && is_conflict(error);
+    if ended.as_ref().is_err_and(|error| !is_rolled_back(error)) {
         connection.discard();
     }
     ended.map(|_| ())
@@ -94,8 +105,8 @@ async fn end(mut connection: PooledConnection, command: &str) -> Result<(), DbEr
 
 impl Drop for Transaction {
     fn drop(&mut self) {
-        // A busy connection is not taken. It is closed when it is dropped with this value.
-        if let Some(connection) = self.connection.get_mut().take_if(|connection| !connection.is_busy()) {
+        // An unusable connection is not taken. It is closed when it is dropped with this value.
+        if let Some(connection) = self.connection.get_mut().take_if(|connection| !connection.is_unusable()) {
             tokio::spawn(timeout(MAX_DATABASE_WAIT, end(connection, "ROLLBACK")));
         }
     }
@@ -146,8 +157,9 @@ mod tests {
         let transaction = begin().await;
         transaction.execute_unprepared("CREATE TABLE written (id INTEGER PRIMARY KEY)").await.unwrap();
         transaction.execute_unprepared("INSERT INTO missing VALUES (1)").await.unwrap_err();
+        let further = transaction.execute_unprepared("INSERT INTO written VALUES (1)").await.unwrap_err();
         let error = transaction.commit().await.unwrap_err();
-        assert!(error.to_string().contains("has failed"), "{error}");
+        assert!([further, error].iter().all(|error| error.to_string().contains("has failed")));
         // The table does not exist, so nothing was committed.
         let transaction = begin().await;
         transaction.execute_unprepared("CREATE TABLE written (id INTEGER PRIMARY KEY)").await.unwrap();

@@ -351,6 +351,35 @@ impl Role {
 
 const READ_AND_WRITE: &str = "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO ROLE";
 
+/// Tests that connections from the time in which a database was read-only are replaced: their sessions stay read-only.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn read_only_sessions_are_replaced() {
+    /// A server has at most 10 connections.
+    const MORE_THAN_CONNECTIONS: usize = 12;
+    run(Backend::Postgres, Environment::Sandbox, async |app| {
+        let operator = app.operator("A").await;
+        let role = Role::create(app.database_url(), READ_AND_WRITE).await;
+        let replica = app.replica(role.url()).await;
+        role.run("ALTER DATABASE DATABASE_NAME SET default_transaction_read_only = on").await;
+        for _ in 0..MORE_THAN_CONNECTIONS {
+            assert_unavailable(&create(&replica, &operator, 1).await);
+        }
+        // Does not close the sessions.
+        let reset = format!("ALTER DATABASE {} RESET default_transaction_read_only", role.database);
+        execute(&format!("{}/postgres", role.server), &reset).await.unwrap();
+        let mut created = 0;
+        for number in 0..MORE_THAN_CONNECTIONS {
+            created += usize::from(create(&replica, &operator, number).await.codes().is_empty());
+        }
+        // A background job may have opened another session while the database was read-only.
+        assert!(created >= MORE_THAN_CONNECTIONS - 2, "{created}");
+        replica.stop().await;
+        app.execute(&format!("DROP OWNED BY {}", role.name)).await;
+        role.run("DROP ROLE ROLE_NAME").await;
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_refuses_logins_or_writes_is_unavailable_until_it_accepts_them() {
     /// A server has at most 10 connections.

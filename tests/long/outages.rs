@@ -216,6 +216,30 @@ async fn a_statement_on_a_frozen_connection_ends() {
     test_database.remove().await;
 }
 
+/// Tests that only one statement fails if all idle connections were lost.
+#[tokio::test]
+async fn lost_connections_fail_one_statement() {
+    let Some(server) = postgres::server().await else { return };
+    let test_database = TestDatabase::create_on(server, None).await;
+    let (proxy, url) = Proxy::before(&test_database.url).await;
+    let database = Database::connect(url.as_str(), None).await.unwrap();
+    let transactions = join_all((0..8).map(|_| database.begin_write())).await;
+    for transaction in transactions {
+        transaction.unwrap().commit().await.unwrap();
+    }
+    assert_eq!(database.connections().idle, 8);
+    // Cuts all connections.
+    proxy.redirect_to(reqwest::Url::parse(&test_database.url).unwrap().port().unwrap_or(5432));
+    let mut failures = 0;
+    for _ in 0..20 {
+        let answer = database.reader().query_all_raw(Statement::from_string(DbBackend::Postgres, "SELECT 1")).await;
+        failures += usize::from(answer.is_err());
+    }
+    assert_eq!(failures, 1);
+    database.close().await;
+    test_database.remove().await;
+}
+
 /// Tests that a request waits for the ping of only one connection if all idle connections were lost.
 #[tokio::test]
 async fn a_request_does_not_ping_all_lost_connections() {

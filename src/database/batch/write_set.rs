@@ -46,7 +46,9 @@ pub struct WriteStatement {
     /// Builds the statement. The first argument is the name of the common table expression. Literals become part of the
     /// text of the statement, so they must be constants and never input.
     pub build: fn(&Alias, DbBackend) -> Box<dyn StatementBuilder>,
-    /// Aborts all writes of the request, and of its batch, if this statement affects fewer rows than it was given.
+    /// Aborts all writes of the request, and of its batch, if this statement affects fewer rows than it was given. Each
+    /// given row must then affect at most one row: in a batch, a further row would hide the missing row of another
+    /// member.
     pub must_write_all: bool,
 }
 
