@@ -28,6 +28,32 @@ async fn history(app: &TestApp, caller: &TestCaller, email: &str) -> Vec<Value> 
     edges.into_iter().map(|edge| edge["node"].clone()).collect()
 }
 
+both!(all_rows_of_a_change_have_the_same_time, Sandbox, async |app| {
+    let (first, second) = (app.operator("First").await, app.operator("Second").await);
+    let create = "mutation ($input: CreateCustomerInput!) { createCustomer(input: $input) { customer { \
+        createdAt updatedAt operators { edges { connectedAt } } history { nodes { occurredAt } } } } }";
+    let send = async |caller, id: &str| {
+        let input = json!({ "externalCustomerId": id, "data": { "email": "ada@example.com", "firstName": "Ada" } });
+        app.graphql(caller, create, json!({ "input": input })).await.data()["createCustomer"]["customer"].clone()
+    };
+    let created = send(&first, "1").await;
+    let time = &created["createdAt"];
+    assert!(time.is_string());
+    let expected = json!({
+        "createdAt": time, "updatedAt": time, "operators": { "edges": [{ "connectedAt": time }] },
+        "history": { "nodes": [{ "occurredAt": time }] },
+    });
+    assert_eq!(created, expected);
+    let connected = send(&second, "2").await;
+    assert_eq!(connected["operators"]["edges"][0]["connectedAt"], connected["history"]["nodes"][0]["occurredAt"]);
+    app.updated(&first, json!({ "externalCustomerId": "1" }), json!({ "firstName": "Augusta" })).await;
+    let customer =
+        "{ customer(by: { externalCustomerId: \"1\" }) { updatedAt history(last: 1) { nodes { occurredAt } } } }";
+    let updated = app.graphql(&first, customer, json!({})).await.data()["customer"].clone();
+    assert_ne!(updated["updatedAt"], *time);
+    assert_eq!(updated["updatedAt"], updated["history"]["nodes"][0]["occurredAt"]);
+});
+
 both!(each_change_adds_an_event_with_the_values_before_and_after, Sandbox, async |app| {
     let (first, second) = (app.operator("First").await, app.operator("Second").await);
     let created = app.create(&first, "1", json!({ "email": "ada@example.com", "firstName": "Ada" })).await;

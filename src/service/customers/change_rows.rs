@@ -1,6 +1,6 @@
 //! The rows that a change of a customer writes: the customer, its links, the search words, the history entry and the
 //! rows of the feed. There is one function for each kind of change. It returns the rows in an order that gives the same
-//! result on both databases.
+//! result on both databases. `time` is the time of the change, which is the same in all its rows.
 
 use std::slice;
 
@@ -18,7 +18,7 @@ use crate::service::{Origin, feed_positions, now};
 
 /// The rows of a new customer with its first link.
 pub(super) fn created(origin: &Origin, customer: &customer::Model, link: &Link) -> WriteSet {
-    let entry = history::entry_of_values(origin, EventType::Created, None, customer);
+    let entry = history::entry_of_values(origin, EventType::Created, None, customer, customer.created_at);
     Rows { customer: CustomerRow::Inserted(customer), links: LinkRows::Inserted(link), entries: vec![entry] }
         .into_writes(origin)
 }
@@ -26,7 +26,7 @@ pub(super) fn created(origin: &Origin, customer: &customer::Model, link: &Link) 
 /// The rows of a new link of an existing customer. `after` is the [next row](next_row) of the customer, in which empty
 /// fields may have been filled in.
 pub(super) fn connected(origin: &Origin, before: &customer::Model, after: &customer::Model, link: &Link) -> WriteSet {
-    let entry = history::entry_of_values(origin, EventType::Connected, Some(before), after);
+    let entry = history::entry_of_values(origin, EventType::Connected, Some(before), after, link.connected_at);
     let customer = CustomerRow::Replaced { before, after };
     Rows { customer, links: LinkRows::Inserted(link), entries: vec![entry] }.into_writes(origin)
 }
@@ -38,10 +38,11 @@ pub(super) fn updated(
     before: &customer::Model,
     after: &customer::Model,
     links: Option<(&Link, &Link)>,
+    time: DateTime<Utc>,
 ) -> WriteSet {
     let of_values = CustomerField::any_differs(before, after)
-        .then(|| history::entry_of_values(origin, EventType::Updated, Some(before), after));
-    let of_id = links.map(|(old, new)| history::entry_of_external_id(origin, after, old, new));
+        .then(|| history::entry_of_values(origin, EventType::Updated, Some(before), after, time));
+    let of_id = links.map(|(old, new)| history::entry_of_external_id(origin, after, old, new, time));
     let links = links.map_or(LinkRows::Unchanged, |(before, after)| LinkRows::ExternalIdReplaced { before, after });
     let customer = CustomerRow::Replaced { before, after };
     Rows { customer, links, entries: of_values.into_iter().chain(of_id).collect() }.into_writes(origin)
@@ -54,8 +55,9 @@ pub(super) fn verified(
     field: VerifiableField,
     before: &customer::Model,
     after: &customer::Model,
+    time: DateTime<Utc>,
 ) -> WriteSet {
-    let entry = history::entry_of_values(origin, EventType::Verified, Some(before), after);
+    let entry = history::entry_of_values(origin, EventType::Verified, Some(before), after, time);
     let entry = Entry { verified_field: Some(field), ..entry };
     let customer = CustomerRow::Replaced { before, after };
     Rows { customer, links: LinkRows::Unchanged, entries: vec![entry] }.into_writes(origin)
@@ -69,8 +71,9 @@ pub(super) fn disconnected(
     reason: DisconnectReason,
 ) -> WriteSet {
     // The customer gets its next revision: concurrent writers may have read the link, and then fail with a conflict.
-    let after = next_row(current, current.clone());
-    let entry = history::entry_of_disconnect(origin, &after, link, reason);
+    let time = now();
+    let after = next_row(current, current.clone(), time);
+    let entry = history::entry_of_disconnect(origin, &after, link, reason, time);
     let customer = CustomerRow::Replaced { before: current, after: &after };
     Rows { customer, links: LinkRows::Deleted(slice::from_ref(link)), entries: vec![entry] }.into_writes(origin)
 }
@@ -92,7 +95,11 @@ pub(super) fn erased(
 ///
 /// The row has the next revision. If a value differs, the row also has the next version. If the email or the phone
 /// differs, the time of its verification is null.
-pub(super) fn next_row(current: &customer::Model, mut changed: customer::Model) -> customer::Model {
+pub(super) fn next_row(
+    current: &customer::Model,
+    mut changed: customer::Model,
+    time: DateTime<Utc>,
+) -> customer::Model {
     for field in VerifiableField::iter() {
         if CustomerField::from(field).differs(current, &changed) {
             set_verified_at(&mut changed, field, None);
@@ -100,7 +107,7 @@ pub(super) fn next_row(current: &customer::Model, mut changed: customer::Model) 
     }
     if CustomerField::any_differs(current, &changed) {
         changed.version = current.version + 1;
-        changed.updated_at = now();
+        changed.updated_at = time;
     }
     changed.revision = current.revision + 1;
     changed
@@ -109,7 +116,7 @@ pub(super) fn next_row(current: &customer::Model, mut changed: customer::Model) 
 /// Adds the next row of a customer whose values stay the same, so that concurrent writers that have read the current
 /// row fail with a conflict.
 pub(super) fn raise_revision(writes: &mut WriteSet, current: &customer::Model) {
-    CustomerRow::Replaced { before: current, after: &next_row(current, current.clone()) }.write(writes);
+    CustomerRow::Replaced { before: current, after: &next_row(current, current.clone(), now()) }.write(writes);
 }
 
 /// The row of a customer. A change of a customer or of its links always writes this row, because concurrent writers

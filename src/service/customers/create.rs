@@ -1,6 +1,7 @@
 //! Creates a customer, or connects an existing one to the caller's operator.
 
 use async_graphql::Enum;
+use chrono::{DateTime, Utc};
 use entity::customer;
 use entity::value::{CustomerId, EmailAddress, ExternalCustomerId, IdempotencyKey, PhoneNumber};
 use sea_orm::{EnumIter, Iterable};
@@ -167,16 +168,17 @@ impl Customers {
             recognise(&existing.others, email, phone, connect_by).map_err(Error::Rejected)?;
         reservation.record_matches(matched_by.len() as u32);
 
-        let new_row = new.row();
+        let time = now();
+        let new_row = new.row(time);
         let link_to = |customer: &customer::Model| Link {
             operator_id: operator,
             customer_id: customer.id,
             external_customer_id: external_customer_id.clone(),
-            connected_at: now(),
+            connected_at: time,
         };
         let (customer, link, writes, outcome, unapplied_fields) = match current {
             Some(current) => {
-                let customer = change_rows::next_row(current, filled(current, optional_values));
+                let customer = change_rows::next_row(current, filled(current, optional_values), time);
                 let link = link_to(&customer);
                 let writes = change_rows::connected(origin, current, &customer, &link);
                 let unapplied_fields = unapplied_fields(&new_row, &customer);
@@ -288,8 +290,7 @@ impl NewCustomer {
     }
 
     /// Returns a row with a new id, to be inserted if the platform does not know the person.
-    fn row(&self) -> customer::Model {
-        let now = now();
+    fn row(&self, created_at: DateTime<Utc>) -> customer::Model {
         let mut customer = customer::Model {
             id: CustomerId::new(),
             email: self.email.clone(),
@@ -298,8 +299,8 @@ impl NewCustomer {
             last_name: None,
             address: None,
             version: 1,
-            created_at: now,
-            updated_at: now,
+            created_at,
+            updated_at: created_at,
             revision: 1,
             email_verified_at: None,
             phone_verified_at: None,

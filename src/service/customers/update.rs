@@ -15,7 +15,7 @@ use crate::database::{OptimisticWrite, TransactionError, WriteSet};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::idempotency::IdempotentRequest;
 use crate::service::limits::{DisclosureKind, RejectedReservation};
-use crate::service::{Caller, Origin, RequestInfo};
+use crate::service::{Caller, Origin, RequestInfo, now};
 
 /// The valid values of a request to update a customer. `violations` lists what is wrong with the input.
 #[derive(Clone, Debug, Default)]
@@ -139,8 +139,10 @@ impl Customers {
         Error::reject_if_any(violations)?;
 
         let (customer, writes) = if CustomerField::any_differs(&current, &changed) || new_link.is_some() {
-            let customer = change_rows::next_row(&current, changed);
-            let writes = change_rows::updated(origin, &current, &customer, link.as_ref().zip(new_link.as_ref()));
+            let time = now();
+            let customer = change_rows::next_row(&current, changed, time);
+            let links = link.as_ref().zip(new_link.as_ref());
+            let writes = change_rows::updated(origin, &current, &customer, links, time);
             (customer, writes)
         } else {
             let writes = WriteSet::new(origin.owner(), current.id);

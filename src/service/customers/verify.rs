@@ -64,7 +64,7 @@ impl Customers {
         idempotent: &IdempotentRequest,
         verification: &VerificationRequest,
     ) -> Result<Prepared<Verified>, TransactionError> {
-        let VerificationRequest { customer, value, verified_at: time, idempotency_key: _ } = verification;
+        let VerificationRequest { customer, value, verified_at: proved_at, idempotency_key: _ } = verification;
         let phone = value.phone_to_take_over();
         // The customers are locked in the order of their ids, so that two requests for the same customers do not
         // deadlock.
@@ -81,7 +81,8 @@ impl Customers {
             return Ok(Prepared::Replay(stored));
         }
         // Not checked before: a server whose clock is behind must still find the result of a repeated request.
-        if *time > now() {
+        let time = now();
+        if *proved_at > time {
             return Err(Violation::argument(InputField::VerifiedAt, "`verifiedAt` must not be in the future. Compare the clock of the sender with the clock of the service.").into());
         }
         let current = found.iter().find(|found| found.id == *customer);
@@ -96,18 +97,18 @@ impl Customers {
                 None => None,
             };
             let holder = holder.ok_or_else(|| Violation::argument(InputField::Value, NOT_STORED))?;
-            if holder.phone_verified_at > Some(*time) {
+            if holder.phone_verified_at > Some(*proved_at) {
                 return Err(Violation::of(ErrorCode::PhoneTaken, InputField::Value).with_message(LATER_PROOF).into());
             }
-            let without = change_rows::next_row(holder, customer::Model { phone: None, ..holder.clone() });
-            earlier = Some(change_rows::updated(origin, holder, &without, None));
+            let without = change_rows::next_row(holder, customer::Model { phone: None, ..holder.clone() }, time);
+            earlier = Some(change_rows::updated(origin, holder, &without, None, time));
             verified.phone = phone.cloned();
         }
         let mut writes = WriteSet::new(origin.owner(), current.id);
-        if CustomerField::any_differs(current, &verified) || verified_at(current, field) < Some(*time) {
-            verified = change_rows::next_row(current, verified);
-            set_verified_at(&mut verified, field, Some(*time));
-            writes = change_rows::verified(origin, field, current, &verified);
+        if CustomerField::any_differs(current, &verified) || verified_at(current, field) < Some(*proved_at) {
+            verified = change_rows::next_row(current, verified, time);
+            set_verified_at(&mut verified, field, Some(*proved_at));
+            writes = change_rows::verified(origin, field, current, &verified, time);
         }
         if let Some(earlier) = earlier {
             writes.add_earlier(earlier);

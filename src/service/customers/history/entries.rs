@@ -1,4 +1,4 @@
-//! Builds the history entries of changes.
+//! Builds the history entries of changes. `time` is the time of the change.
 
 use std::iter;
 
@@ -8,9 +8,9 @@ use entity::customer_event::{DisconnectReason, EventType, FieldValues, Model};
 use entity::value::CustomerEventId;
 use serde_json::{Value as Json, json};
 
+use crate::service::Origin;
 use crate::service::customers::CustomerField;
 use crate::service::customers::row_reads::Link;
-use crate::service::{Origin, now};
 
 /// Returns an entry with the values that differ, if any. `before` is `None` for a new customer.
 pub(in crate::service::customers) fn entry_of_values(
@@ -18,8 +18,9 @@ pub(in crate::service::customers) fn entry_of_values(
     r#type: EventType,
     before: Option<&customer::Model>,
     after: &customer::Model,
+    time: DateTime<Utc>,
 ) -> Model {
-    let mut entry = entry_without_values(origin, r#type, after, now());
+    let mut entry = entry_without_values(origin, r#type, after, time);
     for field in CustomerField::all() {
         let old = before.map_or(Json::Null, |customer| field.json_of(customer));
         let new = field.json_of(after);
@@ -37,13 +38,14 @@ pub(in crate::service::customers) fn entry_of_disconnect(
     customer: &customer::Model,
     link: &Link,
     reason: DisconnectReason,
+    time: DateTime<Utc>,
 ) -> Model {
     Model {
         before: external_id(json!(link.external_customer_id.as_str())),
         after: external_id(Json::Null),
         disconnected_operator_id: Some(link.operator_id),
         reason: Some(reason),
-        ..entry_without_values(origin, EventType::Disconnected, customer, now())
+        ..entry_without_values(origin, EventType::Disconnected, customer, time)
     }
 }
 
@@ -53,11 +55,12 @@ pub(in crate::service::customers) fn entry_of_external_id(
     customer: &customer::Model,
     before: &Link,
     after: &Link,
+    time: DateTime<Utc>,
 ) -> Model {
     Model {
         before: external_id(json!(before.external_customer_id.as_str())),
         after: external_id(json!(after.external_customer_id.as_str())),
-        ..entry_without_values(origin, EventType::ExternalCustomerIdChanged, customer, now())
+        ..entry_without_values(origin, EventType::ExternalCustomerIdChanged, customer, time)
     }
 }
 
@@ -71,7 +74,7 @@ pub(in crate::service::customers) fn entry_without_values(
     origin: &Origin,
     r#type: EventType,
     customer: &customer::Model,
-    occurred_at: DateTime<Utc>,
+    time: DateTime<Utc>,
 ) -> Model {
     Model {
         id: CustomerEventId::new(),
@@ -84,7 +87,7 @@ pub(in crate::service::customers) fn entry_without_values(
         version: customer.version,
         before: FieldValues::default(),
         after: FieldValues::default(),
-        occurred_at,
+        occurred_at: time,
         disconnected_operator_id: None,
         reason: None,
         verified_field: None,
