@@ -55,21 +55,23 @@ pub struct Cli {
 enum Command {
     /// Serve the API
     Serve(Box<ServeSettings>),
-    /// Apply pending database migrations. Needed only in production: in sandbox, `serve` and the commands that manage
-    /// data apply them
+    /// Apply pending database migrations. Needed only in production: in sandbox, every command that opens the database
+    /// applies them, except `backup`
     Migrate {
         /// Only list the pending migrations or other pending work, and exit with 1 if there is any
         #[arg(long)]
         check: bool,
     },
-    /// Copy a SQLite database into a new file, while servers may use it. For PostgreSQL, print how to copy the database
+    /// Copy a SQLite database into a new file, while servers may use it. Fails for PostgreSQL: use pg_dump
     Backup {
         /// File to create
         file: PathBuf,
     },
-    /// Make this database use VIVAMO_KEY_SECRET (--key-secret) instead of its current secret
+    /// Replace the secret of the database by VIVAMO_KEY_SECRET (--key-secret). Without the current secret in
+    /// VIVAMO_KEY_SECRET_OLD (--key-secret-old), all API keys stop working
     RotateKeySecret,
-    /// Create, list, change, suspend or resume operators, or disconnect their customers
+    /// Create, list, change, suspend or resume operators (the businesses that call the API), or disconnect their
+    /// customers
     Operator(operators::OperatorArgs),
     /// Create, list or revoke API keys
     Key(keys::KeyArgs),

@@ -41,8 +41,8 @@ enum OperatorCommand {
         /// New name of the operator, 1 to 100 characters
         #[arg(long, value_parser = display_name)]
         name: Option<DisplayName>,
-        /// Disclosures per hour that the operator may use on each server, at least 1. `default` stands for
-        /// VIVAMO_DISCLOSURES_PER_HOUR
+        /// Disclosure budget: disclosures per hour on each server, at least 1 (see `vivamo serve --help`). `default`
+        /// stands for VIVAMO_DISCLOSURES_PER_HOUR
         #[arg(long, value_name = "COUNT", value_parser = Budget::parse)]
         disclosures_per_hour: Option<Budget>,
     },

@@ -45,8 +45,9 @@ pub struct Settings {
     #[arg(long, env = "VIVAMO_ENVIRONMENT", value_parser = environment(), default_value = "sandbox", global = true)]
     pub environment: Environment,
 
-    /// Secret for hashing API keys, signing cursors and deriving webhook secrets. Required in production, at least 32
-    /// bytes; sandbox has a public default. `vivamo rotate-key-secret` replaces it
+    /// Secret for hashing API keys, idempotency keys and the phones of carrier lookups, for signing cursors, and for
+    /// deriving webhook secrets. Required in production, at least 32 bytes; sandbox has a public default. `vivamo
+    /// rotate-key-secret` replaces it
     #[arg(long, env = "VIVAMO_KEY_SECRET", value_name = "SECRET", value_parser = secret)]
     #[arg(hide_env_values = true, global = true)]
     pub key_secret: Option<SecretString>,
@@ -174,13 +175,13 @@ pub struct RateLimitSettings {
     #[arg(long, env = "VIVAMO_COST_PER_SECOND", value_name = "COST", default_value_t = 200)]
     pub cost_per_second: u32,
 
-    /// Number of requests without a valid key that an IPv4 address or an IPv6 /64 network may send per minute (0 =
-    /// unlimited)
+    /// Failed authentications per minute of an IPv4 address or an IPv6 /64 network. Further ones get HTTP 429 and not
+    /// 401; valid keys still work (0 = unlimited)
     #[arg(long, env = "VIVAMO_AUTH_FAILURES_PER_MINUTE", value_name = "COUNT", default_value_t = 30)]
     pub auth_failures_per_minute: u32,
 
-    /// Number of times per hour that an operator without its own budget may learn that an email or phone belongs to a
-    /// customer that is not connected to the operator (0 = unlimited)
+    /// Disclosures per hour on each server, for an operator without its own budget (0 = unlimited). A disclosure is an
+    /// email or phone in a mutation that matched a customer that is not connected to the operator
     #[arg(long, env = "VIVAMO_DISCLOSURES_PER_HOUR", value_name = "COUNT", default_value_t = 100)]
     pub disclosures_per_hour: u32,
 
@@ -225,11 +226,12 @@ pub struct RestrictionSettings {
     #[arg(default_value = "https://lookups.twilio.com")]
     pub twilio_url: Url,
 
-    /// SID of a Twilio API key (SK…) or account (AC…). Required with `--phone-lookup twilio`
+    /// SID of a Twilio API key (SK…) or account (AC…). Required with `--phone-lookup twilio`, and allowed only with it
     #[arg(long, env = "VIVAMO_TWILIO_USER", value_name = "SID", hide_env_values = true, value_parser = secret)]
     pub twilio_user: Option<SecretString>,
 
-    /// Secret of the Twilio API key, or auth token of the account. Required with `--phone-lookup twilio`
+    /// Secret of the Twilio API key, or auth token of the account. Required with `--phone-lookup twilio`, and allowed
+    /// only with it
     #[arg(long, env = "VIVAMO_TWILIO_PASSWORD", value_name = "SECRET", hide_env_values = true, value_parser = secret)]
     pub twilio_password: Option<SecretString>,
 
@@ -237,7 +239,8 @@ pub struct RestrictionSettings {
     #[arg(long, env = "VIVAMO_TWILIO_PASSWORD_FILE", value_name = "FILE")]
     pub twilio_password_file: Option<PathBuf>,
 
-    /// Policy for a phone whose line type the carrier does not know: `refuse` or `accept` [default: refuse]
+    /// Policy for a phone whose line type the carrier does not know: `refuse` or `accept` [default: refuse]. Allowed
+    /// only with `--phone-lookup twilio`
     #[arg(long, env = "VIVAMO_UNKNOWN_LINE_TYPE", value_name = "POLICY", hide_possible_values = true)]
     pub unknown_line_type: Option<UnknownLinePolicy>,
 }

@@ -79,7 +79,7 @@ fn describe_metrics() {
     describe_counter!("vivamo_rate_limited_total", "Requests that a rate limit rejected, by limit.");
     describe_counter!(
         "vivamo_disclosures_total",
-        "Emails and phones that were revealed to belong to customers outside the operator, by kind."
+        "Disclosures: emails and phones that matched customers that are not connected to the operator, by kind."
     );
     describe_counter!(
         "vivamo_phone_lookups_total",
