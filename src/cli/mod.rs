@@ -56,7 +56,7 @@ enum Command {
     /// Serve the API
     Serve(Box<ServeSettings>),
     /// Apply pending database migrations. Needed only in production: in sandbox, every command that opens the database
-    /// applies them, except `backup`
+    /// applies them, except `migrate --check` and `backup`
     Migrate {
         /// Only list the pending migrations or other pending work, and exit with 1 if there is any
         #[arg(long)]

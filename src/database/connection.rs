@@ -90,8 +90,19 @@ enum State {
     /// A statement has been sent and has not ended. If the future of the statement was dropped, or the rest of its rows
     /// is not needed, the connection must be closed.
     Busy,
-    /// The session of PostgreSQL began while the database was read-only, so it stays read-only and must be closed.
+    /// PostgreSQL has rejected a write because the session is read-only. The session may stay read-only after the
+    /// database accepts writes, so the connection must be closed.
     ReadOnly,
+}
+
+/// The result of a ping.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ping {
+    Answered,
+    /// The connection is lost.
+    Failed,
+    /// The database did not answer within a second: it is overloaded, or the connection is lost.
+    TimedOut,
 }
 
 impl Connection {
@@ -218,12 +229,7 @@ impl Connection {
 
     /// Returns true if the connection must be closed.
     pub(super) fn is_unusable(&self) -> bool {
-        self.state == State::Busy || self.is_read_only()
-    }
-
-    /// Returns true if the session cannot write.
-    pub(super) fn is_read_only(&self) -> bool {
-        self.state == State::ReadOnly
+        matches!(self.state, State::Busy | State::ReadOnly)
     }
 
     /// Returns true if the last statement has ended without an error.
@@ -231,13 +237,17 @@ impl Connection {
         self.state == State::Ready
     }
 
-    /// Pings the database. Returns false if the connection cannot be used again.
-    pub(super) async fn is_alive(&mut self) -> bool {
+    /// Pings the database.
+    pub(super) async fn ping(&mut self) -> Ping {
         let ping = self.run(async |driver| match driver {
             Driver::Postgres(connection) => connection.ping().await,
             Driver::Sqlite(connection) => connection.ping().await,
         });
-        matches!(timeout(Duration::from_secs(1), ping).await, Ok(Ok(())))
+        match timeout(Duration::from_secs(1), ping).await {
+            Ok(Ok(())) => Ping::Answered,
+            Ok(Err(_)) => Ping::Failed,
+            Err(_elapsed) => Ping::TimedOut,
+        }
     }
 
     pub(super) async fn close(self) {

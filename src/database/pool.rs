@@ -13,7 +13,7 @@ use deadpool::managed::{self, Metrics, Object, PoolError, QueueMode, RecycleErro
 use parking_lot::Mutex;
 use sea_orm::{ConnAcquireErr, DbBackend, DbErr};
 
-use super::connection::Connection;
+use super::connection::{Connection, Ping};
 use super::url::DatabaseOptions;
 use super::{DatabaseTimeouts, StatementObserver};
 use crate::request::{Claim, FairQueue, Permit, Tenant};
@@ -23,30 +23,29 @@ pub(super) struct Manager {
     options: DatabaseOptions,
     timeouts: DatabaseTimeouts,
     observer: Option<StatementObserver>,
-    /// The last time at which a ping failed, or a session was found to be read-only.
-    last_failure: Mutex<Option<Instant>>,
+    /// The start and the result of the last ping without an answer.
+    failed_ping: Mutex<Option<(Instant, Ping)>>,
 }
 
 impl Manager {
-    /// Returns true if the connection was last taken out before the last failure: it probably has the same fault.
-    /// Without this check, each connection with the fault would fail a request, or would be pinged for a second.
-    fn is_suspect(&self, metrics: &Metrics) -> bool {
+    /// Returns true if the connection was last taken out before another one failed its ping: both were probably lost
+    /// together. Without this check, each lost connection would fail a request, or would be pinged for a second. A ping
+    /// that timed out does not count for a connection that needs no ping: the database may only be slow.
+    fn is_probably_lost(&self, metrics: &Metrics, needs_ping: bool) -> bool {
         let taken_at = metrics.recycled.unwrap_or(metrics.created);
-        self.last_failure.lock().is_some_and(|failed_at| taken_at <= failed_at)
-    }
-
-    fn record_failure(&self) {
-        *self.last_failure.lock() = Some(Instant::now());
+        let failed_ping = *self.failed_ping.lock();
+        failed_ping.is_some_and(|(start, ping)| taken_at <= start && (needs_ping || ping == Ping::Failed))
     }
 
     /// Pings a connection that is in the pool.
     async fn is_alive(&self, connection: &mut Connection) -> bool {
+        let start = Instant::now();
         // Boxed, because this rare ping would otherwise make the future of every statement twice as large.
-        let is_alive = Box::pin(connection.is_alive()).await;
-        if !is_alive {
-            self.record_failure();
+        let ping = Box::pin(connection.ping()).await;
+        if ping != Ping::Answered {
+            *self.failed_ping.lock() = Some((start, ping));
         }
-        is_alive
+        ping == Ping::Answered
     }
 }
 
@@ -61,7 +60,7 @@ impl managed::Manager for Manager {
     async fn recycle(&self, connection: &mut Connection, metrics: &Metrics) -> RecycleResult<DbErr> {
         const MAX_AGE: Duration = Duration::from_secs(30 * 60);
         let needs_ping = !connection.is_ready() || metrics.last_used() >= self.timeouts.ping_after;
-        let can_be_used = metrics.age() <= MAX_AGE && !self.is_suspect(metrics);
+        let can_be_used = metrics.age() <= MAX_AGE && !self.is_probably_lost(metrics, needs_ping);
         let is_usable = can_be_used && (!needs_ping || self.is_alive(connection).await);
         if is_usable { Ok(()) } else { Err(RecycleError::message("the connection cannot be used again")) }
     }
@@ -74,7 +73,8 @@ impl managed::Manager for Manager {
 ///   [`FairQueue`].
 /// - **Return:** a connection returns to the pool when it is dropped, without a round trip. It is checked before its
 ///   next use: see [`Manager`].
-/// - **Error:** after a failed statement the connection is pinged before it is used again.
+/// - **Error:** after a failed statement the connection is pinged before it is used again, or closed if the session is
+///   read-only.
 /// - **Cancellation:** if a future is dropped in the middle of a statement, its connection is closed immediately.
 ///   Otherwise the next statement would first have to wait for the end of this one and read its rows.
 #[derive(Clone)]
@@ -94,7 +94,7 @@ pub struct PoolSize {
 }
 
 /// A connection that was taken out of the pool. The connection returns to the pool when this value is dropped, unless
-/// the connection is busy.
+/// it is [unusable](Connection::is_unusable).
 pub(super) struct PooledConnection {
     /// `None` only while this value is dropped.
     connection: Option<Object<Manager>>,
@@ -114,13 +114,9 @@ impl Drop for PooledConnection {
     /// stopped `BEGIN IMMEDIATE` could hold SQLite's write lock. A statement that is running ends when it sends its
     /// next row, or by itself: the database does not notice earlier that the connection was closed.
     fn drop(&mut self) {
-        let Some(unusable) = self.connection.take_if(|connection| connection.is_unusable()) else { return };
-        if unusable.is_read_only()
-            && let Some(pool) = Object::pool(&unusable)
-        {
-            pool.manager().record_failure();
+        if let Some(unusable) = self.connection.take_if(|connection| connection.is_unusable()) {
+            drop(Object::take(unusable));
         }
-        drop(Object::take(unusable));
     }
 }
 
@@ -146,7 +142,7 @@ impl Pool {
         timeouts: DatabaseTimeouts,
         observer: Option<StatementObserver>,
     ) -> Result<Self, DbErr> {
-        let pool = managed::Pool::builder(Manager { options, timeouts, observer, last_failure: Mutex::default() })
+        let pool = managed::Pool::builder(Manager { options, timeouts, observer, failed_ping: Mutex::default() })
             .max_size(size)
             .timeouts(Timeouts { wait: None, create: Some(timeouts.wait), recycle: None })
             .runtime(Runtime::Tokio1)

@@ -46,7 +46,7 @@ impl Transaction {
         Ok(Self { backend, connection: Mutex::new(Some(connection)), has_failed: AtomicBool::default() })
     }
 
-    /// Commits the transaction. Fails and rolls back if the last statement has failed: PostgreSQL would answer such a
+    /// Commits the transaction. Fails and rolls back if a statement has failed: PostgreSQL would answer such a
     /// `COMMIT` with `ROLLBACK`, which is not an error.
     pub async fn commit(mut self) -> Result<(), DbErr> {
         let has_failed = *self.has_failed.get_mut();

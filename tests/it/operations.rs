@@ -351,7 +351,8 @@ impl Role {
 
 const READ_AND_WRITE: &str = "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO ROLE";
 
-/// Tests that connections from the time in which a database was read-only are replaced: their sessions stay read-only.
+/// Tests that connections from the time in which a database was read-only are replaced: their sessions can stay
+/// read-only.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn read_only_sessions_are_replaced() {
     /// A server has at most 10 connections.
