@@ -66,7 +66,7 @@ type Executor = async_graphql::Schema<Query, Mutation, EmptySubscription>;
 pub struct Schema {
     validating: Executor,
     /// Executes documents that `validating` has accepted before, except introspection. Checks the depth and the
-    /// complexity again.
+    /// complexity again. Federation is enabled, as in `not_validating`.
     checking_limits: Executor,
     /// Executes documents that `validating` has accepted before, except introspection.
     ///

@@ -349,14 +349,15 @@ impl Role {
     }
 }
 
+/// A server has at most 10 connections.
+const MORE_THAN_CONNECTIONS: usize = 12;
+
 const READ_AND_WRITE: &str = "GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO ROLE";
 
 /// Tests that connections from the time in which a database was read-only are replaced: their sessions can stay
 /// read-only.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn read_only_sessions_are_replaced() {
-    /// A server has at most 10 connections.
-    const MORE_THAN_CONNECTIONS: usize = 12;
     run(Backend::Postgres, Environment::Sandbox, async |app| {
         let operator = app.operator("A").await;
         let role = Role::create(app.database_url(), READ_AND_WRITE).await;
@@ -383,8 +384,6 @@ async fn read_only_sessions_are_replaced() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_refuses_logins_or_writes_is_unavailable_until_it_accepts_them() {
-    /// A server has at most 10 connections.
-    const MORE_THAN_CONNECTIONS: usize = 12;
     run(Backend::Postgres, Environment::Sandbox, async |app| {
         let operator = app.operator("A").await;
         let role = Role::create(app.database_url(), READ_AND_WRITE).await;

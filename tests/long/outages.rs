@@ -216,50 +216,52 @@ async fn a_statement_on_a_frozen_connection_ends() {
     test_database.remove().await;
 }
 
-/// Tests that only one statement fails if all idle connections were lost.
-#[tokio::test]
-async fn lost_connections_fail_one_statement() {
+/// Runs a test of a database with eight idle connections to PostgreSQL, which go through a proxy. The last argument of
+/// the test is the port of PostgreSQL.
+async fn with_idle_connections(timeouts: DatabaseTimeouts, test: impl AsyncFnOnce(&Database, Proxy, u16)) {
     let Some(server) = postgres::server().await else { return };
     let test_database = TestDatabase::create_on(server, None).await;
     let (proxy, url) = Proxy::before(&test_database.url).await;
-    let database = Database::connect(url.as_str(), None).await.unwrap();
-    let transactions = join_all((0..8).map(|_| database.begin_write())).await;
-    for transaction in transactions {
-        transaction.unwrap().commit().await.unwrap();
-    }
-    assert_eq!(database.connections().idle, 8);
-    // Cuts all connections.
-    proxy.redirect_to(reqwest::Url::parse(&test_database.url).unwrap().port().unwrap_or(5432));
-    let mut failures = 0;
-    for _ in 0..20 {
-        let answer = database.reader().query_all_raw(Statement::from_string(DbBackend::Postgres, "SELECT 1")).await;
-        failures += usize::from(answer.is_err());
-    }
-    assert_eq!(failures, 1);
-    database.close().await;
-    test_database.remove().await;
-}
-
-/// Tests that a request waits for the ping of only one connection if all idle connections were lost.
-#[tokio::test]
-async fn a_request_does_not_ping_all_lost_connections() {
-    let Some(server) = postgres::server().await else { return };
-    let test_database = TestDatabase::create_on(server, None).await;
-    let (proxy, url) = Proxy::before(&test_database.url).await;
-    let timeouts = DatabaseTimeouts { ping_after: Duration::ZERO, ..DatabaseTimeouts::default() };
     let database = Database::connect_with(url.as_str(), timeouts, None).await.unwrap();
     let transactions = join_all((0..8).map(|_| database.begin_write())).await;
     for transaction in transactions {
         transaction.unwrap().commit().await.unwrap();
     }
     assert_eq!(database.connections().idle, 8);
-    proxy.freeze();
-    // A ping takes a second.
-    let answer = database.reader().query_all_raw(Statement::from_string(DbBackend::Postgres, "SELECT 1"));
-    tokio::time::timeout(Duration::from_secs(6), answer).await.expect("only one ping").unwrap();
-    assert_eq!(database.connections().open, 1);
+    let port = reqwest::Url::parse(&test_database.url).unwrap().port().unwrap_or(5432);
+    test(&database, proxy, port).await;
     database.close().await;
     test_database.remove().await;
+}
+
+/// Tests that only one statement fails if all idle connections were lost.
+#[tokio::test]
+async fn lost_connections_fail_one_statement() {
+    with_idle_connections(DatabaseTimeouts::default(), async |database, proxy, port| {
+        // Cuts all connections.
+        proxy.redirect_to(port);
+        let mut failures = 0;
+        for _ in 0..20 {
+            let select = Statement::from_string(DbBackend::Postgres, "SELECT 1");
+            failures += usize::from(database.reader().query_all_raw(select).await.is_err());
+        }
+        assert_eq!(failures, 1);
+    })
+    .await;
+}
+
+/// Tests that a request waits for the ping of only one connection if all idle connections were lost.
+#[tokio::test]
+async fn a_request_does_not_ping_all_lost_connections() {
+    let timeouts = DatabaseTimeouts { ping_after: Duration::ZERO, ..DatabaseTimeouts::default() };
+    with_idle_connections(timeouts, async |database, proxy, _| {
+        proxy.freeze();
+        // A ping takes a second.
+        let answer = database.reader().query_all_raw(Statement::from_string(DbBackend::Postgres, "SELECT 1"));
+        tokio::time::timeout(Duration::from_secs(6), answer).await.expect("only one ping").unwrap();
+        assert_eq!(database.connections().open, 1);
+    })
+    .await;
 }
 
 /// Tests that a client that disconnects during its request does not end a database connection. A connection whose

@@ -118,7 +118,7 @@ impl Customers {
         let origin = &caller.authorize_write(request)?;
         caller.require_operator()?;
         let new = &draft.complete(&self.restrictions).map_err(Error::Rejected)?;
-        let phone = new.optional_values.new_phone();
+        let phone = new.optional_values.given_phone();
         let idempotent = &IdempotentRequest::new(&self.hasher, origin, &new.idempotency_key, || new.canonical_json());
         // A rejected request may be the repetition of an earlier one, which must get the stored result.
         let warnings = &match self.restrictions.check_without_carrier(Some(&new.email), phone).into_warnings() {
@@ -156,7 +156,7 @@ impl Customers {
         reservation: &DisclosureReservation,
     ) -> Result<Prepared<Created>, TransactionError> {
         let NewCustomer { external_customer_id, email, optional_values, connect_by, idempotency_key: _ } = new;
-        let (operator, phone) = (origin.owner(), optional_values.new_phone());
+        let (operator, phone) = (origin.owner(), optional_values.given_phone());
         let values = UniqueValues { operator, external_customer_id, email, phone };
         let existing = match self.find_existing(&attempt, idempotent, values).await? {
             FoundOrReplay::Found(existing) => existing,
@@ -260,7 +260,7 @@ impl CustomerDraft {
             }
             (_, email) => {
                 let of_restrictions =
-                    restrictions.check_without_carrier(email.as_ref(), optional_values.new_phone()).violations;
+                    restrictions.check_without_carrier(email.as_ref(), optional_values.given_phone()).violations;
                 Err([violations, of_restrictions].concat())
             }
         }

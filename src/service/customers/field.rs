@@ -42,7 +42,7 @@ pub struct CustomerPatch {
 
 impl CustomerPatch {
     /// The phone that is set, even if the customer already has it.
-    pub(super) fn new_phone(&self) -> Option<&PhoneNumber> {
+    pub(super) fn given_phone(&self) -> Option<&PhoneNumber> {
         self.phone.as_ref()?.as_ref()
     }
 }

@@ -47,7 +47,7 @@ impl Customers {
             let of_restrictions = self.violated_restrictions(origin, &changes).await?;
             return Err(Error::Rejected([changes.violations, of_restrictions].concat()));
         };
-        let (email, phone) = (changes.values.email.as_ref(), changes.values.new_phone());
+        let (email, phone) = (changes.values.email.as_ref(), changes.values.given_phone());
         let idempotent =
             &IdempotentRequest::new(&self.hasher, origin, &changes.idempotency_key, || changes.canonical_json());
         let reserved = self.limits.reserve_disclosures(origin, count(email, phone)).await;
@@ -71,7 +71,7 @@ impl Customers {
     async fn violated_restrictions(&self, origin: &Origin, changes: &CustomerChanges) -> Result<Vec<Violation>, Error> {
         let Some(customer) = &changes.customer else { return Ok(Vec::new()) };
         // Without this check, an invalid request would need the database.
-        let (email, phone) = (changes.values.email.as_ref(), changes.values.new_phone());
+        let (email, phone) = (changes.values.email.as_ref(), changes.values.given_phone());
         if self.restrictions.check_without_carrier(email, phone).violations.is_empty() {
             return Ok(Vec::new());
         }

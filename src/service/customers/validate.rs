@@ -32,7 +32,7 @@ impl Customers {
             idempotency_key: _,
             mut violations,
         } = draft;
-        let phone = optional_values.new_phone();
+        let phone = optional_values.given_phone();
         let restrictions = self.restrictions.check_without_carrier(email.as_ref(), phone);
         violations.extend(restrictions.violations);
         if let (Some(operator), Some(external_customer_id), Some(email), []) =

@@ -203,29 +203,27 @@ mod tests {
     #[test]
     fn reserved_tokens_are_held_until_the_reservation_ends() {
         let buckets = TokenBuckets::new(2, Duration::from_secs(3600), 1);
-        assert_eq!(
-            (buckets.bucket("a", Some(2)).reserve(1), buckets.bucket("a", Some(2)).reserve(1)),
-            (Ok(()), Ok(()))
-        );
-        assert_eq!((buckets.bucket("a", Some(2)).reserve(1), buckets.bucket("a", Some(2)).reserve(2)), (HELD, HELD));
-        buckets.bucket("a", Some(2)).end_reservation(1, 0);
-        assert_eq!(buckets.bucket("a", Some(2)).reserve(1), Ok(()));
+        let [a, b, c] = ["a", "b", "c"].map(|client| buckets.bucket(client, Some(2)));
+        assert_eq!((a.reserve(1), a.reserve(1)), (Ok(()), Ok(())));
+        assert_eq!((a.reserve(1), a.reserve(2)), (HELD, HELD));
+        a.end_reservation(1, 0);
+        assert_eq!(a.reserve(1), Ok(()));
         // Two disclosures use the budget up.
-        buckets.bucket("a", Some(2)).end_reservation(1, 1);
-        assert_eq!(buckets.bucket("a", Some(2)).reserve(1), HELD);
-        buckets.bucket("a", Some(2)).end_reservation(1, 1);
-        let wait = wait_time(buckets.bucket("a", Some(2)).reserve(1));
+        a.end_reservation(1, 1);
+        assert_eq!(a.reserve(1), HELD);
+        a.end_reservation(1, 1);
+        let wait = wait_time(a.reserve(1));
         assert!(wait > Duration::from_secs(1700) && wait <= Duration::from_secs(1800), "{wait:?}");
         // More tokens than the capacity count as the capacity.
-        assert_eq!(buckets.bucket("b", Some(2)).reserve(3), Ok(()));
-        assert_eq!(buckets.bucket("b", Some(2)).reserve(1), HELD);
-        buckets.bucket("b", Some(2)).end_reservation(3, 1);
-        assert_eq!((buckets.bucket("b", Some(2)).reserve(1), buckets.bucket("b", Some(2)).reserve(1)), (Ok(()), HELD));
+        assert_eq!(b.reserve(3), Ok(()));
+        assert_eq!(b.reserve(1), HELD);
+        b.end_reservation(3, 1);
+        assert_eq!((b.reserve(1), b.reserve(1)), (Ok(()), HELD));
         // One token is used and one is reserved. If the reservation ends unused, one more token must refill.
-        assert_eq!(buckets.bucket("c", Some(2)).reserve(1), Ok(()));
-        buckets.bucket("c", Some(2)).end_reservation(1, 1);
-        assert_eq!(buckets.bucket("c", Some(2)).reserve(1), Ok(()));
-        let wait = wait_time(buckets.bucket("c", Some(2)).reserve(2));
+        assert_eq!(c.reserve(1), Ok(()));
+        c.end_reservation(1, 1);
+        assert_eq!(c.reserve(1), Ok(()));
+        let wait = wait_time(c.reserve(2));
         assert!(wait > Duration::from_secs(1700) && wait <= Duration::from_secs(1800), "{wait:?}");
     }
 
