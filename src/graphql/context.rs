@@ -14,8 +14,6 @@ pub struct RequestData {
     pub info: RequestInfo,
     /// The size of the response until now.
     pub response_size: Arc<ResponseSize>,
-    /// True if the document has repeated fields (`document::fields::has_repeated_fields`).
-    pub has_repeated_fields: bool,
 }
 
 pub fn request_data<'c, T>(context: &ContextBase<'c, T>) -> &'c RequestData {

@@ -3,7 +3,7 @@
 //! - From memory, if the rows were read before: no statement, no wait.
 //! - With a direct call of the service, for a page of customers that is not inside another list. Few requests have
 //!   several such pages that could share a statement, and the loader would delay the call by a round (see
-//!   `load_rounds`). Exception: a document that selects a field several times in a way that cannot be merged.
+//!   `load_rounds`).
 //! - With the loader, in all other cases. One statement then reads the rows for all items of a list, so the number of
 //!   statements depends on the query and not on the number of items.
 //!
@@ -22,7 +22,7 @@ use chrono::{DateTime, Utc};
 use entity::value::{ApiKeyId, CustomerId, OperatorId};
 use entity::{api_key, customer_operator, operator};
 
-use super::context::{caller, request_data, services};
+use super::context::{caller, services};
 use super::pagination::PageArguments;
 use crate::database::pages::{Count, Page, PageRequest};
 use crate::error::Error;
@@ -41,8 +41,7 @@ pub async fn customers(
     page: PageRequest,
 ) -> Result<CustomerPage, Error> {
     let request = CustomerPageRequest { list, page, links: operators_selected_for_each_customer(context) };
-    // If the document selects the page twice, the loader reads it once.
-    if request_data(context).has_repeated_fields || is_inside_a_list(context) {
+    if is_inside_a_list(context) {
         return load(context, request).await;
     }
     let mut pages = services(context).customers.pages(caller(context), &[request]).await?;

@@ -142,9 +142,6 @@ async fn write_json<T: WriteJson>(
     write: impl Fn(&ObjectWriter<'_, T>, &mut JsonText) -> Result<(), CannotWriteJson>,
 ) -> Result<Option<Value>, SizeError> {
     let size = response_size(context);
-    if request_data(context).has_repeated_fields {
-        return Ok(None);
-    }
     loop {
         let (limit, may_wait) = (size.limit(), !size.has_reservation());
         match write_text(context, limit, &write) {

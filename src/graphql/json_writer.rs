@@ -10,11 +10,12 @@
 //!
 //! async-graphql still resolves an object if
 //!
-//! - the resolver of a selected field may wait ([`WriteJson::MAY_WAIT`]), for example for `history`;
+//! - the resolver of a selected field may wait ([`WriteJson::MAY_WAIT`]), for example for `history`, or
 //! - rows that the object needs are not in memory. If this is true for one item of a list, async-graphql resolves the
-//!   whole list. This module may still write the lists inside its items;
-//! - the document has repeated fields (`document::fields::has_repeated_fields`). async-graphql merges them, but it can
-//!   merge only values, not texts.
+//!   whole list. This module may still write the lists inside its items.
+//!
+//! async-graphql could not merge the texts of two fields with the same response key. There are no such fields: see
+//! `document::normalise`.
 //!
 //! Both ways return the same text; tests compare them. `docs/benchmarks.md` has the gain.
 

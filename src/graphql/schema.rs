@@ -132,8 +132,7 @@ impl Schema {
         let pending = rounds.clone();
         let loader = Loader { caller, services: self.services.clone() };
         let loader = DataLoader::new(loader, move |load| pending.add(load)).delay(Duration::ZERO);
-        let has_repeated_fields = document.has_repeated_fields;
-        let data = RequestData { caller, info: request_info, response_size: size.clone(), has_repeated_fields };
+        let data = RequestData { caller, info: request_info, response_size: size.clone() };
         let request = request.data(data).data(loader);
         let was_valid = document.is_valid();
         let executor = if !was_valid || operation.introspects {

@@ -50,7 +50,12 @@ both!(a_faulty_argument_prevents_the_whole_request, Sandbox, async |app| {
             "input.url: must be of type String.".to_owned(),
         ),
     ] {
-        let query = format!("mutation ($version: Int, $email: String) {{ {create} {second} }}");
+        let definitions = match second {
+            _ if second.contains("$version") => "($version: Int)",
+            _ if second.contains("$email") => "($email: String)",
+            _ => "",
+        };
+        let query = format!("mutation {definitions} {{ {create} {second} }}");
         // In the second round, a document whose only fault is a variable is cached.
         for _ in 0..2 {
             let answer = app.graphql(&operator, &query, variables.clone()).await;
@@ -228,6 +233,11 @@ both!(different_fields_with_one_response_key_are_rejected, Sandbox, async |app| 
         "{ customers { nodes { x: email ... on Customer { x: phone } } } }".to_owned(),
         "{ customers { nodes { ... on Customer { x: email } x: history(first: 0) { nodes { id } } } } }".to_owned(),
         "{ customers { nodes { ... on Node { x: id } ... on Customer { x: email } } } }".to_owned(),
+        // Fields of different objects, whose types differ.
+        "{ node(id: \"x\") { ... on Customer { x: version } ... on Operator { x: name } } }".to_owned(),
+        "{ node(id: \"x\") { ... on Customer { x: email } ... on Operator { x: customers { totalCount } } } }".to_owned(),
+        "{ node(id: \"x\") { ... on Customer { x: operators { y: edges { cursor } } } ... on Operator { x: customers { y: pageInfo { endCursor } } } } }"
+            .to_owned(),
         "{ customers { nodes { h: history(first: 1) { nodes { id } } ... on Customer { h: history(last: 1) { nodes { type } } } } } }"
             .to_owned(),
         "query ($a: Int, $b: Int) { customers(first: $a) { nodes { id } } ...F } \
@@ -236,7 +246,8 @@ both!(different_fields_with_one_response_key_are_rejected, Sandbox, async |app| 
     ] {
         let answer = app.graphql(&operator, &query, json!({})).await;
         assert_eq!(answer.codes(), ["BAD_REQUEST"], "{query}");
-        assert!(answer.message().starts_with("Different fields have the response key"), "{}", answer.message());
+        let message = answer.message();
+        assert!(message.starts_with("Different fields have the response key"), "{query} {message}");
     }
     // A field may have the name of another field in an object of another type, also below conditions.
     let query = "query ($id: ID!, $full: Boolean!) { node(id: $id) { ... on Customer { ...C @include(if: $full) } \
@@ -375,9 +386,25 @@ both!(an_invalid_document_is_rejected_whatever_its_variables_are, Sandbox, async
         ("query ($x: [Foo] = [1]) { viewer { role } }", "Unknown input type \"Foo\"."),
         ("query ($x: [Customer!]! = []) { viewer { role } }", "Unknown input type \"Customer\"."),
         ("{ viewer { role } } fragment F on Query { viewer { role } }", "The fragment F is not used."),
+        ("query ($x: Int) { viewer { role } }", "The variable `$x` is not used."),
+        ("query ($x: Int, $x: Int) { changes(first: $x) { cursor } }", "The variable `$x` is defined twice."),
+        (
+            "query ($x: Int) { customers(first: 1, first: $x) { totalCount } }",
+            "The field customers has the same argument twice.",
+        ),
+        (
+            "query ($x: CustomerOrderField! = \"EMAIL\") { customers(orderBy: { field: $x, direction: ASC }) { totalCount } }",
+            "$x: must be one of CONNECTED_AT, EXTERNAL_CUSTOMER_ID, without quotation marks.",
+        ),
+        (
+            "query ($x: Boolean = true) { viewer { role @include(if: $x) @include(if: $x) } }",
+            "A directive is repeated at the same place.",
+        ),
     ] {
-        let answer = app.graphql(&operator, query, json!({})).await;
-        assert_eq!((answer.codes(), answer.message()), (vec!["BAD_REQUEST".to_owned()], message), "{query}");
+        for variables in [json!({}), json!({ "x": 1 }), json!({ "x": null }), json!({ "x": true })] {
+            let answer = app.graphql(&operator, query, variables).await;
+            assert_eq!((answer.codes(), answer.message()), (vec!["BAD_REQUEST".to_owned()], message), "{query}");
+        }
     }
     let many = "query ($types: [ChangeType!]) { changes(types: $types) { cursor } }";
     for (length, is_accepted) in [(100, true), (101, false)] {
@@ -431,6 +458,32 @@ both!(a_repeated_field_is_read_once, Sandbox, async |app| {
             (Some(&json!([{ "email": "2@example.com", "version": 1 }, { "email": "1@example.com", "version": 1 }])), 1),
             "{query}"
         );
+    }
+    // Fields whose conditions are variables, and fields of two fragments on the same type.
+    let node = format!("node(id: \"{}\")", operator.operator);
+    for (query, once) in [
+        (
+            "query ($a: Boolean!, $b: Boolean!) { changes @include(if: $a) { cursor } ...F @skip(if: $b) } fragment F on Query { changes { hasMore } }".to_owned(),
+            "{ changes { cursor hasMore } }".to_owned(),
+        ),
+        (
+            format!("query ($a: Boolean!) {{ {page} {{ nodes {{ email }} }} {page} @include(if: $a) {{ nodes {{ version }} }} }}"),
+            format!("{{ {page} {{ nodes {{ email version }} }} }}"),
+        ),
+        (
+            format!(
+                "{{ {node} {{ ... on Operator {{ {page} {{ nodes {{ email }} }} }} id ... on Node {{ ... on Operator {{ {page} {{ nodes {{ version }} }} name }} }} }} }}"
+            ),
+            format!("{{ {node} {{ ... on Operator {{ {page} {{ nodes {{ email version }} }} id name }} }} }}"),
+        ),
+    ] {
+        let variables = json!({ "a": true, "b": false });
+        let (answer, statements) = app.statements_of(app.graphql(&operator, &query, variables)).await;
+        let (expected, statements_once) = app.statements_of(app.graphql(&operator, &once, json!({}))).await;
+        assert_eq!(answer.body, expected.body, "{query}");
+        assert_eq!(statements.len(), statements_once.len(), "{query}");
+        let without = app.graphql(&operator, &query, json!({ "a": false, "b": true })).await;
+        assert!(without.codes().is_empty(), "{}", without.body);
     }
     // Different arguments or conditions are not merged.
     let different = app

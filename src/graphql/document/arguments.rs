@@ -21,10 +21,11 @@ use async_graphql::registry::{MetaField, MetaInputValue, MetaType, MetaTypeName,
 use async_graphql::{Name, Pos, Positioned, ServerError, ServerResult};
 use async_graphql_value::{ConstValue, Value};
 
-use super::rewrite::{Normalised, root_type};
+use super::normalise::{Normalised, root_type};
 use super::variables::{Problem, Source, check_value, suggestion};
 
-/// Checks the types of variables, the names of fields and arguments, and the literals and variables in arguments.
+/// Checks the types and the defaults of variables, the names of fields and arguments, and the literals and variables in
+/// arguments.
 pub fn check_arguments(document: &Normalised, types: &Registry) -> ServerResult<()> {
     for (_, Positioned { node: operation, .. }) in document.operations().iter() {
         let mut variables = HashMap::new();
@@ -35,6 +36,13 @@ pub fn check_arguments(document: &Normalised, types: &Registry) -> ServerResult<
                 return Err(ServerError::new(format!("Unknown input type \"{name}\"."), Some(definition.pos)));
             }
             let default = definition.node.default_value.as_ref();
+            if let Some(default) = default {
+                let error = |problem| {
+                    let name = &definition.node.name.node;
+                    ServerError::new(format!("${name}{problem}"), Some(default.pos))
+                };
+                check_value(&mut default.node.clone(), &type_name, Source::Document, types).map_err(error)?;
+            }
             let has_default = default.is_some_and(|default| default.node != ConstValue::Null);
             variables.insert(&definition.node.name.node, VariableType { type_name, has_default });
         }

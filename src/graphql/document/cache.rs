@@ -8,8 +8,9 @@
 //! A document with several operations is cached once per requested operation, without the other operations. Otherwise
 //! async-graphql would check their arguments against variables that belong to the requested operation.
 //!
-//! A document is executed without the arguments that use a missing variable (see `variables`). It is therefore cached
-//! once for each set of missing variables. For example, with the variables `{"name": null}` the mutation below is
+//! A document is executed without the arguments that use a missing variable, and with the values of the variables in
+//! `@include` and `@skip` (see `variant`). It is therefore cached once for each set of missing variables and of these
+//! values. For example, with the variables `{"name": null}` the mutation below is
 //! executed as it is, and clears the first name. With the variables `{}` it is executed without `firstName`, and keeps
 //! the first name:
 //!
@@ -29,8 +30,9 @@ use async_graphql::{Name, ServerError, ServerResult, Variables};
 use entity::value::OperatorId;
 use moka::sync::Cache;
 
-use super::rewrite::Normalised;
-use super::{arguments, fields, limits, rewrite, size, variables};
+use super::normalise::Normalised;
+use super::variant::{self, Replaced};
+use super::{arguments, fields, limits, normalise, size, variable_names, variables};
 
 /// Total weight of the cached documents, in bytes of text. A parsed document takes about fifty times the memory of its
 /// text, or about 200 bytes for each selection.
@@ -43,11 +45,12 @@ const BYTES_PER_ITEM: usize = 4;
 /// The weight of a document in addition to its text. The smallest document takes about a kilobyte of memory.
 const FIXED_BYTES: usize = 20;
 
-/// A parsed document. Contains neither the variables that are missing in the request nor the arguments that use them.
+/// A parsed document, or a variant of it for requests with certain variables (see [`variant`]).
 pub struct Document {
     pub parsed: Normalised,
-    pub has_repeated_fields: bool,
     pub has_variable_page_size: bool,
+    /// The variables in the conditions of `@include` and `@skip`.
+    conditions: Vec<Name>,
     /// The variables that must not be null: see [`arguments::required_variables`].
     required: HashSet<Name>,
     /// The number of stored selections and values of arguments, with all fragments expanded.
@@ -55,12 +58,18 @@ pub struct Document {
     is_valid: AtomicBool,
 }
 
-/// The owner of a document with strings, the text of the document, the requested operation if the document has several,
-/// and the variables that are missing.
-///
-/// Documents with strings are cached for each owner. The cost and the time of a request show if its document was in the
-/// cache, and a string may be an email: an operator could otherwise find out if another operator has asked for it.
-type CacheKey = (Option<OperatorId>, Arc<str>, Option<Name>, Vec<Name>);
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct CacheKey {
+    /// The owner of a document with strings. Such documents are cached for each owner: the cost and the time of a
+    /// request show if its document was in the cache, and a string may be an email. An operator could otherwise find
+    /// out if another operator has asked for it.
+    owner: Option<OperatorId>,
+    text: Arc<str>,
+    /// The requested operation, if the document has several.
+    operation: Option<Name>,
+    /// The variables that the variant does not have.
+    replaced: Replaced,
+}
 
 pub struct DocumentCache {
     documents: Cache<CacheKey, Arc<Document>>,
@@ -70,8 +79,8 @@ pub struct DocumentCache {
 impl DocumentCache {
     /// `types` must contain the input types of the schema.
     pub fn new(types: Registry) -> Self {
-        let weigher = |(_, text, ..): &CacheKey, document: &Arc<Document>| {
-            let weight = FIXED_BYTES + text.len().max(document.items * BYTES_PER_ITEM);
+        let weigher = |key: &CacheKey, document: &Arc<Document>| {
+            let weight = FIXED_BYTES + key.text.len().max(document.items * BYTES_PER_ITEM);
             u32::try_from(weight).unwrap_or(u32::MAX)
         };
         Self { documents: Cache::builder().weigher(weigher).max_capacity(MAX_BYTES).build(), types }
@@ -88,28 +97,32 @@ impl DocumentCache {
         variables: &mut Variables,
     ) -> ServerResult<(Arc<Document>, bool)> {
         let owner = text.contains('"').then_some(owner);
+        let mut key = CacheKey { owner, text: text.into(), operation: None, replaced: Vec::new() };
         let mut was_cached = true;
-        let mut document = self.get_or_insert((owner, text.into(), None, Vec::new()), || {
+        let mut document = self.get_or_insert(key.clone(), || {
             was_cached = false;
-            let parsed = rewrite::normalise(limits::parse(text)?, &self.types)?;
+            let parsed = normalise::normalise(limits::parse(text)?, &self.types)?;
             arguments::check_arguments(&parsed, &self.types)?;
+            variable_names::check_variable_names(&parsed)?;
             Ok(parsed)
         })?;
-        let operation = one_of_several(&document.parsed, operation_name);
-        if let Some(operation) = &operation {
-            let parsed = || {
+        if let Some(operation) = one_of_several(&document.parsed, operation_name) {
+            let parse = || {
                 was_cached = false;
-                Ok(rewrite::without_other_operations(document.parsed.clone(), operation))
+                Ok(document.parsed.clone().without_other_operations(&operation))
             };
-            document = self.get_or_insert((owner, text.into(), Some(operation.clone()), Vec::new()), parsed)?;
+            key.operation = Some(operation.clone());
+            document = self.get_or_insert(key.clone(), parse)?;
         }
         let missing = variables::check(&document.parsed, operation_name, &document.required, variables, &self.types)?;
-        if !missing.is_empty() {
-            let parsed = || {
+        let replaced = variant::replaced(missing, &document.conditions, variables);
+        if !replaced.is_empty() {
+            let parse = || {
                 was_cached = false;
-                rewrite::without_variables(document.parsed.clone(), &missing, &self.types)
+                variant::without_variables(document.parsed.clone(), &replaced, &self.types)
             };
-            document = self.get_or_insert((owner, text.into(), operation, missing.clone()), parsed)?;
+            key.replaced.clone_from(&replaced);
+            document = self.get_or_insert(key, parse)?;
         }
         Ok((document, was_cached))
     }
@@ -121,12 +134,12 @@ impl DocumentCache {
     ) -> ServerResult<Arc<Document>> {
         let parse = || {
             let parsed = parse()?;
-            let has_repeated_fields = fields::has_repeated_fields(&parsed);
+            let conditions = variant::variables_in_conditions(&parsed);
             let has_variable_page_size = fields::has_variable_page_size(&parsed);
             let items = size::stored_items(&parsed);
             let is_valid = AtomicBool::new(false);
             let required = arguments::required_variables(&parsed, &self.types);
-            let document = Document { parsed, has_repeated_fields, has_variable_page_size, required, items, is_valid };
+            let document = Document { parsed, conditions, has_variable_page_size, required, items, is_valid };
             Ok::<_, ServerError>(Arc::new(document))
         };
         self.documents.try_get_with(key, parse).map_err(Arc::unwrap_or_clone)

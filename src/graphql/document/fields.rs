@@ -1,31 +1,11 @@
-//! The fields of a document and their arguments: repeated fields, and arguments that have variables.
+//! Visits the fields and the directives of a document.
 
-use std::collections::HashMap;
-
-use async_graphql::parser::types::{Field, Selection, SelectionSet};
+use async_graphql::Positioned;
+use async_graphql::parser::types::{Directive, Field, Selection, SelectionSet};
 use async_graphql_value::Value;
 
-use super::rewrite::Normalised;
+use super::normalise::Normalised;
 use crate::graphql::pagination::PAGE_SIZE_ARGUMENTS;
-
-/// Returns true if a selection set of the document, together with its inline fragments, has several fields with the
-/// same response key. A repeated field that has no arguments and no selections does not count, because its repetition
-/// changes nothing.
-pub fn has_repeated_fields(document: &Normalised) -> bool {
-    document.operations().iter().any(|(_, operation)| selects_repeatedly(&operation.node.selection_set.node))
-}
-
-fn selects_repeatedly(set: &SelectionSet) -> bool {
-    let mut fields = Vec::new();
-    collect_fields(set, &mut fields);
-    let mut keys = HashMap::new();
-    fields.into_iter().any(|field| {
-        let Field { name, arguments, selection_set: set, .. } = field;
-        let is_plain = arguments.is_empty() && set.node.items.is_empty();
-        let other = keys.insert(&field.response_key().node, (is_plain, &name.node));
-        other.is_some_and(|other| other != (true, &name.node) || !is_plain) || selects_repeatedly(&set.node)
-    })
-}
 
 /// Returns true if a variable sets the size of a page. Then the variables decide how complex the document is.
 pub fn has_variable_page_size(document: &Normalised) -> bool {
@@ -55,6 +35,18 @@ pub fn for_each_field(set: &SelectionSet, visit: &mut impl FnMut(&Field)) {
     }
 }
 
+/// Calls `visit` with each directive in a selection set of a normalised document.
+pub fn for_each_directive<'d>(set: &'d SelectionSet, visit: &mut impl FnMut(&'d Directive)) {
+    for Positioned { node: selection, .. } in &set.items {
+        selection.directives().iter().for_each(|directive| visit(&directive.node));
+        match selection {
+            Selection::Field(field) => for_each_directive(&field.node.selection_set.node, visit),
+            Selection::InlineFragment(inline) => for_each_directive(&inline.node.selection_set.node, visit),
+            Selection::FragmentSpread(_) => {}
+        }
+    }
+}
+
 /// Adds the fields of a selection set of a normalised document, and the fields of its inline fragments.
 pub fn collect_fields<'d>(set: &'d SelectionSet, fields: &mut Vec<&'d Field>) {
     for selection in &set.items {
@@ -72,7 +64,7 @@ mod tests {
     use async_graphql::registry::Registry;
 
     use super::*;
-    use crate::graphql::document::rewrite::normalise;
+    use crate::graphql::document::normalise::normalise;
 
     #[test]
     fn a_page_size_may_be_a_variable() {

@@ -15,7 +15,7 @@ use async_graphql::parser::types::{ExecutableDocument, Field, OperationType, Sel
 use async_graphql::{Name, Positioned, ServerResult};
 
 use super::limit::{Limit, reject};
-use super::rewrite::Fragments;
+use super::normalise::Fragments;
 use super::size::{values_in_arguments, values_of_directives};
 use super::text;
 
@@ -142,6 +142,9 @@ impl<'d> SizeCounter<'d> {
         for Positioned { node: selection, .. } in &set.items {
             let mut inner = match selection {
                 Selection::Field(Positioned { node: field, .. }) => {
+                    if has_repeated_name(field.arguments.iter().map(|(name, _)| name)) {
+                        return reject(format!("The field {} has the same argument twice.", field.name.node));
+                    }
                     let mut inner = self.selection_set(&field.selection_set.node)?;
                     inner.aliases += usize::from(field.alias.is_some());
                     let is_type_name = field.name.node == "__typename";
@@ -153,6 +156,10 @@ impl<'d> SizeCounter<'d> {
                 Selection::InlineFragment(fragment) => self.selection_set(&fragment.node.selection_set.node)?,
                 Selection::FragmentSpread(spread) => self.fragment(&spread.node.fragment_name.node)?,
             };
+            // Directives without an effect, and arguments with missing variables, are removed before validation.
+            if has_repeated_name(selection.directives().iter().map(|directive| &directive.node.name)) {
+                return reject("A directive is repeated at the same place.");
+            }
             inner.directives += selection.directives().len();
             inner.values += values_of_directives(selection.directives());
             sum.selections += inner.selections + Saturating(1);
@@ -180,6 +187,11 @@ impl<'d> SizeCounter<'d> {
         self.counted.insert(name, Some(size));
         Ok(size)
     }
+}
+
+fn has_repeated_name<'d>(names: impl Iterator<Item = &'d Positioned<Name>>) -> bool {
+    let mut known = HashSet::new();
+    names.into_iter().any(|name| !known.insert(&name.node))
 }
 
 #[cfg(test)]
@@ -227,7 +239,7 @@ mod tests {
                 format!("{{ a {{ {} }} }}", repeat(size, |number| format!("b{number}: __typename ")))
             }),
             (DIRECTIVES, "The operation has more than 20 directives.", |size| {
-                format!("query @x {{ a {} }}", "@x ".repeat(size - 1))
+                format!("query @x {{ a {} }}", repeat(size - 1, |number| format!("@x{number} ")))
             }),
             (INTROSPECTION_DEPTH, "The introspection nests more than 3 levels of types.", |size| {
                 format!("{{ __schema {}a{} }}", "{ fields ".repeat(size) + "{ ", " }".repeat(size + 1))
@@ -253,6 +265,19 @@ mod tests {
     fn definitions_of_variables_and_fragments_have_no_directives() {
         for document in ["query ($a: Int @x) { a(b: $a) }", "{ ...f } fragment f on T @x { a }"] {
             assert!(rejection(document).ends_with("No directive may be used there."), "{document}");
+        }
+    }
+
+    #[test]
+    fn arguments_and_directives_are_not_repeated() {
+        for (document, is_accepted) in [
+            ("{ a @skip(if: false) @skip(if: false) }", false),
+            ("{ ... @include(if: true) @include(if: true) { a } }", false),
+            ("{ a @skip(if: false) @include(if: true) b @skip(if: false) }", true),
+            ("{ a(b: 1, b: 1) }", false),
+            ("{ a(b: 1) { a(b: 1) } }", true),
+        ] {
+            assert_eq!(parse(document).is_ok(), is_accepted, "{document}");
         }
     }
 

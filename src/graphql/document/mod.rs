@@ -3,15 +3,18 @@
 
 mod arguments;
 mod cache;
+mod conflicts;
 mod cost_estimate;
 mod fields;
 mod limit;
 mod limits;
+mod normalise;
 mod operation;
-mod rewrite;
 mod size;
 mod text;
+mod variable_names;
 mod variables;
+mod variant;
 
 pub use cache::{Document, DocumentCache};
 pub use operation::{Operation, describe_operation};

@@ -5,7 +5,7 @@ use async_graphql::{Name, Positioned, ServerError, ServerResult, Variables};
 
 use super::cost_estimate::{CostEstimate, estimate_cost};
 use super::fields::collect_fields;
-use super::rewrite::Normalised;
+use super::normalise::Normalised;
 
 /// Names of operations are logged, and quoted in messages, up to this length.
 const MAX_NAME: usize = 64;

@@ -4,7 +4,7 @@ use async_graphql::parser::types::{Directive, Selection, SelectionSet};
 use async_graphql::{Name, Positioned};
 use async_graphql_value::Value;
 
-use super::rewrite::Normalised;
+use super::normalise::Normalised;
 
 /// Returns the number of selections in the operations of a document, and of the values in their arguments.
 pub fn stored_items(document: &Normalised) -> usize {

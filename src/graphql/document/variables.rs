@@ -20,8 +20,8 @@ use async_graphql::registry::{MetaInputValue, MetaType, MetaTypeName, Registry};
 use async_graphql::{Name, Number, ServerError, ServerResult, Variables};
 use async_graphql_value::ConstValue;
 
+use super::normalise::Normalised;
 use super::operation::selected_operation;
-use super::rewrite::Normalised;
 use crate::graphql::time;
 
 /// Names of unknown input fields are quoted in messages up to this length.
@@ -208,7 +208,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::graphql::document::rewrite::normalise;
+    use crate::graphql::document::normalise::normalise;
 
     #[test]
     fn variables_that_the_operation_does_not_declare_are_removed() {

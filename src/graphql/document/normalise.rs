@@ -1,0 +1,283 @@
+//! Brings documents into a form that async-graphql executes as the GraphQL specification requires.
+
+use std::collections::HashMap;
+
+use async_graphql::parser::types::{
+    Directive, DocumentOperations, ExecutableDocument, Field, FragmentDefinition, InlineFragment, OperationDefinition,
+    OperationType, Selection, SelectionSet, TypeCondition,
+};
+use async_graphql::registry::Registry;
+use async_graphql::{Name, Positioned, ServerResult};
+use async_graphql_value::Value;
+
+use super::conflicts::{TYPE_NAME, check_conflicts, check_each_set, check_shapes, is_same, type_of_field};
+
+pub type Fragments = HashMap<Name, Positioned<FragmentDefinition>>;
+
+/// A document in the form of [`normalise`]. It has no fragment definitions. A fragment spread that is left names a
+/// fragment that does not exist, so validation rejects the document.
+#[derive(Clone)]
+pub struct Normalised(ExecutableDocument);
+
+impl Normalised {
+    pub fn operations(&self) -> &DocumentOperations {
+        &self.0.operations
+    }
+
+    /// Returns a copy of the document, for async-graphql.
+    pub fn to_executable(&self) -> ExecutableDocument {
+        self.0.clone()
+    }
+
+    /// Removes all other operations.
+    pub fn without_other_operations(mut self, operation: &Name) -> Self {
+        if let DocumentOperations::Multiple(operations) = &mut self.0.operations {
+            operations.retain(|name, _| name == operation);
+        }
+        self
+    }
+
+    /// Changes each operation, and normalises the document again.
+    pub fn change(mut self, change: impl Fn(&mut OperationDefinition), types: &Registry) -> ServerResult<Self> {
+        operations_mut(&mut self.0.operations).into_iter().for_each(change);
+        normalise(self.0, types)
+    }
+}
+
+fn operations_mut(operations: &mut DocumentOperations) -> Vec<&mut OperationDefinition> {
+    match operations {
+        DocumentOperations::Single(operation) => vec![&mut operation.node],
+        DocumentOperations::Multiple(operations) => {
+            operations.values_mut().map(|operation| &mut operation.node).collect()
+        }
+    }
+}
+
+/// The type whose fields an operation selects.
+pub fn root_type(operation: OperationType) -> &'static str {
+    match operation {
+        OperationType::Query => "Query",
+        OperationType::Mutation => "Mutation",
+        OperationType::Subscription => "Subscription",
+    }
+}
+
+/// Brings the operations of a document into a form with the same meaning, and removes the fragments. The document must
+/// have passed `limits::parse`, so its fragments are all used and do not contain themselves.
+///
+/// - Fragment spreads become inline fragments. async-graphql's complexity rule ignores the type of a fragment spread,
+///   so below an interface it does not multiply by the sizes of the pages.
+/// - An inline fragment on the type of its parent, or on an interface of this type, is replaced by its selections,
+///   except fragments on other types. If it has directives, it stays, with a type as its condition: without a
+///   condition, async-graphql would report a conflict between the fields of two such fragments, although their parents
+///   are different types.
+/// - `@include(if: true)` and `@skip(if: false)` are removed.
+/// - Directives of `__typename` move to an inline fragment around the field, because async-graphql does not find
+///   variables in them.
+/// - Fields with the same response key, name and arguments are merged, unless they have directives. async-graphql would
+///   resolve both fields and merge the results. The second one could read other rows, so a list could mix the values of
+///   two customers, or a cursor could belong to another list. `variant` replaces variables in directives before the
+///   document is executed, so each field is resolved at most once.
+///
+/// Fails if two fields that cannot be merged have the same response key, or if `__typename` has arguments or fields.
+pub fn normalise(document: ExecutableDocument, types: &Registry) -> ServerResult<Normalised> {
+    let ExecutableDocument { mut operations, fragments } = document;
+    let normaliser = Normaliser { fragments: &fragments, types };
+    for operation in operations_mut(&mut operations) {
+        let (root, set) = (root_type(operation.ty), &mut operation.selection_set.node);
+        normaliser.normalise(set, root);
+        check_each_set(set)?;
+        check_conflicts(&[(root, set)], types)?;
+        check_shapes(&[(root, set)], types)?;
+    }
+    Ok(Normalised(ExecutableDocument { operations, fragments: Fragments::new() }))
+}
+
+struct Normaliser<'d> {
+    fragments: &'d Fragments,
+    types: &'d Registry,
+}
+
+impl Normaliser<'_> {
+    /// `parent` is the type of the selected fields, or empty if it is unknown.
+    fn normalise(&self, set: &mut SelectionSet, parent: &str) {
+        let mut flat = Vec::new();
+        self.flatten(std::mem::take(&mut set.items), parent, &mut flat);
+        set.items = merge(flat);
+        set.items.shrink_to_fit();
+        for selection in &mut set.items {
+            match &mut selection.node {
+                Selection::Field(Positioned { node: field, .. }) => {
+                    let inner = type_of_field(parent, field, self.types);
+                    self.normalise(&mut field.selection_set.node, inner);
+                }
+                Selection::InlineFragment(Positioned { node: inline, .. }) => {
+                    let condition = inline.type_condition.as_ref().map(|condition| condition.node.on.node.clone());
+                    self.normalise(&mut inline.selection_set.node, condition.as_deref().unwrap_or(parent));
+                }
+                // The fragment does not exist, so validation rejects the document.
+                Selection::FragmentSpread(_) => {}
+            }
+        }
+    }
+
+    /// Appends selections, with the fragment spreads and the inline fragments on the parent's type expanded.
+    fn flatten(&self, items: Vec<Positioned<Selection>>, parent: &str, flat: &mut Vec<Positioned<Selection>>) {
+        for mut selection in items {
+            if let Selection::FragmentSpread(spread) = &selection.node
+                && let Some(inline) = self.expanded(&spread.node.fragment_name.node, &spread.node.directives)
+            {
+                selection.node = Selection::InlineFragment(Positioned::new(inline, selection.pos));
+            }
+            selection.node.directives_mut().retain(|directive| !always_includes(&directive.node));
+            if let Selection::Field(field) = &mut selection.node
+                && field.node.name.node == TYPE_NAME
+                && !field.node.directives.is_empty()
+            {
+                selection.node = with_directives_outside(field.clone());
+            }
+            if let Selection::InlineFragment(Positioned { node: inline, .. }) = &mut selection.node {
+                let condition = inline.type_condition.as_ref().map(|condition| condition.node.on.node.clone());
+                let applies = condition.as_ref().is_none_or(|condition| self.has_type(parent, condition));
+                let inner_parent = condition.as_deref().filter(|_| !applies).unwrap_or(parent);
+                let mut inner = Vec::new();
+                self.flatten(std::mem::take(&mut inline.selection_set.node.items), inner_parent, &mut inner);
+                if applies && inline.directives.is_empty() {
+                    // In a fragment on an interface, fragments on other types are valid. Outside, they would not be.
+                    flat.extend(inner.extract_if(.., |item| self.may_be_on(parent, &item.node)));
+                    if inner.is_empty() {
+                        continue;
+                    }
+                }
+                inline.selection_set.node.items = inner;
+                if condition.is_none() && self.types.types.contains_key(parent) {
+                    let on = Positioned::new(Name::new(parent), selection.pos);
+                    inline.type_condition = Some(Positioned::new(TypeCondition { on }, selection.pos));
+                }
+            }
+            flat.push(selection);
+        }
+    }
+
+    /// Returns true if each object of the type `parent` has the type `condition`: if they are the same, or if
+    /// `condition` is an interface of `parent`.
+    fn has_type(&self, parent: &str, condition: &str) -> bool {
+        parent == condition || self.types.implements.get(parent).is_some_and(|all| all.contains(condition))
+    }
+
+    /// Returns false for a fragment on a type that no object of the type `parent` has.
+    fn may_be_on(&self, parent: &str, selection: &Selection) -> bool {
+        let Selection::InlineFragment(inline) = selection else { return true };
+        inline.node.type_condition.as_ref().is_none_or(|condition| {
+            let condition = condition.node.on.node.as_str();
+            self.has_type(parent, condition) || self.has_type(condition, parent)
+        })
+    }
+
+    fn expanded(&self, name: &Name, directives: &[Positioned<Directive>]) -> Option<InlineFragment> {
+        let fragment = &self.fragments.get(name)?.node;
+        Some(InlineFragment {
+            type_condition: Some(fragment.type_condition.clone()),
+            directives: directives.to_vec(),
+            selection_set: fragment.selection_set.clone(),
+        })
+    }
+}
+
+/// Returns an inline fragment that has the directives of the field and contains the field without them.
+fn with_directives_outside(mut field: Positioned<Field>) -> Selection {
+    let (directives, pos) = (std::mem::take(&mut field.node.directives), field.pos);
+    let items = vec![Positioned::new(Selection::Field(field), pos)];
+    let selection_set = Positioned::new(SelectionSet { items }, pos);
+    Selection::InlineFragment(Positioned::new(InlineFragment { type_condition: None, directives, selection_set }, pos))
+}
+
+/// Returns true for `@include(if: true)` and `@skip(if: false)`.
+fn always_includes(directive: &Directive) -> bool {
+    let value = match directive.name.node.as_str() {
+        "include" => true,
+        "skip" => false,
+        _ => return false,
+    };
+    directive.arguments.len() == 1
+        && directive.get_argument("if").is_some_and(|condition| condition.node == Value::Boolean(value))
+}
+
+/// Merges fields with the same response key, name and arguments into the first of them. Fields of inline fragments
+/// without directives are merged with the fields of the other such fragments on the same type.
+///
+/// Compares a field only with the first field that has its response key. If this field is different, [`normalise`]
+/// fails. A document with two operations of 500 different fields would otherwise need 250,000 comparisons.
+fn merge(selections: Vec<Positioned<Selection>>) -> Vec<Positioned<Selection>> {
+    let mut merged = Merged::default();
+    for mut selection in selections {
+        let index = merged.selections.len();
+        let is_absorbed = match &mut selection.node {
+            Selection::Field(field) => merged.absorb(None, &mut field.node, (index, None)),
+            Selection::InlineFragment(Positioned { node: inline, .. }) if inline.directives.is_empty() => {
+                let condition = inline.type_condition.as_ref().map(|condition| &condition.node.on.node);
+                let (items, mut kept) = (&mut inline.selection_set.node.items, 0);
+                items.retain_mut(|item| {
+                    let is_absorbed = match &mut item.node {
+                        Selection::Field(field) => merged.absorb(condition, &mut field.node, (index, Some(kept))),
+                        Selection::InlineFragment(_) | Selection::FragmentSpread(_) => false,
+                    };
+                    kept += usize::from(!is_absorbed);
+                    !is_absorbed
+                });
+                items.is_empty()
+            }
+            Selection::InlineFragment(_) | Selection::FragmentSpread(_) => false,
+        };
+        if !is_absorbed {
+            merged.selections.push(selection);
+        }
+    }
+    merged.selections
+}
+
+/// The place of a field: the index of a selection, and, if this selection is an inline fragment, the index of the field
+/// in this fragment.
+type Place = (usize, Option<usize>);
+
+/// The selections of a set whose fields are being merged.
+#[derive(Default)]
+struct Merged {
+    selections: Vec<Positioned<Selection>>,
+    /// The place of the first field with each type condition and response key. Fields with selections and fields
+    /// without selections are never merged.
+    first: HashMap<(Option<Name>, Name, bool), Place>,
+}
+
+impl Merged {
+    /// Moves the selections of a field into the first field that is the same. Returns false if there is no such field,
+    /// or if the field has directives. The field then gets the place `place`.
+    fn absorb(&mut self, condition: Option<&Name>, field: &mut Field, place: Place) -> bool {
+        if !field.directives.is_empty() {
+            return false;
+        }
+        let has_selections = !field.selection_set.node.items.is_empty();
+        let key = (condition.cloned(), field.response_key().node.clone(), has_selections);
+        let first = *self.first.entry(key).or_insert(place);
+        match self.field_at(first) {
+            Some(first) if is_same(first, field) => {
+                first.selection_set.node.items.append(&mut field.selection_set.node.items);
+                true
+            }
+            Some(_) | None => false,
+        }
+    }
+
+    /// Returns the field at a place. Returns `None` for a field of the inline fragment that is being read: the fields
+    /// of one fragment are merged later, with its own selections.
+    fn field_at(&mut self, (index, index_in_fragment): Place) -> Option<&mut Field> {
+        let mut selection = &mut self.selections.get_mut(index)?.node;
+        if let Selection::InlineFragment(inline) = selection {
+            selection = &mut inline.node.selection_set.node.items.get_mut(index_in_fragment?)?.node;
+        }
+        match selection {
+            Selection::Field(field) => Some(&mut field.node),
+            Selection::InlineFragment(_) | Selection::FragmentSpread(_) => None,
+        }
+    }
+}
