@@ -3,14 +3,15 @@
 
 use std::sync::Arc;
 
-use async_graphql::{ErrorExtensionValues, ID, Response, ServerError, SimpleObject, from_value, to_value};
+use async_graphql::{ErrorExtensionValues, ID, Response, ServerError, SimpleObject, Value, from_value, to_value};
 use entity::value::RequestId;
 use serde::Serialize;
 
 use crate::error::{Error, ErrorCode, Violation};
 
-/// The maximum number of errors in a response. Further errors are dropped.
-const MAX_ERRORS: usize = 50;
+/// The maximum number of fields of a response that may fail. If more fields fail, the response has no data: a client
+/// could otherwise not tell a field that failed from a field whose value is null.
+const MAX_FAILED_FIELDS: usize = 50;
 
 /// Messages of async-graphql are cut to this number of characters.
 const MAX_MESSAGE_LENGTH: usize = 300;
@@ -73,18 +74,20 @@ pub struct RenderedResponse {
 }
 
 /// Renders the errors of a response: one entry per violation. Causes of internal errors are logged and not shown.
+/// Removes the data if more than [`MAX_FAILED_FIELDS`] fields failed.
 pub fn render_errors(mut response: Response, request_id: RequestId) -> RenderedResponse {
     let mut codes = Vec::new();
     let errors = std::mem::take(&mut response.errors);
-    for error in errors.into_iter().take(MAX_ERRORS) {
+    if errors.len() > MAX_FAILED_FIELDS {
+        response.data = Value::Null;
+    }
+    for error in errors.into_iter().take(MAX_FAILED_FIELDS) {
         for violation in violations(&error, request_id) {
             codes.push(violation.code);
             let extensions = extensions(&ErrorExtensions::new(&violation, request_id));
             response.errors.push(ServerError { message: violation.message, extensions, source: None, ..error.clone() });
         }
     }
-    response.errors.truncate(MAX_ERRORS);
-    codes.truncate(MAX_ERRORS);
     RenderedResponse { response, codes }
 }
 

@@ -162,6 +162,22 @@ async fn run_query(app: &TestApp, query: &BatchedQuery<2>, text: &str) -> String
     rows[0].try_get("", "name").unwrap()
 }
 
+both!(a_response_with_too_many_failed_fields_has_no_data, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    for number in 0..51 {
+        app.created(&operator, &number.to_string(), json!({ "email": format!("{number}@example.com") })).await;
+    }
+    app.execute("ALTER TABLE customer RENAME TO customer_renamed").await;
+    let query = "query ($first: Int!) { changes(first: $first) { changes { customer { email } } hasMore } }";
+    for (first, has_data) in [(50, true), (51, false)] {
+        let answer = app.graphql(&operator, query, json!({ "first": first })).await;
+        assert_eq!(answer.codes().len(), 50);
+        // Without its error, a null would mean that the customer does not exist any more.
+        assert_eq!(!answer.body["data"].is_null(), has_data, "{}", answer.body);
+    }
+    app.execute("ALTER TABLE customer_renamed RENAME TO customer").await;
+});
+
 both!(requests_are_unavailable_if_all_connections_wait_for_a_lock, Sandbox, async |app| {
     // Uses two operators, because one operator cannot take all connections.
     let (operator, other) = (app.operator("A").await, app.operator("B").await);
