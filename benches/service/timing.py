@@ -127,23 +127,33 @@ def guess(client, case, known, unknown, requests):
     return sum(ranked[:PEOPLE // 2]) + PEOPLE // 2 - sum(ranked[PEOPLE // 2:]), difference, statistics.median(times)
 
 
-def attack(program, kind, url, options):
-    """Runs the cases that `--cases` selects and returns those in which the attacker learns something."""
+def attack(program, kind, url, options, is_older):
+    """Runs the cases that `--cases` selects and returns those in which the attacker learns something. If `is_older`, the
+    attacker's customer is older than the known people, and newer than the people that follow them in the indexes."""
     names = ["Attacker", *(f"Other {number}" for number in range(OTHERS))]
     operators = [json.loads(run(program, "operator", "create", name, "--json", env={"DATABASE_URL": url})) for name in names]
     # Known people have even numbers, so that the values of unknown people are between those of known people.
     numbers = range(1000, 1000 + PEOPLE + CALIBRATION)
-    people = [[(f"person{n}@example.com", f"+1415555{n}") for n in numbers[first::2]] for first in (0, 1)]
+    people = [[(f"person{n}@example.com", f"+1415555{2 * n}") for n in numbers[first::2]] for first in (0, 1)]
+    following = [(f"person{n}-2@example.com", f"+1415555{2 * n + 1}") for n in numbers]
     address = {"line1": "1 Main Street", "city": "Town", "postalCode": "12345", "country": "US"}
     failed = []
     with server(program, url, "1000000") as port, server(program, url, "1") as port_used_up:
         attacker, *others = (Client(port, operator["key"]) for operator in operators)
         used_up = Client(port_used_up, operators[0]["key"])
-        for email, phone in people[0] + [("connected@example.com", "+14155550001")]:
-            data = {"email": email, "phone": phone, "firstName": "Ada", "lastName": "Lovelace", "address": address}
-            for other in others:
-                assert other.send(*create(data, email))[1][1] == []
+
+        def create_people(people):
+            for email, phone in people:
+                data = {"email": email, "phone": phone, "firstName": "Ada", "lastName": "Lovelace", "address": address}
+                for other in others:
+                    assert other.send(*create(data, email))[1][1] == []
+
+        create_people(following + [("connected@example.com", "+14155550001")])
+        if not is_older:
+            create_people(people[0])
         assert attacker.send(*create(MINE, "mine"))[1][1] == []
+        if is_older:
+            create_people(people[0])
         assert attacker.send(*update({"firstName": "Ada"}, idempotencyKey=USED))[1][1] == []
         assert used_up.send(*create({"email": "connected@example.com"}, "connected"))[1][1] == []
         for case in CASES:
@@ -153,11 +163,12 @@ def attack(program, kind, url, options):
             measure(client, case, people[0], 5)  # warms up
             for number in range(TRIES):
                 right, difference, middle = guess(client, case, *people, options.requests)
-                print(f"| {kind} | {case} | {right} of {PEOPLE} | {difference * 1e6:+.0f} µs of {middle * 1e6:.0f} µs |", flush=True)
+                age = "older" if is_older else "newer"
+                print(f"| {kind} | {age} | {case} | {right} of {PEOPLE} | {difference * 1e6:+.0f} µs of {middle * 1e6:.0f} µs |", flush=True)
                 if right <= MAX_RIGHT:
                     break
             else:
-                failed.append((kind, case))
+                failed.append((kind, is_older, case))
     return failed
 
 
@@ -166,13 +177,15 @@ def main(options, folder, running):
     if "postgres" in options.databases:
         databases["postgres"] = Postgres(folder)
         running.append(databases["postgres"])
-    print("\n| database | case | right | median of known minus unknown people |\n|---|---|--:|--:|")
+    print("\n| database | own customer | case | right | median of known minus unknown people |\n|---|---|---|--:|--:|")
     failed = []
     for kind in options.databases.split(","):
-        databases[kind].create("timing")
-        url = databases[kind].url("timing")
-        run(options.program, "migrate", env={"DATABASE_URL": url})
-        failed += attack(options.program, kind, url, options)
+        for is_older in (False, True):
+            name = f"timing-{is_older}"
+            databases[kind].create(name)
+            url = databases[kind].url(name)
+            run(options.program, "migrate", env={"DATABASE_URL": url})
+            failed += attack(options.program, kind, url, options, is_older)
     sys.exit(f"the attacker learns something: {failed}" if failed else 0)
 
 
