@@ -54,6 +54,9 @@ fn error_response(status: u16, headers: &'static str) -> Behaviour {
     Behaviour::Respond { status, headers, body }
 }
 
+/// The last digits of a number that is a landline. The fake Twilio responds when the test calls `FakeCarrier::release`.
+const REJECTED_LATE: &str = "0037";
+
 fn behaviour(last_four: &str) -> Behaviour {
     let with_type = |line_type: &str| line_type_response(json!(line_type), json!(null));
     let with_error_code = |code: i64| line_type_response(json!(null), json!(code));
@@ -101,6 +104,7 @@ fn behaviour(last_four: &str) -> Behaviour {
         "0034" => with_type("pager"),
         "0035" => with_type("personal"),
         "0036" => error_response(429, "Retry-After: 18446744073709551615\r\n"),
+        REJECTED_LATE => with_type("landline"),
         _ => with_type("mobile"),
     }
 }
@@ -138,7 +142,11 @@ impl FakeCarrier {
         requests.send_modify(|requests| requests.push(digits.to_owned()));
         let credentials = format!("Basic {}", BASE64_STANDARD.encode("SKuser:secret"));
         assert!(head.lines().any(|line| line.eq_ignore_ascii_case(&format!("authorization: {credentials}"))), "{head}");
-        match behaviour(&digits[digits.len() - 4..]) {
+        let last_four = &digits[digits.len() - 4..];
+        if last_four == REJECTED_LATE {
+            is_released.wait_for(|is_released| *is_released).await.unwrap();
+        }
+        match behaviour(last_four) {
             Behaviour::Respond { status, headers, body } => {
                 let response = format!(
                     "HTTP/1.1 {status} X\r\nContent-Type: application/json\r\n{headers}Content-Length: {}\r\n\
@@ -152,7 +160,7 @@ impl FakeCarrier {
         }
     }
 
-    /// Drops the requests that hang, and all later ones that would hang.
+    /// Drops the requests that hang, and all later ones that would hang. Responds to the requests that wait.
     fn release(&self) {
         self.is_released.send_replace(true);
     }
@@ -389,33 +397,35 @@ async fn a_hanging_carrier_blocks_neither_clients_nor_database_connections() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_request_whose_result_is_stored_during_its_lookup_returns_this_result() {
-    with_carrier(async |app, carrier| {
-        let operator = app.operator("A").await;
-        // This server uses no carrier.
-        let replica = app.replica(app.database_url().to_owned()).await;
-        let query =
-            "mutation ($input: CreateCustomerInput!) { createCustomer(input: $input) { replayed customer { id } } }";
-        // The platform knows the person, who is not connected to the operator.
-        replica.created(&app.operator("B").await, "1", json!({ "email": "ada@example.com" })).await;
-        let data = json!({ "email": "ada@example.com", "phone": "+14155550024" });
-        let input = json!({ "input": { "externalCustomerId": "1", "data": data, "idempotencyKey": "key" } });
-        let store = async {
-            carrier.wait_for_requests(1).await;
-            let stored = replica.graphql(&operator, query, input.clone()).await.payload("createCustomer");
-            carrier.release();
-            stored
-        };
-        let (repeated, stored) = tokio::join!(app.graphql(&operator, query, input.clone()), store);
-        // Only the request that connected the customer uses a disclosure.
-        let log = app.log();
-        let is_disclosure = |line: &&str| line.contains("disclosed a match") && line.contains(&operator.operator);
-        assert_eq!(log.lines().filter(is_disclosure).count(), 1);
-        let repeated = repeated.payload("createCustomer");
-        assert_eq!((&stored["replayed"], &repeated["replayed"]), (&json!(false), &json!(true)));
-        assert_eq!(stored["customer"], repeated["customer"]);
-        replica.stop().await;
-    })
-    .await;
+    // The lookup fails, or the carrier rejects the phone. A rejected request uses a disclosure too, because its time
+    // may reveal the match.
+    for (phone, disclosures) in [("+14155550024".to_owned(), 1), (format!("+1415555{REJECTED_LATE}"), 2)] {
+        with_carrier(async |app, carrier| {
+            let operator = app.operator("A").await;
+            // This server uses no carrier.
+            let replica = app.replica(app.database_url().to_owned()).await;
+            let query = "mutation ($input: CreateCustomerInput!) { createCustomer(input: $input) { replayed customer { id } } }";
+            // The platform knows the person, who is not connected to the operator.
+            replica.created(&app.operator("B").await, "1", json!({ "email": "ada@example.com" })).await;
+            let data = json!({ "email": "ada@example.com", "phone": phone });
+            let input = json!({ "input": { "externalCustomerId": "1", "data": data, "idempotencyKey": "key" } });
+            let store = async {
+                carrier.wait_for_requests(1).await;
+                let stored = replica.graphql(&operator, query, input.clone()).await.payload("createCustomer");
+                carrier.release();
+                stored
+            };
+            let (repeated, stored) = tokio::join!(app.graphql(&operator, query, input.clone()), store);
+            let log = app.log();
+            let is_disclosure = |line: &&str| line.contains("disclosed a match") && line.contains(&operator.operator);
+            assert_eq!(log.lines().filter(is_disclosure).count(), disclosures, "{phone}");
+            let repeated = repeated.payload("createCustomer");
+            assert_eq!((&stored["replayed"], &repeated["replayed"]), (&json!(false), &json!(true)), "{phone}");
+            assert_eq!(stored["customer"], repeated["customer"]);
+            replica.stop().await;
+        })
+        .await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -133,17 +133,13 @@ impl Customers {
             }
         };
         let prepare = |attempt| self.prepare_create(attempt, origin, idempotent, new, warnings, &reservation);
-        match self.run_write("customer.create", origin, idempotent, prepare).await {
+        let created = self.run_write("customer.create", origin, idempotent, prepare).await;
+        match &created {
             // A carrier lookup that failed does not count, because the client repeats the request.
-            Err(error) if error.has(ErrorCode::PhoneLookupUnavailable) => {
-                reservation.release();
-                self.replay_after_lookup(origin, idempotent, error).await
-            }
-            created => {
-                record_disclosed(reservation, &created);
-                created
-            }
+            Err(error) if error.has(ErrorCode::PhoneLookupUnavailable) => reservation.release(),
+            created => record_disclosed(reservation, created),
         }
+        self.or_replay_after_lookup(origin, idempotent, created).await
     }
 
     async fn prepare_create(

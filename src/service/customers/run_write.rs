@@ -159,15 +159,20 @@ impl Customers {
         replayed.map_or(attempted, |replayed| Ok(AttemptEnd::Done(replayed)))
     }
 
-    /// Returns the stored result of a write whose carrier lookup failed, if there is one: during the lookup, another
-    /// request may have used the idempotency key. Otherwise returns the error of the lookup.
-    pub(super) async fn replay_after_lookup<R: Replayable>(
+    /// Returns the result of a write. If the write failed because of its carrier lookup, returns the stored result of
+    /// `idempotent` if there is one: during the lookup, another request may have used the idempotency key.
+    pub(super) async fn or_replay_after_lookup<R: Replayable>(
         &self,
         origin: &Origin,
         idempotent: &IdempotentRequest,
-        error: Error,
+        result: Result<R, Error>,
     ) -> Result<R, Error> {
-        self.find_replay(origin, idempotent).await.ok().flatten().ok_or(error)
+        match result {
+            Err(error) if error.has(ErrorCode::PhoneLookupUnavailable) || error.has(ErrorCode::PhoneNotMobile) => {
+                self.find_replay(origin, idempotent).await.ok().flatten().ok_or(error)
+            }
+            result => result,
+        }
     }
 
     /// Restores the result of an earlier request with the same idempotency key, if there is one.

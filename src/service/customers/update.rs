@@ -58,12 +58,7 @@ impl Customers {
             reservation.record_matches(self.count_taken_by_others(origin, error, email, phone).await);
             reservation.record_disclosed(DisclosureKind::TakenOnUpdate);
         }
-        match updated {
-            Err(error) if error.has(ErrorCode::PhoneLookupUnavailable) => {
-                self.replay_after_lookup(origin, idempotent, error).await
-            }
-            updated => updated,
-        }
+        self.or_replay_after_lookup(origin, idempotent, updated).await
     }
 
     /// Returns the restrictions that the valid values of an invalid request violate. The list is empty if the customer
