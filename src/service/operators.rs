@@ -11,8 +11,8 @@ use entity::value::{DisplayName, OperatorId};
 use parking_lot::RwLock;
 use sea_orm::sea_query::LockType;
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, EntityTrait, IntoActiveModel, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect,
-    QueryTrait, Select, Set,
+    ActiveModelTrait, ColumnTrait, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder, QuerySelect, QueryTrait,
+    Select, Set,
 };
 
 use super::api_keys::{ApiKeyWithSecret, NewApiKey};
@@ -20,10 +20,9 @@ use super::audit::{self, Subject};
 use super::authentication::CACHE_TTL;
 use super::webhooks::endpoints;
 use super::{ApiKeys, Authenticator, Caller, Origin, RequestInfo, deployment, now};
-use crate::database::pages::{self, HasPosition, ListPart, Page, PageRequest, Position};
+use crate::database::pages::{self, Count, HasPosition, ListPart, Page, PageRequest, Position};
 use crate::database::{Database, Transaction, TransactionError, is_one_of};
 use crate::error::{Error, ErrorCode, InputField, Violation};
-use crate::request::{Work, count_work};
 
 /// Looks up, lists, creates and changes operators.
 pub struct Operators {
@@ -97,14 +96,13 @@ impl Operators {
 
     /// Returns a page of the operators that the caller may see, oldest first.
     pub async fn page(&self, caller: &Caller, request: PageRequest) -> Result<Page<Model>, Error> {
-        let list = ListPart::new(visible(caller).into_query(), vec![Column::Id.into_expr()]);
-        Ok(pages::page(self.database.reader(), list, request).await?)
+        Ok(pages::page(self.database.reader(), visible_list(caller), request).await?)
     }
 
     /// Counts the operators that the caller may see.
-    pub async fn count(&self, caller: &Caller) -> Result<u64, Error> {
-        count_work(Work::Query, 1);
-        Ok(visible(caller).count(self.database.reader()).await?)
+    pub async fn count(&self, caller: &Caller) -> Result<Count, Error> {
+        let counts = pages::list_counts(self.database.reader(), vec![vec![visible_list(caller)]]).await?;
+        Ok(counts.into_iter().sum())
     }
 
     /// Returns all operators, oldest first. Platform only.
@@ -251,6 +249,10 @@ fn changed_fields(before: &Model, after: &Model) -> Vec<&'static str> {
 
 fn visible(caller: &Caller) -> Select<Entity> {
     Entity::find().apply_if(caller.operator(), |operators, own| operators.filter(Column::Id.eq(own)))
+}
+
+fn visible_list(caller: &Caller) -> ListPart {
+    ListPart::new(visible(caller).into_query(), vec![Column::Id.into_expr()])
 }
 
 impl HasPosition for Model {

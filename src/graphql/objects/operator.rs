@@ -7,7 +7,7 @@ use entity::value::OperatorId;
 
 use super::api_key::ApiKey;
 use super::types::{CustomerConnection, Operator};
-use crate::database::pages::{Count, HasPosition};
+use crate::database::pages::HasPosition;
 use crate::error::Error;
 use crate::graphql::context::{caller, services};
 use crate::graphql::cursor::{Cursor, Cursors, ListId};
@@ -137,7 +137,7 @@ pub struct OperatorCount;
 impl OperatorCount {
     /// Number of operators in the list. Computed only if requested.
     async fn total_count(&self, context: &Context<'_>) -> Option<Result<i32, Error>> {
-        total_count(services(context).operators.count(caller(context)).await.map(Count::Exactly))
+        total_count(services(context).operators.count(caller(context)).await)
     }
 }
 

@@ -218,8 +218,9 @@ struct CreateApiKeyInput {
     operator_id: ID,
     /// Name of the key, 1 to 100 characters, so that you can recognise the key.
     name: String,
-    /// Access level of the key. Default: `READ_WRITE`.
-    access: Option<ApiKeyAccess>,
+    /// Access level of the key.
+    #[graphql(default_with = "ApiKeyAccess::ReadWrite")]
+    access: ApiKeyAccess,
     /// Time in the future at which the key expires. If omitted, the key does not expire.
     expires_at: Option<Time>,
 }
@@ -231,7 +232,7 @@ impl CreateApiKeyInput {
         let expires_at = self.expires_at.map(|Time(time)| time);
         violations.check(check_expiry(expires_at));
         let name = violations.finish_parsed(name)?;
-        Ok(NewApiKey { name, access: self.access.unwrap_or(ApiKeyAccess::ReadWrite).into(), expires_at })
+        Ok(NewApiKey { name, access: self.access.into(), expires_at })
     }
 }
 
