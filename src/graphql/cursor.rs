@@ -32,6 +32,17 @@ const ID_BYTES: usize = 16;
 /// The length of the longest cursor: of a list that is sorted by the external id.
 const MAX_LENGTH: usize = 4 * (ID_BYTES + 1 + 4 * ExternalCustomerId::MAX_CHARACTERS + SIGNATURE_BYTES).div_ceil(3);
 
+/// The byte after the id, which tells the kind of the sort key. It never gets another meaning, so that the cursors of
+/// older versions of the service stay valid.
+mod kind {
+    pub const ONLY_ID: u8 = 0;
+    pub const TIME: u8 = 1;
+    pub const TEXT: u8 = 2;
+    pub const FIRST: u8 = 3;
+    pub const MASKED_NUMBER: u8 = 4;
+    pub const NUMBER: u8 = 5;
+}
+
 /// Encodes and decodes the cursors of one list for one caller.
 pub struct Cursors {
     hasher: KeyedHasher,
@@ -148,23 +159,23 @@ impl Cursors {
     pub fn encode(&self, position: &Position) -> String {
         let mut bytes = position.id.as_bytes().to_vec();
         match &position.sort_key {
-            SortKey::OnlyId => bytes.push(0),
-            SortKey::First => bytes.push(3),
+            SortKey::OnlyId => bytes.push(kind::ONLY_ID),
+            SortKey::First => bytes.push(kind::FIRST),
             SortKey::Time(time) => {
-                bytes.push(1);
+                bytes.push(kind::TIME);
                 bytes.extend(time.timestamp_micros().to_be_bytes());
             }
             SortKey::Number(number) if self.is_masked() => {
                 let mask = self.masks(&bytes).current;
-                bytes.push(4);
+                bytes.push(kind::MASKED_NUMBER);
                 bytes.extend((number ^ mask).to_be_bytes());
             }
             SortKey::Number(number) => {
-                bytes.push(5);
+                bytes.push(kind::NUMBER);
                 bytes.extend(number.to_be_bytes());
             }
             SortKey::Text(text) => {
-                bytes.push(2);
+                bytes.push(kind::TEXT);
                 bytes.extend(text.as_bytes());
             }
         }
@@ -182,16 +193,16 @@ impl Cursors {
         let (id, sort_key) = position.split_at_checked(ID_BYTES)?;
         let secret = self.signatures(position).iter().position(|accepted| accepted == signature)?;
         let sort_key = match sort_key {
-            [0] => SortKey::OnlyId,
-            [3] => SortKey::First,
-            [1, time @ ..] => {
+            [kind::ONLY_ID] => SortKey::OnlyId,
+            [kind::FIRST] => SortKey::First,
+            [kind::TIME, time @ ..] => {
                 SortKey::Time(DateTime::from_timestamp_micros(i64::from_be_bytes(time.try_into().ok()?))?)
             }
-            [4, number @ ..] if self.is_masked() => {
+            [kind::MASKED_NUMBER, number @ ..] if self.is_masked() => {
                 SortKey::Number(i64::from_be_bytes(number.try_into().ok()?) ^ self.masks(id).iter().nth(secret)?)
             }
-            [5, number @ ..] => SortKey::Number(i64::from_be_bytes(number.try_into().ok()?)),
-            [2, text @ ..] => SortKey::Text(String::from_utf8(text.to_vec()).ok()?),
+            [kind::NUMBER, number @ ..] => SortKey::Number(i64::from_be_bytes(number.try_into().ok()?)),
+            [kind::TEXT, text @ ..] => SortKey::Text(String::from_utf8(text.to_vec()).ok()?),
             _ => return None,
         };
         Some(Position { sort_key, id: Uuid::from_slice(id).ok()? })

@@ -23,9 +23,9 @@ pub struct ErrorExtensions {
     /// Error code.
     #[serde(serialize_with = "serialize_code")]
     pub code: ErrorCode,
-    /// Path of the invalid value in the arguments of the query or mutation, for example `["input", "data", "email"]`.
-    /// If several arguments contradict each other, the path usually names one of them. Absent if no argument is at
-    /// fault. Also absent if a value has the wrong type: the message then names the field or variable.
+    /// Path of the invalid value in the arguments of the field, for example `["input", "data", "email"]`. If several
+    /// arguments contradict each other, the path usually names one of them. Absent if no argument is at fault. Also
+    /// absent if a value has the wrong type: the message then names the field or variable.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input_path: Option<Vec<String>>,
     /// True if the same request may succeed later: with the codes `UNAVAILABLE`, `PHONE_LOOKUP_UNAVAILABLE` and

@@ -10,7 +10,7 @@
 //!    and, only if the key is new, also the customers.
 //! 2. Make the change, and insert the result in the same transaction. If another request has used the key in the
 //!    meantime, the insert conflicts and nothing is written. If two requests with the same key run at the same time,
-//!    the insert of the second waits for the first to commit.
+//!    the insert of the second waits for the first to commit, and conflicts if the wait takes too long.
 //! 3. If the attempt failed because of a conflict or a lost connection, look up the key again: another request, or this
 //!    attempt, may have stored a result.
 //!
