@@ -2,7 +2,7 @@
 //! operator.
 //!
 //! A request that exceeds the limit waits before its body is read, so it holds little memory and no database
-//! connection. Only requests of the same key wait for each other.
+//! connection. Here, only requests of the same key wait for each other.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,7 +23,8 @@ use crate::service::limits::Limit;
 /// 256 clients of one key reach as many requests per second as without the limit.
 const MAX_IN_FLIGHT: usize = 64;
 
-/// The maximum number of requests of one key that wait: half of the HTTP connections that a process accepts.
+/// The maximum number of requests of one operator that wait, for all its keys together: half of the HTTP connections
+/// that a process accepts.
 const MAX_WAITING: usize = 2048;
 
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -33,8 +34,8 @@ pub struct InFlight {
     /// The keys that were used recently. `None` is the platform key.
     keys: Cache<Option<ApiKeyId>, Arc<ApiKeyState>>,
     waiting: Gauge,
-    /// The memory of each operator, and of the platform.
-    owners: Cache<OperatorId, OwnerMemory>,
+    /// The state of each operator, and of the platform.
+    owners: Cache<OperatorId, Arc<OwnerState>>,
     memory: ProcessMemory,
 }
 
@@ -42,7 +43,13 @@ pub struct InFlight {
 struct ApiKeyState {
     /// Has a permit for each further request that may be in flight.
     slots: Arc<Semaphore>,
-    /// The number of requests that wait for a slot.
+    owner: Arc<OwnerState>,
+}
+
+/// The state of an operator, or of the platform, in this process.
+#[derive(Default)]
+struct OwnerState {
+    /// The number of requests that wait for a slot of one of the keys.
     waiting: AtomicUsize,
     memory: OwnerMemory,
 }
@@ -61,7 +68,7 @@ impl Default for InFlight {
         const MAX_IDLE: Duration = Duration::from_secs(600);
         let keys = Cache::builder().max_capacity(MAX_KEYS).time_to_idle(MAX_IDLE).build();
         // An entry does not expire when it is idle. `owners` is read only when a key is new in `keys`, and all keys of
-        // an operator must share one memory.
+        // an operator must share one state.
         let owners = Cache::new(MAX_KEYS);
         let waiting = metrics::gauge!("vivamo_requests_waiting");
         Self { keys, waiting, owners, memory: ProcessMemory::default() }
@@ -72,16 +79,16 @@ impl InFlight {
     /// Waits until the caller's key may have one more request in flight. Fails with `RATE_LIMITED` if too many requests
     /// wait, and with `UNAVAILABLE` after `max_wait`.
     pub async fn enter(&self, caller: &Caller, max_wait: Duration) -> Result<Slot, Violation> {
-        let new_state = || ApiKeyState::new(self.owners.get_with(caller.owner(), OwnerMemory::default));
+        let new_state = || ApiKeyState::new(self.owners.get_with(caller.owner(), Arc::default));
         let key = self.keys.get_with(caller.key(), || Arc::new(new_state()));
         let slot = |permit| {
-            let response_size = Arc::new(ResponseSize::new(self.memory.clone(), key.memory.clone()));
+            let response_size = Arc::new(ResponseSize::new(self.memory.clone(), key.owner.memory.clone()));
             Slot { _permit: permit, response_size }
         };
         if let Ok(permit) = key.slots.clone().try_acquire_owned() {
             return Ok(slot(permit));
         }
-        let _waiting = Waiting::join(&key.waiting, &self.waiting)?;
+        let _waiting = Waiting::join(&key.owner.waiting, &self.waiting)?;
         match timeout(max_wait, key.slots.clone().acquire_owned()).await {
             Ok(Ok(permit)) => Ok(slot(permit)),
             Ok(Err(_)) | Err(_) => {
@@ -98,28 +105,28 @@ impl InFlight {
 }
 
 impl ApiKeyState {
-    fn new(memory: OwnerMemory) -> Self {
-        Self { slots: Arc::new(Semaphore::new(MAX_IN_FLIGHT)), waiting: AtomicUsize::new(0), memory }
+    fn new(owner: Arc<OwnerState>) -> Self {
+        Self { slots: Arc::new(Semaphore::new(MAX_IN_FLIGHT)), owner }
     }
 }
 
 /// A waiting request. The request is no longer counted when this value is dropped.
 struct Waiting<'a> {
-    of_key: &'a AtomicUsize,
+    of_owner: &'a AtomicUsize,
     of_process: &'a Gauge,
 }
 
 impl<'a> Waiting<'a> {
-    fn join(of_key: &'a AtomicUsize, of_process: &'a Gauge) -> Result<Self, Violation> {
+    fn join(of_owner: &'a AtomicUsize, of_process: &'a Gauge) -> Result<Self, Violation> {
         of_process.increment(1);
         // If too many requests wait, this value is dropped, which removes the request from both counts.
-        let waiting = Self { of_key, of_process };
-        if of_key.fetch_add(1, Ordering::Relaxed) < MAX_WAITING {
+        let waiting = Self { of_owner, of_process };
+        if of_owner.fetch_add(1, Ordering::Relaxed) < MAX_WAITING {
             return Ok(waiting);
         }
         let message = format!(
-            "This API key has {MAX_IN_FLIGHT} requests in flight and {MAX_WAITING} waiting. Send fewer requests at the same \
-             time."
+            "This API key has {MAX_IN_FLIGHT} requests in flight, and {MAX_WAITING} requests of all your keys are waiting. \
+             Send fewer requests at the same time."
         );
         Err(Limit::InFlight.reject(message, RETRY_AFTER))
     }
@@ -127,7 +134,7 @@ impl<'a> Waiting<'a> {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.of_key.fetch_sub(1, Ordering::Relaxed);
+        self.of_owner.fetch_sub(1, Ordering::Relaxed);
         self.of_process.decrement(1);
     }
 }
@@ -138,6 +145,7 @@ mod tests {
 
     use entity::api_key::Access;
     use entity::value::OperatorId;
+    use futures::future::join_all;
     use futures::poll;
 
     use super::*;
@@ -145,24 +153,27 @@ mod tests {
     #[tokio::test]
     async fn a_key_waits_for_its_own_requests_only() {
         let in_flight = InFlight::default();
-        let key = || Caller::Operator {
-            id: OperatorId::new(),
-            key: ApiKeyId::new(),
-            access: Access::ReadOnly,
-            disclosures_per_hour: None,
-        };
-        let (busy, other) = (key(), key());
+        let key =
+            |id| Caller::Operator { id, key: ApiKeyId::new(), access: Access::ReadOnly, disclosures_per_hour: None };
+        let operator = OperatorId::new();
+        let (busy, second, other) = (key(operator), key(operator), key(OperatorId::new()));
         let enter = |caller| in_flight.enter(caller, Duration::from_secs(60));
         let mut slots = Vec::new();
         for _ in 0..MAX_IN_FLIGHT {
             slots.push(enter(&busy).await.unwrap());
         }
-        let mut waiting: Vec<_> = (0..MAX_WAITING).map(|_| Box::pin(enter(&busy))).collect();
+        let second_slots = join_all((0..MAX_IN_FLIGHT).map(|_| enter(&second))).await;
+        assert!(second_slots.iter().all(Result::is_ok));
+        // The keys of an operator share the number of waiting requests.
+        let keys = [&busy, &second].into_iter().cycle();
+        let mut waiting: Vec<_> = keys.take(MAX_WAITING).map(|key| Box::pin(enter(key))).collect();
         for request in &mut waiting {
             assert!(poll!(request).is_pending());
         }
-        let rejected = enter(&busy).await.err().unwrap();
-        assert_eq!((rejected.code, rejected.retry_after), (ErrorCode::RateLimited, Some(RETRY_AFTER)));
+        for key in [&busy, &second] {
+            let rejected = enter(key).await.err().unwrap();
+            assert_eq!((rejected.code, rejected.retry_after), (ErrorCode::RateLimited, Some(RETRY_AFTER)));
+        }
         assert!(pin!(enter(&other)).await.is_ok());
         // A request that stops waiting makes room for another request.
         waiting.pop();

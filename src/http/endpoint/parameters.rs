@@ -42,7 +42,7 @@ impl From<Parameters> for async_graphql::Request {
 
 impl Parameters {
     /// Reads the parameters from the body of a POST, which must be a JSON object. If the headers are rejected, the body
-    /// stays unread in `body`. Waits for the body up to `max_time`. Counts the work to parse the body.
+    /// stays unread in `body`. Waits for the body up to `max_time`. Counts the work to read and parse the body.
     pub async fn from_body(
         headers: &HeaderMap,
         body: &mut Body,
@@ -59,11 +59,10 @@ impl Parameters {
             let message = "Send the body uncompressed, without the header Content-Encoding.";
             return Err(HttpError::bad_request(UNSUPPORTED, message).with_header(header::ACCEPT_ENCODING, "identity"));
         }
-        let body = timeout(max_time, read_body(mem::take(body))).await.map_err(|_| {
+        let body = timeout(max_time, read_body(mem::take(body), work)).await.map_err(|_| {
             let message = format!("The request body did not arrive within {} seconds.", max_time.as_secs());
             HttpError::bad_request(StatusCode::REQUEST_TIMEOUT, message)
         })??;
-        count_parsing(body.len(), work);
         let body = str::from_utf8(&body).map_err(|error| bad_request(&format!("The body is not UTF-8: {error}.")))?;
         let Value::Object(fields) = parse_json("The body", body.trim_start_matches('\u{feff}'))? else {
             return Err(bad_request("The body must be one JSON object. Send each operation in a separate request."));
@@ -102,7 +101,7 @@ impl Parameters {
     }
 }
 
-/// Counts the work to parse parameters of this length.
+/// Counts the work to read and parse parameters of this length.
 fn count_parsing(bytes: usize, work: &WorkCounter) {
     /// The length of one [`Work::Parameters`].
     const BYTES: usize = 4 * 1024;
@@ -143,7 +142,7 @@ pub async fn discard(body: Body, max_time: Duration) {
 /// Reads a body. Fails if the body is too long, was cut off or is malformed. If the body is too long, continues to read
 /// up to `MAX_DISCARDED_BYTES`. If the reading stopped earlier, the connection would close while the client still
 /// sends, and the client would not read the response.
-async fn read_body(body: Body) -> Result<Vec<u8>, HttpError> {
+async fn read_body(body: Body, work: &WorkCounter) -> Result<Vec<u8>, HttpError> {
     let too_long = || HttpError::bad_request(StatusCode::PAYLOAD_TOO_LARGE, "The request is longer than 64 KiB.");
     let (mut chunks, mut content, mut length) = (body.into_data_stream(), Vec::new(), 0);
     while let Some(chunk) = chunks.next().await {
@@ -152,8 +151,9 @@ async fn read_body(body: Body) -> Result<Vec<u8>, HttpError> {
         if length <= MAX_BODY_BYTES {
             content.extend_from_slice(&chunk);
         } else if length > MAX_DISCARDED_BYTES {
-            return Err(too_long());
+            break;
         }
     }
+    count_parsing(length, work);
     if length <= MAX_BODY_BYTES { Ok(content) } else { Err(too_long()) }
 }
