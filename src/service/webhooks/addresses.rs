@@ -10,13 +10,14 @@
 //!   addresses that were checked, so it does not matter whether the name resolves to other addresses later (DNS
 //!   rebinding).
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, ToSocketAddrs};
 use std::sync::{Arc, LazyLock};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use reqwest::Url;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use tokio::net::lookup_host;
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
 
 /// IPv4 networks that are not public: those of the IANA registry of special-purpose addresses, multicast, and an
 /// address that Azure uses.
@@ -161,13 +162,31 @@ impl Resolve for FilteredResolver {
 }
 
 /// The resolver of the operating system.
-pub struct SystemResolver;
+pub struct SystemResolver {
+    /// Has a permit for each further lookup. A lookup blocks a thread until the name server responds, which can take 30
+    /// seconds, also after its delivery has timed out. Without this limit, the lookups could take all threads that
+    /// tokio has for blocking calls, and the service could not connect to the database.
+    permits: Arc<Semaphore>,
+}
+
+impl Default for SystemResolver {
+    fn default() -> Self {
+        /// A quarter of tokio's blocking threads.
+        const MAX_LOOKUPS: usize = 128;
+        Self { permits: Arc::new(Semaphore::new(MAX_LOOKUPS)) }
+    }
+}
 
 impl Resolve for SystemResolver {
     fn resolve(&self, name: Name) -> Resolving {
+        let permits = self.permits.clone();
         Box::pin(async move {
-            let addresses: Vec<_> = lookup_host((name.as_str(), 0)).await?.collect();
-            Ok(Box::new(addresses.into_iter()) as Addrs)
+            let permit = permits.acquire_owned().await?;
+            let lookup = move || {
+                let _permit = permit;
+                (name.as_str(), 0).to_socket_addrs()
+            };
+            Ok(Box::new(spawn_blocking(lookup).await??) as Addrs)
         })
     }
 }

@@ -39,7 +39,7 @@ impl SenderSettings {
     /// environments.
     pub fn new(environment: Environment, addresses: AddressFilter) -> Self {
         let (connect_timeout, timeout) = (Duration::from_secs(5), Duration::from_secs(15));
-        Self { environment, addresses, resolver: Arc::new(SystemResolver), connect_timeout, timeout }
+        Self { environment, addresses, resolver: Arc::new(SystemResolver::default()), connect_timeout, timeout }
     }
 }
 
