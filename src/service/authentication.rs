@@ -252,17 +252,22 @@ impl Authenticator {
         let mut last_used: Vec<_> = self.last_used.lock().iter().map(|(id, used_at)| (*id, *used_at)).collect();
         // All processes lock rows in the same order, which avoids deadlocks.
         last_used.sort_unstable();
+        let mut result = Ok(());
         for batch in last_used.chunks(BATCH) {
-            self.save_batch(batch).await?;
-            // If saving fails, the times stay in the map for the next attempt.
-            let mut unsaved = self.last_used.lock();
-            for (id, used_at) in batch {
-                if unsaved.get(id) == Some(used_at) {
-                    unsaved.remove(id);
+            match self.save_batch(batch).await {
+                Ok(()) => {
+                    let mut unsaved = self.last_used.lock();
+                    for (id, used_at) in batch {
+                        if unsaved.get(id) == Some(used_at) {
+                            unsaved.remove(id);
+                        }
+                    }
                 }
+                // The times stay in the map for the next attempt. A locked row must not stop the other batches.
+                Err(error) => result = Err(error),
             }
         }
-        Ok(())
+        result
     }
 
     async fn save_batch(&self, last_used: &[(ApiKeyId, DateTime<Utc>)]) -> Result<(), Error> {
