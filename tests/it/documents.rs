@@ -233,11 +233,6 @@ both!(different_fields_with_one_response_key_are_rejected, Sandbox, async |app| 
         "{ customers { nodes { x: email ... on Customer { x: phone } } } }".to_owned(),
         "{ customers { nodes { ... on Customer { x: email } x: history(first: 0) { nodes { id } } } } }".to_owned(),
         "{ customers { nodes { ... on Node { x: id } ... on Customer { x: email } } } }".to_owned(),
-        // Fields of different objects, whose types differ.
-        "{ node(id: \"x\") { ... on Customer { x: version } ... on Operator { x: name } } }".to_owned(),
-        "{ node(id: \"x\") { ... on Customer { x: email } ... on Operator { x: customers { totalCount } } } }".to_owned(),
-        "{ node(id: \"x\") { ... on Customer { x: operators { y: edges { cursor } } } ... on Operator { x: customers { y: pageInfo { endCursor } } } } }"
-            .to_owned(),
         "{ customers { nodes { h: history(first: 1) { nodes { id } } ... on Customer { h: history(last: 1) { nodes { type } } } } } }"
             .to_owned(),
         "query ($a: Int, $b: Int) { customers(first: $a) { nodes { id } } ...F } \

@@ -1,14 +1,14 @@
 //! Finds fields of a normalised document that have the same response key but cannot be merged.
 //!
-//! Together, the three checks are the rule "Field Selection Merging" of the GraphQL specification:
+//! The two checks are a part of the rule "Field Selection Merging" of the GraphQL specification:
 //!
 //! | check | compares |
 //! | --- | --- |
 //! | [`check_each_set`] | the fields of one selection set that have the same innermost type condition |
 //! | [`check_conflicts`] | fields that meet in one object, also through nested selection sets and interfaces |
-//! | [`check_shapes`] | the types of fields of different objects, which never meet in one object |
 //!
-//! async-graphql's validation has only a part of this rule: it compares the fields that `check_each_set` compares.
+//! async-graphql's validation compares only the fields that `check_each_set` compares. The types of fields of different
+//! object types, which never meet in one object, are not compared: the tools of clients compare them.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -133,48 +133,4 @@ fn collect<'d>(set: &'d SelectionSet, parent: &'d str, fields: &mut FieldsByKey<
             Selection::FragmentSpread(_) => {}
         }
     }
-}
-
-/// Checks that the fields with the same response key have types of the same shape, also if they belong to different
-/// object types, so that a client can store them in one variable. For example, `x` cannot be an `Int!` of a customer
-/// and a `String!` of an operator. Each set comes with the type of its fields. Visits each selection once.
-///
-/// Skips the fields of unknown types and of introspection, as [`check_conflicts`] does.
-pub fn check_shapes(sets: &[(&str, &SelectionSet)], types: &Registry) -> ServerResult<()> {
-    let mut fields = IndexMap::new();
-    sets.iter().for_each(|(parent, set)| collect(set, parent, &mut fields));
-    for (key, fields) in fields {
-        let (mut first, mut inner) = (None, Vec::new());
-        for (parent, field) in fields {
-            let Some(shape) = shape(parent, &field.node, types) else { continue };
-            if *first.get_or_insert(shape) != shape {
-                return Err(conflict(key, field));
-            }
-            if shape.leaf.is_none() {
-                inner.push((type_of_field(parent, &field.node, types), &field.node.selection_set.node));
-            }
-        }
-        check_shapes(&inner, types)?;
-    }
-    Ok(())
-}
-
-/// The shape of a type.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Shape<'t> {
-    /// The list and non-null markers before and after the name of the type, for example `[` and `!]!`.
-    markers: (&'t str, &'t str),
-    /// The name of the type. `None` for a type that has fields.
-    leaf: Option<&'t str>,
-}
-
-/// Returns the shape of the type of a field, or `None` if the field is unknown.
-fn shape<'t>(parent: &str, field: &Field, types: &'t Registry) -> Option<Shape<'t>> {
-    if field.name.node == TYPE_NAME {
-        return Some(Shape { markers: ("", "!"), leaf: Some("String") });
-    }
-    let ty = types.types.get(parent)?.field_by_name(&field.name.node)?.ty.as_str();
-    let name = MetaTypeName::concrete_typename(ty);
-    let is_leaf = !types.types.get(name)?.is_composite();
-    Some(Shape { markers: ty.split_once(name)?, leaf: is_leaf.then_some(name) })
 }

@@ -10,7 +10,7 @@ use async_graphql::registry::Registry;
 use async_graphql::{Name, Positioned, ServerResult};
 use async_graphql_value::Value;
 
-use super::conflicts::{TYPE_NAME, check_conflicts, check_each_set, check_shapes, is_same, type_of_field};
+use super::conflicts::{TYPE_NAME, check_conflicts, check_each_set, is_same, type_of_field};
 
 pub type Fragments = HashMap<Name, Positioned<FragmentDefinition>>;
 
@@ -88,7 +88,6 @@ pub fn normalise(document: ExecutableDocument, types: &Registry) -> ServerResult
         normaliser.normalise(set, root);
         check_each_set(set)?;
         check_conflicts(&[(root, set)], types)?;
-        check_shapes(&[(root, set)], types)?;
     }
     Ok(Normalised(ExecutableDocument { operations, fragments: Fragments::new() }))
 }

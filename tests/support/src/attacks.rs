@@ -86,7 +86,7 @@ pub fn attacks() -> Vec<(&'static str, &'static str, String)> {
             format!("{operations} fragment F on T {{ {} }}", numbered(488, &|n| format!("x{n} ")))
         }),
         ("millions of conflicts", "Different fields have the response key", {
-            let (arguments, levels) = (repeat("a: 1 ", 386), 28);
+            let (arguments, levels) = (numbered(386, &|n| format!("a{n}: 1 ")), 28);
             let open: String = (0..levels).map(|n| format!("... on {} {{ ", ["A", "B"][n % 2])).collect();
             let fields = numbered(21, &|n| format!("x(b: {n}) "));
             let spreads = repeat("...F ", 21);
@@ -130,7 +130,21 @@ pub fn attacks() -> Vec<(&'static str, &'static str, String)> {
             format!("{{ a {{ ...F0 }} }} {fragments} fragment F11 on T {{ a }}")
         }),
         ("a null byte", "Syntax error", "{ viewer \0 { role } }".into()),
-        ("30 directives", "more than 20 directives", format!("{{ viewer {} {{ role }} }}", repeat(skip, 30))),
+        (
+            "30 directives",
+            "more than 20 directives",
+            format!("{{ viewer {{ {} }} }}", repeat(&format!("role {skip}"), 30)),
+        ),
+        (
+            "one directive 15 times",
+            "A directive is repeated at the same place",
+            format!("{{ viewer {} {{ role }} }}", repeat(skip, 15)),
+        ),
+        (
+            "one argument 300 times",
+            "has the same argument twice",
+            format!("{{ customers({}) {{ totalCount }} }}", repeat("first: 1 ", 300)),
+        ),
         (
             "an introspection in cycles",
             "more than 3 levels of types",
