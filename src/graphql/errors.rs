@@ -9,8 +9,8 @@ use serde::Serialize;
 
 use crate::error::{Error, ErrorCode, Violation};
 
-/// The maximum number of fields of a response that may fail. If more fields fail, the response has no data: a client
-/// could otherwise not tell a field that failed from a field whose value is null.
+/// The maximum number of failed fields that a response reports. If more fields of a query fail, the response has no
+/// data: a client could otherwise not tell a field that failed from a field whose value is null.
 const MAX_FAILED_FIELDS: usize = 50;
 
 /// Messages of async-graphql are cut to this number of characters.
@@ -73,12 +73,13 @@ pub struct RenderedResponse {
     pub codes: Vec<ErrorCode>,
 }
 
-/// Renders the errors of a response: one entry per violation. Causes of internal errors are logged and not shown.
-/// Removes the data if more than [`MAX_FAILED_FIELDS`] fields failed.
-pub fn render_errors(mut response: Response, request_id: RequestId) -> RenderedResponse {
+/// Renders the errors of a response: one entry per violation. Causes of internal errors are logged and not shown. If
+/// more than [`MAX_FAILED_FIELDS`] fields failed, removes the data, but not that of a mutation: it may have the secret
+/// of a new key.
+pub fn render_errors(mut response: Response, is_mutation: bool, request_id: RequestId) -> RenderedResponse {
     let mut codes = Vec::new();
     let errors = std::mem::take(&mut response.errors);
-    if errors.len() > MAX_FAILED_FIELDS {
+    if errors.len() > MAX_FAILED_FIELDS && !is_mutation {
         response.data = Value::Null;
     }
     for error in errors.into_iter().take(MAX_FAILED_FIELDS) {
@@ -127,4 +128,25 @@ fn shorten(message: &str) -> String {
 
 fn extensions(extensions: &ErrorExtensions) -> Option<ErrorExtensionValues> {
     from_value(to_value(extensions).ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_with_too_many_failed_fields_has_no_data() {
+        for (is_mutation, failed, has_data) in [
+            (false, MAX_FAILED_FIELDS, true),
+            (false, MAX_FAILED_FIELDS + 1, false),
+            (true, MAX_FAILED_FIELDS + 1, true),
+        ] {
+            let error = ServerError::new("", None);
+            let mut response = Response::new(Value::Boolean(true));
+            response.errors = vec![error; failed];
+            let rendered = render_errors(response, is_mutation, RequestId::new());
+            assert_eq!(rendered.response.data != Value::Null, has_data, "{is_mutation} {failed}");
+            assert_eq!((rendered.response.errors.len(), rendered.codes.len()), (MAX_FAILED_FIELDS, MAX_FAILED_FIELDS));
+        }
+    }
 }

@@ -161,6 +161,7 @@ impl<'q, T: WriteJson> ObjectWriter<'q, T> {
 
     fn add_field(&mut self, field: SelectedField<'q>) -> Result<(), CannotWriteJson> {
         let key = field.field.node.response_key().node.as_str();
+        // Only `id` and `__typename` can be here twice, in a fragment on `Node` and outside.
         if !self.fields.iter().any(|(known, _)| *known == key) {
             let writer = if field.name() == "__typename" {
                 let name = Value::from(T::type_name());

@@ -368,6 +368,7 @@ both!(an_invalid_document_is_rejected_whatever_its_variables_are, Sandbox, async
             "query ($f: CustomerFilter) { customers(fliter: $f) { nodes { id } } }",
             "Unknown argument \"fliter\" on field \"customers\" of type \"Query\". Did you mean `filter`?",
         ),
+        ("{ customers { nodes { ... on Node { email } } } }", "Unknown field \"email\" on type \"Node\"."),
         ("{ viewer { rol foo } }", "Unknown field \"rol\" on type \"Viewer\". Did you mean `role`?"),
         (
             "query ($f: Int) { customers(filter: $f) { nodes { id } } }",
@@ -479,6 +480,22 @@ both!(a_repeated_field_is_read_once, Sandbox, async |app| {
         assert_eq!(statements.len(), statements_once.len(), "{query}");
         let without = app.graphql(&operator, &query, json!({ "a": false, "b": true })).await;
         assert!(without.codes().is_empty(), "{}", without.body);
+    }
+    // In a fragment on an interface, the parent has the type of the interface.
+    for condition in ["@include(if: $a)", "@skip(if: $a)", ""] {
+        let definition = if condition.is_empty() { "" } else { "($a: Boolean!)" };
+        let query = format!(
+            "query {definition} {{ {page} {{ nodes {{ ...F {condition} ... on Node {{ ... on Operator {{ name }} }} version }} }} }}
+             fragment F on Node {{ id ... on Customer {{ email }} }}"
+        );
+        for value in [true, false] {
+            let answer = app.graphql(&operator, &query, json!({ "a": value })).await;
+            let node = &answer.body["data"]["customers"]["nodes"][0];
+            let has_email = condition.is_empty() || (condition == "@include(if: $a)") == value;
+            let keys: Vec<_> = node.as_object().unwrap().keys().map(String::as_str).collect();
+            let expected: &[&str] = if has_email { &["email", "id", "version"] } else { &["version"] };
+            assert_eq!(keys, expected, "{query}: {}", answer.body);
+        }
     }
     // Different arguments or conditions are not merged.
     let different = app

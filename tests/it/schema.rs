@@ -104,7 +104,7 @@ both!(fields_of_federation_do_not_exist, Sandbox, async |app| {
 
 #[test]
 fn fields_of_interfaces_have_no_fields() {
-    // Otherwise the check for conflicts in `src/graphql/document/rewrite.rs` would take exponential time for nested
+    // Otherwise the check for conflicts in `src/graphql/document/conflicts.rs` would take exponential time for nested
     // fields.
     let schema = graphql::sdl();
     let schema = parse_schema(&schema).unwrap();

@@ -119,7 +119,7 @@ impl DocumentCache {
         if !replaced.is_empty() {
             let parse = || {
                 was_cached = false;
-                variant::without_variables(document.parsed.clone(), &replaced, &self.types)
+                variant::with_replaced(document.parsed.clone(), &replaced, &self.types)
             };
             key.replaced.clone_from(&replaced);
             document = self.get_or_insert(key, parse)?;

@@ -67,10 +67,10 @@ pub fn root_type(operation: OperationType) -> &'static str {
 ///
 /// - Fragment spreads become inline fragments. async-graphql's complexity rule ignores the type of a fragment spread,
 ///   so below an interface it does not multiply by the sizes of the pages.
-/// - An inline fragment on the type of its parent, or on an interface of this type, is replaced by its selections,
-///   except fragments on other types. If it has directives, it stays, with a type as its condition: without a
-///   condition, async-graphql would report a conflict between the fields of two such fragments, although their parents
-///   are different types.
+/// - An inline fragment on the type of its parent is replaced by its selections, also if it is in a fragment on an
+///   interface of this type. If it has directives, it stays, with a type as its condition: without a condition,
+///   async-graphql would report a conflict between the fields of two such fragments, although their parents are
+///   different types.
 /// - `@include(if: true)` and `@skip(if: false)` are removed.
 /// - Directives of `__typename` move to an inline fragment around the field, because async-graphql does not find
 ///   variables in them.
@@ -136,23 +136,25 @@ impl Normaliser<'_> {
                 selection.node = with_directives_outside(field.clone());
             }
             if let Selection::InlineFragment(Positioned { node: inline, .. }) = &mut selection.node {
+                let items = std::mem::take(&mut inline.selection_set.node.items);
                 let condition = inline.type_condition.as_ref().map(|condition| condition.node.on.node.clone());
-                let applies = condition.as_ref().is_none_or(|condition| self.has_type(parent, condition));
-                let inner_parent = condition.as_deref().filter(|_| !applies).unwrap_or(parent);
-                let mut inner = Vec::new();
-                self.flatten(std::mem::take(&mut inline.selection_set.node.items), inner_parent, &mut inner);
-                if applies && inline.directives.is_empty() {
-                    // In a fragment on an interface, fragments on other types are valid. Outside, they would not be.
-                    flat.extend(inner.extract_if(.., |item| self.may_be_on(parent, &item.node)));
-                    if inner.is_empty() {
-                        continue;
-                    }
+                let condition = condition.as_deref().unwrap_or(parent);
+                let is_always_included = inline.directives.is_empty();
+                if is_always_included && condition == parent {
+                    self.flatten(items, parent, flat);
+                    continue;
                 }
-                inline.selection_set.node.items = inner;
-                if condition.is_none() && self.types.types.contains_key(parent) {
+                if inline.type_condition.is_none() && self.types.types.contains_key(parent) {
                     let on = Positioned::new(Name::new(parent), selection.pos);
                     inline.type_condition = Some(Positioned::new(TypeCondition { on }, selection.pos));
                 }
+                let mut inner = Vec::new();
+                self.flatten(items, condition, &mut inner);
+                if is_always_included && self.has_type(parent, condition) {
+                    self.expand_in_interface(inline, inner, parent, flat);
+                    continue;
+                }
+                inline.selection_set.node.items = inner;
             }
             flat.push(selection);
         }
@@ -164,13 +166,34 @@ impl Normaliser<'_> {
         parent == condition || self.types.implements.get(parent).is_some_and(|all| all.contains(condition))
     }
 
-    /// Returns false for a fragment on a type that no object of the type `parent` has.
-    fn may_be_on(&self, parent: &str, selection: &Selection) -> bool {
-        let Selection::InlineFragment(inline) = selection else { return true };
-        inline.node.type_condition.as_ref().is_none_or(|condition| {
-            let condition = condition.node.on.node.as_str();
-            self.has_type(parent, condition) || self.has_type(condition, parent)
-        })
+    /// Appends the selections of a fragment on an interface of the parent. Its fragments on the parent are expanded, so
+    /// that their fields can be merged with other fields of the parent. Its other selections stay in the fragment: the
+    /// parent has fields that the interface does not have, and the interface has types that the parent does not have.
+    fn expand_in_interface(
+        &self,
+        interface: &InlineFragment,
+        items: Vec<Positioned<Selection>>,
+        parent: &str,
+        flat: &mut Vec<Positioned<Selection>>,
+    ) {
+        for item in items {
+            let pos = item.pos;
+            if self.is_always_on(parent, &item.node) {
+                self.flatten(vec![item], parent, flat);
+                continue;
+            }
+            let selection_set = Positioned::new(SelectionSet { items: vec![item] }, pos);
+            let fragment = InlineFragment { selection_set, ..interface.clone() };
+            flat.push(Positioned::new(Selection::InlineFragment(Positioned::new(fragment, pos)), pos));
+        }
+    }
+
+    /// Returns true for a fragment without directives on a type that each object of the type `parent` has.
+    fn is_always_on(&self, parent: &str, selection: &Selection) -> bool {
+        let Selection::InlineFragment(Positioned { node: inline, .. }) = selection else { return false };
+        let condition = inline.type_condition.as_ref();
+        inline.directives.is_empty()
+            && condition.is_some_and(|condition| self.has_type(parent, &condition.node.on.node))
     }
 
     fn expanded(&self, name: &Name, directives: &[Positioned<Directive>]) -> Option<InlineFragment> {

@@ -22,20 +22,14 @@ pub struct Operation {
     pub introspects: bool,
 }
 
-/// Returns the operation with this name, or the only operation if no name is given. Returns `None` if there is no such
-/// operation; [`describe_operation`] then rejects the request.
+/// Returns the operation with this name, or the only operation if no name is given. Fails if there is none.
 pub fn selected_operation<'d>(
     document: &'d Normalised,
     name: Option<&str>,
-) -> Option<(Option<&'d Name>, &'d Positioned<OperationDefinition>)> {
+) -> ServerResult<(Option<&'d Name>, &'d Positioned<OperationDefinition>)> {
     let is_named = |own_name: Option<&Name>| name.is_none_or(|name| own_name.is_some_and(|own_name| own_name == name));
     let mut operations = document.operations().iter().filter(|(own_name, _)| is_named(*own_name));
-    operations.next().filter(|_| operations.next().is_none())
-}
-
-/// Describes the [`selected_operation`] of a document. Fails if there is none.
-pub fn describe_operation(document: &Normalised, name: Option<&str>, variables: &Variables) -> ServerResult<Operation> {
-    let (name, operation) = selected_operation(document, name).ok_or_else(|| {
+    operations.next().filter(|_| operations.next().is_none()).ok_or_else(|| {
         let message = name.map_or_else(
             || "The document has several operations. Set `operationName` to the name of one of them.".to_owned(),
             |name| {
@@ -44,7 +38,12 @@ pub fn describe_operation(document: &Normalised, name: Option<&str>, variables: 
             },
         );
         ServerError::new(message, None)
-    })?;
+    })
+}
+
+/// Describes the [`selected_operation`] of a document.
+pub fn describe_operation(document: &Normalised, name: Option<&str>, variables: &Variables) -> ServerResult<Operation> {
+    let (name, operation) = selected_operation(document, name)?;
     let is_mutation = operation.node.ty == OperationType::Mutation;
     let name = name.map(|name| name.chars().take(MAX_NAME).collect());
     let has_one_field =

@@ -48,7 +48,7 @@ pub fn check(
     types: &Registry,
 ) -> ServerResult<Vec<Name>> {
     let (mut missing, mut declared) = (Vec::new(), 0);
-    let Some((_, operation)) = selected_operation(document, operation_name) else { return Ok(missing) };
+    let (_, operation) = selected_operation(document, operation_name)?;
     for definition in &operation.node.variable_definitions {
         let VariableDefinition { name, var_type, default_value, .. } = &definition.node;
         let mut source = Source::Variables;

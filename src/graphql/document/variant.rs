@@ -44,8 +44,9 @@ pub fn replaced(missing: Vec<Name>, conditions: &[Name], variables: &Variables) 
     missing.into_iter().map(|name| (name, None)).chain(conditions.iter().filter_map(value)).collect()
 }
 
-/// Returns the variant of a document without these variables. Fails in the same cases as `normalise`.
-pub fn without_variables(
+/// Returns the variant of a document in which these variables are removed or replaced. Fails in the same cases as
+/// `normalise`.
+pub fn with_replaced(
     document: Normalised,
     replaced: &[(Name, Option<bool>)],
     types: &Registry,

@@ -135,7 +135,7 @@ pub struct OperatorCount;
 
 #[Object]
 impl OperatorCount {
-    /// Number of operators in the list. Computed only if requested.
+    /// Number of operators in the list. Null if there are more than 1,000,000. Computed only if requested.
     async fn total_count(&self, context: &Context<'_>) -> Option<Result<i32, Error>> {
         total_count(services(context).operators.count(caller(context)).await)
     }

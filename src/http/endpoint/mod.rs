@@ -93,12 +93,13 @@ impl Outcome {
     /// Renders the errors of a GraphQL response, and chooses the status (step 9).
     fn from_graphql(
         response: async_graphql::Response,
+        is_mutation: bool,
         cost: Cost,
         request_id: RequestId,
         media_type: MediaType,
         size: &ResponseSize,
     ) -> Self {
-        let RenderedResponse { response, codes } = graphql::render_errors(response, request_id);
+        let RenderedResponse { response, codes } = graphql::render_errors(response, is_mutation, request_id);
         Self { codes, response: response::from_graphql(response, media_type, size), cost }
     }
 }
@@ -148,7 +149,8 @@ async fn process(
         Ok(checked) => checked,
         Err(response) => {
             let AdmittedRequest { media_type, slot, .. } = &admitted;
-            return Ok(Outcome::from_graphql(*response, Cost::default(), info.id, *media_type, &slot.response_size));
+            let size = &slot.response_size;
+            return Ok(Outcome::from_graphql(*response, false, Cost::default(), info.id, *media_type, size));
         }
     };
     if is_get && checked.operation.is_mutation {
@@ -220,7 +222,7 @@ fn execute(
             let extension = value!({ "requested": requested, "used": used, "available": available });
             response.extensions.insert("cost".to_owned(), extension);
         }
-        Outcome::from_graphql(response, cost, request_id, media_type, size)
+        Outcome::from_graphql(response, is_mutation, cost, request_id, media_type, size)
     });
     run_database_work(state, request_id, context, work_timeout, execution)
 }

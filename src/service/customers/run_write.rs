@@ -168,8 +168,12 @@ impl Customers {
         result: Result<R, Error>,
     ) -> Result<R, Error> {
         match result {
-            Err(error) if error.has(ErrorCode::PhoneLookupUnavailable) || error.has(ErrorCode::PhoneNotMobile) => {
+            // The client repeats such a request, so an error of `find_replay` need not be reported.
+            Err(error) if error.has(ErrorCode::PhoneLookupUnavailable) => {
                 self.find_replay(origin, idempotent).await.ok().flatten().ok_or(error)
+            }
+            Err(error) if error.has(ErrorCode::PhoneNotMobile) && self.restrictions.needs_carrier() => {
+                self.find_replay(origin, idempotent).await?.ok_or(error)
             }
             result => result,
         }

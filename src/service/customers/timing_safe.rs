@@ -15,10 +15,14 @@ use crate::database::subquery;
 /// Timing-safe: the query does the same work for known and unknown people, so response times do not reveal the
 /// customers of other operators (a difference of 2 µs shows after 30 requests per person). Instead of looking up
 /// `value`, it reads the first customer at or after `value` in index order, then the operator's first link at or after
-/// that customer's id. Looking up the link itself would also reveal how many operators the person has. It always finds
-/// a link: otherwise a person whose record is newer than the operator's customers would cost less than the next person
-/// in index order. The query does less work if the value sorts after all stored values, and takes longer if it reads a
-/// row from the disk. Do not turn this query into a join: PostgreSQL would read all links of the operator.
+/// that customer's id. Looking up the link itself would also reveal how many operators the person has. If the operator
+/// has any link, it always finds one: otherwise a person whose record is newer than the operator's customers would cost
+/// less than the next person in index order. The query does less work if the value sorts after all stored values, and
+/// takes longer if it reads a row from the disk. Do not turn this query into a join: PostgreSQL would read all links of
+/// the operator.
+///
+/// If the operator has no link, `LEAST` ignores the null on PostgreSQL, and is null on SQLite. Neither finds a link
+/// then.
 ///
 /// ```sql
 /// SELECT CASE WHEN email = $2 THEN id END AS id,
