@@ -14,6 +14,7 @@ use entity::value::PhoneNumber;
 use metrics::Gauge;
 use tokio::net::TcpListener;
 use tokio::task::{JoinSet, spawn_blocking};
+use tokio_util::task::TaskTracker;
 
 use crate::config::{HttpSettings, HttpTimeouts};
 use crate::database::Database;
@@ -48,6 +49,8 @@ pub struct App {
     listener: TcpListener,
     router: Router,
     probes: Arc<Probes>,
+    /// The requests whose work has not ended.
+    running: TaskTracker,
     timeouts: HttpTimeouts,
     /// The server for metrics. Empty without metrics.
     metrics_server: JoinSet<()>,
@@ -77,21 +80,22 @@ impl App {
             let (listener, address) = bind(listen, "VIVAMO_METRICS (--metrics)").await?;
             tracing::info!("metrics on http://{address}/metrics");
             let router = http::metrics_router(database.clone(), &probes);
-            metrics_server.spawn(http::serve(listener, router, timeouts, Gauge::noop(), pending()));
+            metrics_server.spawn(http::serve(listener, router, timeouts, Gauge::noop(), TaskTracker::new(), pending()));
         }
         let jobs = jobs.map(|jobs| Jobs::new(database.clone(), services.clone(), sender, jobs));
         let schema = Schema::new(services.clone());
-        let router = http::router(http, services.clone(), schema, &probes).await;
+        let running = TaskTracker::new();
+        let router = http::router(http, services.clone(), schema, &probes, running.clone()).await;
         // The first use of the numbering plans parses the plans. The parsing takes as much time as many requests
         // together. This call starts the parsing before the first request.
         spawn_blocking(|| PhoneNumber::parse("+14155552671").map(|phone| phone.line_type()));
-        Ok(Self { address, database, services, listener, router, probes, timeouts, metrics_server, jobs })
+        Ok(Self { address, database, services, listener, router, probes, running, timeouts, metrics_server, jobs })
     }
 
     /// Serves until `stop` completes, then waits for a limited time until the requests and deliveries in progress are
     /// finished, and closes the database.
     pub async fn run_until(self, stop: impl Future<Output = ()>) {
-        let Self { database, listener, router, probes, timeouts, mut metrics_server, jobs, .. } = self;
+        let Self { database, listener, router, probes, running, timeouts, mut metrics_server, jobs, .. } = self;
         let jobs = jobs.map(Jobs::start);
         let stop = async {
             stop.await;
@@ -100,7 +104,8 @@ impl App {
                 jobs.begin_to_stop();
             }
         };
-        http::serve(listener, router, timeouts, metrics::gauge!("vivamo_http_connections"), stop).await;
+        let open = metrics::gauge!("vivamo_http_connections");
+        http::serve(listener, router, timeouts, open, running, stop).await;
         if let Some(jobs) = jobs {
             jobs.stop().await;
         }

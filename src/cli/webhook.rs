@@ -10,6 +10,7 @@ use secrecy::ExposeSecret;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::signal::ctrl_c;
+use tokio_util::task::TaskTracker;
 
 use super::print;
 use crate::config::{HttpTimeouts, WebhookListenSettings};
@@ -43,7 +44,8 @@ pub async fn run(command: WebhookCommand) -> Result<(), FatalError> {
         status
     };
     let router = Router::new().fallback(post(receive));
-    http::serve(listener, router, HttpTimeouts::default(), Gauge::noop(), async { drop(ctrl_c().await) }).await;
+    let stop = async { drop(ctrl_c().await) };
+    http::serve(listener, router, HttpTimeouts::default(), Gauge::noop(), TaskTracker::new(), stop).await;
     Ok(())
 }
 

@@ -18,6 +18,7 @@ use metrics::Gauge;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
+use tokio_util::task::TaskTracker;
 use tower::Service;
 
 use super::response_timeout::ResponseTimeout;
@@ -37,14 +38,16 @@ const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 /// The maximum time that running requests have to finish when the server stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Serves connections until `stop` completes, then waits up to `DRAIN_TIMEOUT` for the running requests. Each request
-/// has the extension `ConnectInfo<SocketAddr>`, the peer address. Closes the connection of a client that is slower than
-/// `timeouts` allows. Counts the open connections in `open`.
+/// Serves connections until `stop` completes, then waits up to `DRAIN_TIMEOUT` until the connections are closed and the
+/// work of the requests in `running` has ended. Each request has the extension `ConnectInfo<SocketAddr>`, the peer
+/// address. Closes the connection of a client that is slower than `timeouts` allows. Counts the open connections in
+/// `open`.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
     timeouts: HttpTimeouts,
     open: Gauge,
+    running: TaskTracker,
     stop: impl Future<Output = ()>,
 ) {
     let mut http = http1::Builder::new();
@@ -74,7 +77,12 @@ pub async fn serve(
         });
     }
     drop(acceptor);
-    if timeout(DRAIN_TIMEOUT, connections.shutdown()).await.is_err() {
+    running.close();
+    let finished = async {
+        connections.shutdown().await;
+        running.wait().await;
+    };
+    if timeout(DRAIN_TIMEOUT, finished).await.is_err() {
         tracing::warn!(seconds = DRAIN_TIMEOUT.as_secs(), "stopped before all requests were finished");
     }
 }

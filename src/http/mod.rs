@@ -30,12 +30,12 @@ use axum::http::{HeaderValue, Method, header};
 use axum::routing::any;
 use entity::deployment::Environment;
 use ipnet::IpNet;
+use tokio_util::task::TaskTracker;
 use tower_http::cors::{AllowHeaders, CorsLayer};
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::config::{HttpSettings, HttpTimeouts};
 use crate::graphql::{Schema, introspection};
-use crate::request::RunningRequests;
 use crate::service::Services;
 
 /// The state that all handlers share.
@@ -47,11 +47,18 @@ struct Shared {
     trusted_proxies: Vec<IpNet>,
     timeouts: HttpTimeouts,
     in_flight: endpoint::InFlight,
-    running: RunningRequests,
+    /// The requests whose work has not ended, also those whose client has disconnected.
+    running: TaskTracker,
 }
 
-/// Returns the router of the API: all paths but `/metrics`.
-pub async fn router(settings: HttpSettings, services: Arc<Services>, schema: Schema, probes: &Arc<Probes>) -> Router {
+/// Returns the router of the API: all paths but `/metrics`. `running` counts the requests whose work has not ended.
+pub async fn router(
+    settings: HttpSettings,
+    services: Arc<Services>,
+    schema: Schema,
+    probes: &Arc<Probes>,
+    running: TaskTracker,
+) -> Router {
     let HttpSettings { graphiql, trusted_proxies, cors_origins, timeouts, .. } = settings;
     let graphiql = graphiql.unwrap_or(services.environment == Environment::Sandbox);
     let state = Arc::new(Shared {
@@ -60,7 +67,7 @@ pub async fn router(settings: HttpSettings, services: Arc<Services>, schema: Sch
         trusted_proxies,
         timeouts,
         in_flight: endpoint::InFlight::default(),
-        running: RunningRequests::default(),
+        running,
     });
     let endpoint = any(endpoint::handle);
     let endpoint = if cors_origins.is_empty() { endpoint } else { endpoint.layer(cors(cors_origins)) };

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use sea_orm::EnumIter;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::fair_queue::Tenant;
 use super::response_size::ResponseSize;
@@ -24,13 +25,9 @@ pub struct RequestContext {
     /// True if the request executes one root field at a time. Such a request usually submits one read or write at a
     /// time, so its leader need not wait for another one.
     pub is_sequential: bool,
-    pub running: RunningRequests,
+    /// Counts the request as running until its work ends. `None` in [`run_as`].
+    pub running: Option<TaskTrackerToken>,
 }
-
-/// Counts the requests that a process runs: the server holds one clone of this value, and each request holds another
-/// clone.
-#[derive(Clone, Default)]
-pub struct RunningRequests(Arc<()>);
 
 /// A kind of work that a request does. The amounts depend only on the request and on the rows that it finds, with three
 /// exceptions. The number of [statements](Self::Statement) can vary. A write that runs again after a conflict repeats
@@ -119,9 +116,8 @@ pub fn response() -> Option<Arc<ResponseSize>> {
 
 /// Returns true if nothing can join a batch that the current request opens now.
 pub fn is_alone() -> bool {
-    /// The number of clones that the server and the current request hold.
-    const CLONES: usize = 2;
-    let is_alone = |request: &RequestContext| request.is_sequential && Arc::strong_count(&request.running.0) <= CLONES;
+    let runs_alone = |token: &TaskTrackerToken| token.task_tracker().len() == 1;
+    let is_alone = |request: &RequestContext| request.is_sequential && request.running.as_ref().is_some_and(runs_alone);
     REQUEST.try_with(is_alone).unwrap_or_default()
 }
 

@@ -6,9 +6,7 @@ mod fair_queue;
 mod response_size;
 mod run_to_completion;
 
-pub use context::{
-    RequestContext, RunningRequests, Work, WorkCounter, count_query, count_work, is_alone, response, run_as, tenant,
-};
+pub use context::{RequestContext, Work, WorkCounter, count_query, count_work, is_alone, response, run_as, tenant};
 pub use fair_queue::{Claim, FairQueue, Permit, Tenant};
 pub use response_size::{OwnerMemory, ProcessMemory, ResponseSize, SizeError, UnreadResponse};
 pub use run_to_completion::run_to_completion;

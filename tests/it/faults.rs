@@ -14,6 +14,7 @@ use sea_orm::sea_query::Query;
 use sea_orm::{ConnectionTrait, TransactionOptions, TransactionTrait};
 use secrecy::SecretString;
 use serde_json::{Value, json};
+use tokio::net::TcpStream;
 use vivamo::config::{RateLimitSettings, UnknownLinePolicy};
 use vivamo::database::{BatchedQuery, DatabaseTimeouts};
 use vivamo::keyed_hash::KeyedHasher;
@@ -223,6 +224,34 @@ both!(requests_are_unavailable_if_all_connections_wait_for_a_lock, Sandbox, asyn
     assert_eq!(app.count_rows("customer").await, 1);
     replica.stop().await;
 });
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_waits_for_the_work_of_disconnected_clients() {
+    run(Backend::Postgres, Environment::Sandbox, async |app| {
+        let operator = app.operator("A").await;
+        let server = app.replica(app.database_url().to_owned()).await;
+        let address = server.url.trim_start_matches("http://").to_owned();
+        app.execute(&postgres::waiting_trigger("INSERT ON customer", "NEW.email LIKE 'slow%'")).await;
+        let holder = app.database.begin_write().await.unwrap();
+        holder.execute_unprepared(postgres::LOCK).await.unwrap();
+        tokio::select! {
+            _ = server.create(&operator, "1", json!({ "email": "slow@example.com" })) => panic!("the create ended"),
+            // Drops the request, which closes its connection.
+            () = app.wait_until_blocked(1) => {}
+        }
+        let release = async {
+            // The server has begun to stop.
+            while TcpStream::connect(&address).await.is_ok() {
+                tokio::task::yield_now().await;
+            }
+            holder.commit().await.unwrap();
+        };
+        tokio::join!(server.stop(), release);
+        assert_eq!(app.count_rows("customer").await, 1);
+        assert!(!app.log().contains("ERROR"), "{}", app.log());
+    })
+    .await;
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_operator_cannot_take_all_connections() {

@@ -202,8 +202,10 @@ mod tests {
     use std::sync::Arc;
     use std::task::Poll;
 
+    use tokio_util::task::TaskTracker;
+
     use super::Batcher;
-    use crate::request::{RequestContext, RunningRequests};
+    use crate::request::RequestContext;
 
     #[tokio::test]
     async fn requests_that_are_ready_together_run_as_one_batch() {
@@ -217,16 +219,16 @@ mod tests {
     #[tokio::test]
     async fn a_leader_without_concurrent_requests_does_not_yield() {
         let batcher = Batcher::default();
-        let running = RunningRequests::default();
+        let running = TaskTracker::new();
         let polled = async |is_sequential| {
-            let context = RequestContext { is_sequential, running: running.clone(), ..RequestContext::default() };
+            let context = RequestContext { is_sequential, running: Some(running.token()), ..RequestContext::default() };
             let submit = batcher.submit("key", 1, async |requests: Vec<u8>| requests);
             let mut submit = Box::pin(context.scope(submit));
             futures::poll!(&mut submit)
         };
         assert_eq!(polled(true).await, Poll::Ready(Some(1)));
         assert_eq!(polled(false).await, Poll::Pending);
-        let _other = running.clone();
+        let _other = running.token();
         assert_eq!(polled(true).await, Poll::Pending);
     }
 

@@ -34,7 +34,7 @@ pub async fn authenticate(state: &State, parts: &Parts, log: &mut RequestLog) ->
         work: log.work.clone(),
         response: None,
         is_sequential: false,
-        running: state.running.clone(),
+        running: Some(state.running.token()),
     };
     // Boxed, because this rare lookup would otherwise make the future of every request several times as large.
     let lookup = run_database_work(state, log.request_id, context, state.timeouts.work, authentication);

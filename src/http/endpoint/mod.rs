@@ -207,7 +207,7 @@ fn execute(
         work: work.clone(),
         response: Some(slot.response_size.clone()),
         is_sequential,
-        running: state.running.clone(),
+        running: Some(state.running.token()),
     };
     let (shared, request_id) = (state.clone(), info.id);
     // Boxed: the future is large and would be copied several times.
