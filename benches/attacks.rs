@@ -32,7 +32,7 @@ async fn main() {
         let mut longest = Duration::ZERO;
         for _ in 0..ROUNDS {
             // A new schema has an empty document cache.
-            let schema = graphql::Schema::new(services.clone());
+            let schema = graphql::Schema::new(services.clone(), true);
             let request = Request::new(&query);
             let size = Arc::new(ResponseSize::new(ProcessMemory::default(), OwnerMemory::default()));
             let started = Instant::now();

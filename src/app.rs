@@ -38,6 +38,8 @@ pub struct AppSettings {
     /// The settings of the background jobs, for example to deliver webhooks and to delete expired idempotency keys.
     /// `None` disables the jobs.
     pub jobs: Option<JobSettings>,
+    /// False only in tests, which compare the responses of `graphql::json_writer` with those of async-graphql.
+    pub writes_json: bool,
 }
 
 /// The service, ready to serve.
@@ -62,7 +64,7 @@ impl App {
     /// Opens the database, binds the addresses and serves metrics. Connections to the API wait until
     /// [`run_until`](Self::run_until) serves them.
     pub async fn start(settings: AppSettings) -> Result<Self, FatalError> {
-        let AppSettings { database, services, listen, http, jobs } = settings;
+        let AppSettings { database, services, listen, http, jobs, writes_json } = settings;
         let timeouts = http.timeouts;
         let sender = SenderSettings::new(services.environment, services.webhook_addresses.clone());
         let opened = open(database, services).await?;
@@ -83,7 +85,7 @@ impl App {
             metrics_server.spawn(http::serve(listener, router, timeouts, Gauge::noop(), TaskTracker::new(), pending()));
         }
         let jobs = jobs.map(|jobs| Jobs::new(database.clone(), services.clone(), sender, jobs));
-        let schema = Schema::new(services.clone());
+        let schema = Schema::new(services.clone(), writes_json);
         let running = TaskTracker::new();
         let router = http::router(http, services.clone(), schema, &probes, running.clone()).await;
         // The first use of the numbering plans parses the plans. The parsing takes as much time as many requests

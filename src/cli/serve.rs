@@ -85,6 +85,7 @@ fn app_settings(settings: &Settings, serve: ServeSettings) -> Result<AppSettings
         listen,
         http,
         jobs: Some(JobSettings { changes_days }),
+        writes_json: true,
     })
 }
 

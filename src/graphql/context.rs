@@ -14,6 +14,8 @@ pub struct RequestData {
     pub info: RequestInfo,
     /// The size of the response until now.
     pub response_size: Arc<ResponseSize>,
+    /// False if async-graphql must resolve all objects.
+    pub writes_json: bool,
 }
 
 pub fn request_data<'c, T>(context: &ContextBase<'c, T>) -> &'c RequestData {

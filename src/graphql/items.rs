@@ -141,6 +141,9 @@ async fn write_json<T: WriteJson>(
     context: &ContextSelectionSet<'_>,
     write: impl Fn(&ObjectWriter<'_, T>, &mut JsonText) -> Result<(), CannotWriteJson>,
 ) -> Result<Option<Value>, SizeError> {
+    if !request_data(context).writes_json {
+        return Ok(None);
+    }
     let size = response_size(context);
     loop {
         let (limit, may_wait) = (size.limit(), !size.has_reservation());

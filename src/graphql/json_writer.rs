@@ -14,8 +14,8 @@
 //! - rows that the object needs are not in memory. If this is true for one item of a list, async-graphql resolves the
 //!   whole list. This module may still write the lists inside its items.
 //!
-//! async-graphql could not merge the texts of two fields with the same response key. There are no such fields: see
-//! `document::normalise`.
+//! async-graphql could not merge the texts of two fields with the same response key. No document has two such fields
+//! that are objects: see `document::normalise`.
 //!
 //! Both ways return the same text; tests compare them. `docs/benchmarks.md` has the gain.
 

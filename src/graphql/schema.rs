@@ -77,6 +77,7 @@ pub struct Schema {
     not_validating: Executor,
     documents: DocumentCache,
     services: Arc<Services>,
+    writes_json: bool,
 }
 
 /// A request whose document and variables have been checked.
@@ -89,7 +90,9 @@ pub struct CheckedRequest {
 }
 
 impl Schema {
-    pub fn new(services: Arc<Services>) -> Self {
+    /// If `writes_json` is false, async-graphql resolves all objects, and `json_writer` is not used. The responses are
+    /// the same; tests compare them.
+    pub fn new(services: Arc<Services>, writes_json: bool) -> Self {
         let builder = || builder().data(services.clone());
         let limited = || builder().limit_depth(MAX_DEPTH).limit_complexity(MAX_COMPLEXITY);
         let mut types = Registry::default();
@@ -101,6 +104,7 @@ impl Schema {
             not_validating: builder().extension(SkipValidation).enable_federation().finish(),
             documents: DocumentCache::new(types),
             services,
+            writes_json,
         }
     }
 
@@ -132,7 +136,8 @@ impl Schema {
         let pending = rounds.clone();
         let loader = Loader { caller, services: self.services.clone() };
         let loader = DataLoader::new(loader, move |load| pending.add(load)).delay(Duration::ZERO);
-        let data = RequestData { caller, info: request_info, response_size: size.clone() };
+        let writes_json = self.writes_json;
+        let data = RequestData { caller, info: request_info, response_size: size.clone(), writes_json };
         let request = request.data(data).data(loader);
         let was_valid = document.is_valid();
         let executor = if !was_valid || operation.introspects {

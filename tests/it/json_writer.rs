@@ -13,22 +13,22 @@ use vivamo::service::{Caller, RequestInfo};
 
 use support::{TestApp, TestCaller, both};
 
-/// Sends a query twice, and returns the text of both responses, which must be equal. The second query selects `viewer`
-/// twice, and the service does not merge the two fields, because one has a directive. If a document has repeated
-/// fields, `json_writer` writes nothing, so async-graphql resolves the whole second query.
-async fn text(app: &TestApp, caller: &TestCaller, query: &str, variables: &Value) -> String {
-    let mut texts = Vec::new();
-    for viewer in ["{ viewer { role } ", "{ viewer { role } viewer @include(if: true) { role } "] {
-        let query = query.replacen("{ ", viewer, 1);
-        let request = app.http.post(format!("{}/graphql", app.url)).bearer_auth(&caller.key);
+/// Sends a query to two servers, of which the second one has no `json_writer`. Returns the text of the responses, which
+/// must be equal.
+async fn text(servers: [&TestApp; 2], caller: &TestCaller, query: &str, variables: &Value) -> String {
+    let [written, resolved] = servers.map(async |server| {
+        let request = server.http.post(format!("{}/graphql", server.url)).bearer_auth(&caller.key);
         let response = request.json(&json!({ "query": query, "variables": variables })).send().await.unwrap();
-        texts.push(response.text().await.unwrap());
-    }
-    assert_eq!(texts[0], texts[1], "{query}");
-    texts.remove(0)
+        response.text().await.unwrap()
+    });
+    let (written, resolved) = (written.await, resolved.await);
+    assert_eq!(written, resolved, "{query}");
+    written
 }
 
 both!(fragments_aliases_and_directives_are_written_as_json, Sandbox, async |app| {
+    let resolving = app.replica_without_json_writer().await;
+    let servers = [app, &resolving];
     let (own, other) = (app.operator("Own").await, app.operator("Other").await);
     for email in ["ada@example.com", "bob@example.com"] {
         app.created(&own, email, json!({ "email": email, "firstName": "\"\\é" })).await;
@@ -48,26 +48,38 @@ both!(fragments_aliases_and_directives_are_written_as_json, Sandbox, async |app|
     ];
     let customer = customer.concat();
     for caller in [&own, &app.platform()] {
-        let first = text(app, caller, query, &json!({ "yes": true, "first": 1 })).await;
+        let first = text(servers, caller, query, &json!({ "yes": true, "first": 1 })).await;
         assert!(first.contains(&customer), "{first}");
         assert!(first.contains(r#""nodes":[{"kind":"Customer","id":"cus_"#), "{first}");
     }
     let nobody = "{ customers(filter: { email: \"eve@example.com\" }) { nodes { id } edges { node { id } } } }";
-    let nobody = text(app, &own, nobody, &json!({})).await;
+    let nobody = text(servers, &own, nobody, &json!({})).await;
     assert!(nobody.ends_with(r#""customers":{"nodes":[],"edges":[]}}}"#), "{nobody}");
-    let skipped = text(app, &own, "{ customers(first: 1) { nodes { id @skip(if: true) } } }", &json!({})).await;
+    let skipped = text(servers, &own, "{ customers(first: 1) { nodes { id @skip(if: true) } } }", &json!({})).await;
     assert!(skipped.ends_with(r#""customers":{"nodes":[{}]}}}"#), "{skipped}");
+    resolving.stop().await;
 });
 
 both!(objects_that_are_selected_twice_are_merged, Sandbox, async |app| {
+    let resolving = app.replica_without_json_writer().await;
+    let servers = [app, &resolving];
     let own = app.operator("Own").await;
     app.created(&own, "A-1", json!({ "email": "ada@example.com" })).await;
     let query = "{ customers { nodes { email } } customers { nodes { version } ...more } } \
                  fragment more on CustomerConnection { nodes { phone operators { nodes { name } } operators { nodes { status } } } }";
-    let merged = text(app, &own, query, &json!({})).await;
+    let merged = text(servers, &own, query, &json!({})).await;
     let operators = r#"{"nodes":[{"name":"Own","status":"ACTIVE"}]}"#;
     let customer = format!(r#"{{"email":"ada@example.com","version":1,"phone":null,"operators":{operators}}}"#);
     assert!(merged.ends_with(&format!(r#""customers":{{"nodes":[{customer}]}}}}}}"#)), "{merged}");
+    let query = format!(
+        "{{ node(id: \"{}\") {{ ... on Operator {{ customers {{ nodes {{ email }} }} customers {{ totalCount }} }} \
+         ... on Operator {{ customers {{ pageInfo {{ hasNextPage }} }} }} }} }}",
+        own.operator
+    );
+    let merged = text(servers, &own, &query, &json!({})).await;
+    let customers = r#"{"nodes":[{"email":"ada@example.com"}],"totalCount":1,"pageInfo":{"hasNextPage":false}}"#;
+    assert_eq!(merged, format!(r#"{{"data":{{"node":{{"customers":{customers}}}}}}}"#));
+    resolving.stop().await;
 });
 
 both!(an_invalid_argument_inside_a_list_is_reported_for_each_item, Sandbox, async |app| {
@@ -82,15 +94,18 @@ both!(an_invalid_argument_inside_a_list_is_reported_for_each_item, Sandbox, asyn
 });
 
 both!(fragments_on_other_types_are_skipped, Sandbox, async |app| {
+    let resolving = app.replica_without_json_writer().await;
+    let servers = [app, &resolving];
     let own = app.operator("Own").await;
     app.created(&own, "A-1", json!({ "email": "ada@example.com" })).await;
     let query = "{ customers { nodes { ...label ... on Node { ... on Erasure { operators } ... on Customer { version } } } } } \
                  fragment label on Node { __typename ... on Operator { label: createdAt } ... on Webhook { url } }";
-    let labelled = text(app, &own, query, &json!({})).await;
+    let labelled = text(servers, &own, query, &json!({})).await;
     assert!(labelled.ends_with(r#""customers":{"nodes":[{"__typename":"Customer","version":1}]}}}"#), "{labelled}");
     let nothing = "{ customers { nodes { ... on Node { ... on Operator { name } } } } }";
-    let nothing = text(app, &own, nothing, &json!({})).await;
+    let nothing = text(servers, &own, nothing, &json!({})).await;
     assert!(nothing.ends_with(r#""customers":{"nodes":[{}]}}}"#), "{nothing}");
+    resolving.stop().await;
 });
 
 both!(a_large_text_waits_for_memory, Sandbox, async |app| {
@@ -105,7 +120,7 @@ both!(a_large_text_waits_for_memory, Sandbox, async |app| {
             "{{ operator(id: \"{id}\") {{ customers(first: {size}) {{ nodes {{ operators {{ nodes {{ {names} }} }} }} }} }} }}"
         )
     };
-    let schema = graphql::Schema::new(app.services.clone());
+    let schema = graphql::Schema::new(app.services.clone(), true);
     for (items, is_large) in [(5, false), (25, true)] {
         let checked = schema.check(Caller::Platform.owner(), Request::new(query(items))).expect("a valid query");
         let info = RequestInfo::from(RequestId::new());

@@ -136,7 +136,7 @@ impl TestApp {
     /// Starts the service with other settings and with these time limits. Returns `None` under the same condition as
     /// [`start`](Self::start).
     pub async fn start_with_timeouts(backend: Backend, settings: ServiceSettings, timeouts: Timeouts) -> Option<Self> {
-        Some(Self::start_on(TestDatabase::create(backend).await?, settings, timeouts, Arc::default()).await)
+        Some(Self::start_on(TestDatabase::create(backend).await?, settings, timeouts, Arc::default(), true).await)
     }
 
     /// Starts another server on the same database, without limits. `database_url` leads to the database, directly or
@@ -149,14 +149,21 @@ impl TestApp {
     pub async fn replica_with(&self, database_url: String, limits: RateLimitSettings) -> Self {
         let settings = ServiceSettings { limits, ..default_settings(self.services.environment) };
         let test_database = TestDatabase::existing(database_url);
-        Self::start_on(test_database, settings, Timeouts::long(), self.exchanges.clone()).await
+        Self::start_on(test_database, settings, Timeouts::long(), self.exchanges.clone(), true).await
+    }
+
+    /// Starts another server on the same database, in which async-graphql resolves all objects.
+    pub async fn replica_without_json_writer(&self) -> Self {
+        let test_database = TestDatabase::existing(self.database_url().to_owned());
+        let settings = default_settings(self.services.environment);
+        Self::start_on(test_database, settings, Timeouts::long(), self.exchanges.clone(), false).await
     }
 
     /// Starts another server on the same database, without rate limits, and with these time limits.
     pub async fn replica_with_timeouts(&self, timeouts: Timeouts) -> Self {
         let test_database = TestDatabase::existing(self.database_url().to_owned());
         let settings = default_settings(self.services.environment);
-        Self::start_on(test_database, settings, timeouts, self.exchanges.clone()).await
+        Self::start_on(test_database, settings, timeouts, self.exchanges.clone(), true).await
     }
 
     async fn start_on(
@@ -164,6 +171,7 @@ impl TestApp {
         settings: ServiceSettings,
         timeouts: Timeouts,
         exchanges: Arc<Mutex<Vec<Exchange>>>,
+        writes_json: bool,
     ) -> Self {
         logs::start();
         let log_start = logs::length();
@@ -189,6 +197,7 @@ impl TestApp {
             },
             // Background jobs are disabled, because their statements would be counted as statements of a request.
             jobs: None,
+            writes_json,
         });
         let app = app.await.unwrap();
         let (url, database, services) = (format!("http://{}", app.address), app.database.clone(), app.services.clone());
