@@ -78,9 +78,14 @@ pub struct RenderedResponse {
 /// of a new key.
 pub fn render_errors(mut response: Response, is_mutation: bool, request_id: RequestId) -> RenderedResponse {
     let mut codes = Vec::new();
-    let errors = std::mem::take(&mut response.errors);
-    if errors.len() > MAX_FAILED_FIELDS && !is_mutation {
-        response.data = Value::Null;
+    let mut errors = std::mem::take(&mut response.errors);
+    if errors.len() > MAX_FAILED_FIELDS {
+        if is_mutation {
+            // The errors of the mutations themselves come first, so that none of them is left out.
+            errors.sort_by_key(|error| error.path.len());
+        } else {
+            response.data = Value::Null;
+        }
     }
     for error in errors.into_iter().take(MAX_FAILED_FIELDS) {
         for violation in violations(&error, request_id) {
@@ -132,6 +137,8 @@ fn extensions(extensions: &ErrorExtensions) -> Option<ErrorExtensionValues> {
 
 #[cfg(test)]
 mod tests {
+    use async_graphql::PathSegment;
+
     use super::*;
 
     #[test]
@@ -141,12 +148,16 @@ mod tests {
             (false, MAX_FAILED_FIELDS + 1, false),
             (true, MAX_FAILED_FIELDS + 1, true),
         ] {
-            let error = ServerError::new("", None);
+            let error =
+                |length| ServerError { path: vec![PathSegment::Index(0); length], ..ServerError::new("", None) };
             let mut response = Response::new(Value::Boolean(true));
-            response.errors = vec![error; failed];
-            let rendered = render_errors(response, is_mutation, RequestId::new());
-            assert_eq!(rendered.response.data != Value::Null, has_data, "{is_mutation} {failed}");
-            assert_eq!((rendered.response.errors.len(), rendered.codes.len()), (MAX_FAILED_FIELDS, MAX_FAILED_FIELDS));
+            response.errors = vec![error(3); failed - 1];
+            response.errors.push(error(1));
+            let RenderedResponse { response, codes } = render_errors(response, is_mutation, RequestId::new());
+            assert_eq!(response.data != Value::Null, has_data, "{is_mutation} {failed}");
+            assert_eq!((response.errors.len(), codes.len()), (MAX_FAILED_FIELDS, MAX_FAILED_FIELDS));
+            // The error of a mutation itself is never left out.
+            assert!(!is_mutation || response.errors.iter().any(|error| error.path.len() == 1));
         }
     }
 }

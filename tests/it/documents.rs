@@ -435,7 +435,7 @@ both!(a_repeated_field_is_read_once, Sandbox, async |app| {
     let once = app.statements_of(app.query(&operator, "{ changes { hasMore } }")).await.1.len();
     assert_eq!(statements.len(), once);
     assert!(changes["changes"]["changes"].is_array() && changes["changes"]["cursor"].is_string(), "{changes}");
-    // Pages below the root, and fields with directives, which are not merged.
+    // Pages below the root, and fields with directives that have no effect.
     let page = "customers(first: 2, orderBy: { field: CONNECTED_AT, direction: DESC })";
     for query in [
         format!(

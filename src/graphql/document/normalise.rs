@@ -77,7 +77,7 @@ pub fn root_type(operation: OperationType) -> &'static str {
 /// - Fields with the same response key, name and arguments are merged, unless they have directives. async-graphql would
 ///   resolve both fields and merge the results. The second one could read other rows, so a list could mix the values of
 ///   two customers, or a cursor could belong to another list. `variant` replaces variables in directives before the
-///   document is executed, so each field is resolved at most once.
+///   document is executed, so each field with fields is resolved at most once, except in introspection.
 ///
 /// Fails if two fields that cannot be merged have the same response key, or if `__typename` has arguments or fields.
 pub fn normalise(document: ExecutableDocument, types: &Registry) -> ServerResult<Normalised> {
@@ -167,8 +167,9 @@ impl Normaliser<'_> {
     }
 
     /// Appends the selections of a fragment on an interface of the parent. Its fragments on the parent are expanded, so
-    /// that their fields can be merged with other fields of the parent. Its other selections stay in the fragment: the
-    /// parent has fields that the interface does not have, and the interface has types that the parent does not have.
+    /// that their fields can be merged with other fields of the parent. Each of its other selections stays in a
+    /// fragment on the interface: the parent has fields that the interface does not have, and the interface has types
+    /// that the parent does not have.
     fn expand_in_interface(
         &self,
         interface: &InlineFragment,
@@ -239,6 +240,7 @@ fn merge(selections: Vec<Positioned<Selection>>) -> Vec<Positioned<Selection>> {
             Selection::InlineFragment(Positioned { node: inline, .. }) if inline.directives.is_empty() => {
                 let condition = inline.type_condition.as_ref().map(|condition| &condition.node.on.node);
                 let (items, mut kept) = (&mut inline.selection_set.node.items, 0);
+                *items = merge(std::mem::take(items));
                 items.retain_mut(|item| {
                     let is_absorbed = match &mut item.node {
                         Selection::Field(field) => merged.absorb(condition, &mut field.node, (index, Some(kept))),
@@ -290,8 +292,8 @@ impl Merged {
         }
     }
 
-    /// Returns the field at a place. Returns `None` for a field of the inline fragment that is being read: the fields
-    /// of one fragment are merged later, with its own selections.
+    /// Returns the field at a place. Returns `None` for a field of the inline fragment that is being read, whose own
+    /// fields are already merged.
     fn field_at(&mut self, (index, index_in_fragment): Place) -> Option<&mut Field> {
         let mut selection = &mut self.selections.get_mut(index)?.node;
         if let Selection::InlineFragment(inline) = selection {
