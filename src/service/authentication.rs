@@ -17,8 +17,10 @@ use entity::operator;
 use entity::value::ApiKeyId;
 use moka::sync::Cache;
 use parking_lot::Mutex;
+use sea_orm::sea_query::{LockBehavior, LockType};
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, Condition, ConnAcquireErr, DbErr, EntityTrait, Iterable, QueryFilter, Set, Unchanged,
+    ActiveModelTrait, ColumnTrait, Condition, ConnAcquireErr, DbErr, EntityTrait, Iterable, QueryFilter, QueryOrder,
+    QuerySelect, Set, Unchanged,
 };
 use secrecy::{ExposeSecret, SecretString};
 use tokio::sync::oneshot;
@@ -252,28 +254,32 @@ impl Authenticator {
         let mut last_used: Vec<_> = self.last_used.lock().iter().map(|(id, used_at)| (*id, *used_at)).collect();
         // All processes lock rows in the same order, which avoids deadlocks.
         last_used.sort_unstable();
-        let mut result = Ok(());
         for batch in last_used.chunks(BATCH) {
-            match self.save_batch(batch).await {
-                Ok(()) => {
-                    let mut unsaved = self.last_used.lock();
-                    for (id, used_at) in batch {
-                        if unsaved.get(id) == Some(used_at) {
-                            unsaved.remove(id);
-                        }
-                    }
+            let saved = self.save_batch(batch).await?;
+            // The other times stay in the map for the next attempt.
+            let mut unsaved = self.last_used.lock();
+            for (id, used_at) in batch.iter().filter(|(id, _)| saved.contains(id)) {
+                if unsaved.get(id) == Some(used_at) {
+                    unsaved.remove(id);
                 }
-                // The times stay in the map for the next attempt. A locked row must not stop the other batches.
-                Err(error) => result = Err(error),
             }
         }
-        result
+        Ok(())
     }
 
-    async fn save_batch(&self, last_used: &[(ApiKeyId, DateTime<Utc>)]) -> Result<(), Error> {
+    /// Writes the times of last use of these keys. Skips the keys whose rows are locked, so that one locked row does
+    /// not stop the others. Returns the other keys.
+    async fn save_batch(&self, last_used: &[(ApiKeyId, DateTime<Utc>)]) -> Result<Vec<ApiKeyId>, Error> {
         let save = || async {
             let transaction = self.database.begin_write().await?;
-            for (id, used_at) in last_used {
+            let free = Entity::find()
+                .select_only()
+                .column(Column::Id)
+                .filter(is_one_of(&transaction, Column::Id, last_used.iter().map(|(id, _)| *id)))
+                .order_by_asc(Column::Id)
+                .lock_with_behavior(LockType::NoKeyUpdate, LockBehavior::SkipLocked);
+            let free: Vec<ApiKeyId> = free.into_tuple().all(&transaction).await?;
+            for (id, used_at) in last_used.iter().filter(|(id, _)| free.contains(id)) {
                 // Another process may have written a later use.
                 let is_later = Condition::any().add(Column::LastUsedAt.is_null()).add(Column::LastUsedAt.lt(*used_at));
                 Entity::update_many()
@@ -284,7 +290,7 @@ impl Authenticator {
                     .await?;
             }
             transaction.commit().await?;
-            Ok(())
+            Ok(free)
         };
         self.database.with_retry("key.save_last_used", save).await
     }

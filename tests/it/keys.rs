@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use entity::api_key::Access;
 use entity::deployment::Environment;
+use sea_orm::ConnectionTrait;
 use serde_json::json;
 use vivamo::error::ErrorCode;
 use vivamo::service::api_keys::NewApiKey;
@@ -11,7 +12,7 @@ use vivamo::service::authentication::AuthenticationError;
 use vivamo::service::operators::OperatorChanges;
 use vivamo::service::{Caller, RequestInfo};
 
-use support::{Answer, KEY_SECRET, TestCaller, both, seen_within_a_second};
+use support::{Answer, Backend, KEY_SECRET, TestCaller, both, run, seen_within_a_second};
 
 use crate::erase::stored;
 
@@ -140,6 +141,28 @@ both!(the_database_does_not_contain_the_key, Sandbox, async |app| {
         }
     }
 });
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_locked_key_does_not_stop_the_last_use_of_others() {
+    run(Backend::Postgres, Environment::Sandbox, async |app| {
+        let (locked, other) = (app.operator("Locked").await, app.operator("Other").await);
+        for operator in [&locked, &other] {
+            app.query(operator, ROLE).await;
+        }
+        let is_saved = async |operator: &TestCaller| {
+            app.services.authenticator.save_last_used().await.unwrap();
+            let answer = app.query(operator, "{ operator { apiKeys { lastUsedAt } } }").await;
+            answer["operator"]["apiKeys"][0]["lastUsedAt"].is_string()
+        };
+        let holder = app.database.begin_write().await.unwrap();
+        let of_locked = "operator_id = (SELECT id FROM operator WHERE name = 'Locked')";
+        holder.execute_unprepared(&format!("SELECT 1 FROM api_key WHERE {of_locked} FOR UPDATE")).await.unwrap();
+        assert!(is_saved(&other).await && !is_saved(&locked).await);
+        holder.commit().await.unwrap();
+        assert!(is_saved(&locked).await);
+    })
+    .await;
+}
 
 both!(operators_cannot_manage_keys_or_operators, Sandbox, async |app| {
     let own = app.operator("Own").await;

@@ -58,6 +58,7 @@ pub struct Document {
     is_valid: AtomicBool,
 }
 
+/// Identifies a cached document.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct CacheKey {
     /// The owner of a document with strings. Such documents are cached for each owner: the cost and the time of a
