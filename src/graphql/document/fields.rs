@@ -22,7 +22,7 @@ pub fn has_variable_page_size(document: &Normalised) -> bool {
 }
 
 /// Calls `visit` with each field of a selection set of a normalised document, and with each field below these fields.
-pub fn for_each_field(set: &SelectionSet, visit: &mut impl FnMut(&Field)) {
+pub fn for_each_field<'d>(set: &'d SelectionSet, visit: &mut impl FnMut(&'d Field)) {
     for selection in &set.items {
         match &selection.node {
             Selection::Field(field) => {

@@ -5,10 +5,11 @@
 
 use std::collections::HashSet;
 
-use async_graphql::parser::types::{Directive, OperationDefinition, Selection, SelectionSet};
+use async_graphql::parser::types::OperationDefinition;
 use async_graphql::{Name, Positioned, ServerError, ServerResult};
 use async_graphql_value::Value;
 
+use super::fields::{for_each_directive, for_each_field};
 use super::normalise::Normalised;
 
 /// Checks the names of the variables of a document.
@@ -30,29 +31,13 @@ pub fn check_variable_names(document: &Normalised) -> ServerResult<()> {
 }
 
 fn used_variables(operation: &OperationDefinition) -> HashSet<&Name> {
+    let (set, mut arguments) = (&operation.selection_set.node, Vec::new());
+    operation.directives.iter().for_each(|directive| arguments.extend(&directive.node.arguments));
+    for_each_directive(set, &mut |directive| arguments.extend(&directive.arguments));
+    for_each_field(set, &mut |field| arguments.extend(&field.arguments));
     let mut used = HashSet::new();
-    add_of_directives(&operation.directives, &mut used);
-    add_of_selections(&operation.selection_set.node, &mut used);
+    arguments.into_iter().for_each(|(_, value)| add_of_value(&value.node, &mut used));
     used
-}
-
-fn add_of_selections<'d>(set: &'d SelectionSet, used: &mut HashSet<&'d Name>) {
-    for Positioned { node: selection, .. } in &set.items {
-        add_of_directives(selection.directives(), used);
-        match selection {
-            Selection::Field(Positioned { node: field, .. }) => {
-                field.arguments.iter().for_each(|(_, value)| add_of_value(&value.node, used));
-                add_of_selections(&field.selection_set.node, used);
-            }
-            Selection::InlineFragment(inline) => add_of_selections(&inline.node.selection_set.node, used),
-            Selection::FragmentSpread(_) => {}
-        }
-    }
-}
-
-fn add_of_directives<'d>(directives: &'d [Positioned<Directive>], used: &mut HashSet<&'d Name>) {
-    let arguments = directives.iter().flat_map(|directive| &directive.node.arguments);
-    arguments.for_each(|(_, value)| add_of_value(&value.node, used));
 }
 
 fn add_of_value<'d>(value: &'d Value, used: &mut HashSet<&'d Name>) {

@@ -51,16 +51,15 @@ pub fn check(
     let (_, operation) = selected_operation(document, operation_name)?;
     for definition in &operation.node.variable_definitions {
         let VariableDefinition { name, var_type, default_value, .. } = &definition.node;
-        let mut source = Source::Variables;
         if let (Some(default), None) = (default_value, variables.get(&name.node)) {
             variables.insert(name.node.clone(), default.node.clone());
-            source = Source::Document;
         }
         let value = variables.get_mut(&name.node);
         declared += usize::from(value.is_some());
         let result = match value {
             Some(ConstValue::Null) if required.contains(&name.node) => problem("must not be null."),
-            Some(value) => check_value(value, &var_type.node.to_string(), source, types),
+            // Defaults are already checked (`arguments`), but their numbers are converted here.
+            Some(value) => check_value(value, &var_type.node.to_string(), Source::Variables, types),
             None if var_type.node.nullable => {
                 missing.push(name.node.clone());
                 Ok(())
