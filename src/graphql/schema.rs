@@ -19,7 +19,7 @@ use async_graphql::{
 use entity::value::OperatorId;
 
 use super::context::RequestData;
-use super::document::{Document, DocumentCache, Operation, describe_operation};
+use super::document::{DocumentCache, ExecutableOperation, Operation, describe_operation};
 use super::errors::ErrorExtensions;
 use super::fetch::Loader;
 use super::load_rounds::LoadRounds;
@@ -85,7 +85,7 @@ pub struct CheckedRequest {
     pub operation: Operation,
     /// True if the document was in the cache, so that the check took little time.
     pub was_cached: bool,
-    document: Arc<Document>,
+    executable: Arc<ExecutableOperation>,
     request: Request,
 }
 
@@ -112,13 +112,9 @@ impl Schema {
     pub fn check(&self, owner: OperatorId, mut request: Request) -> Result<CheckedRequest, Box<Response>> {
         let name = request.operation_name.as_deref();
         let checked = self.documents.get_or_parse(owner, &request.query, name, &mut request.variables);
-        let checked = checked.and_then(|(document, was_cached)| {
-            let operation = describe_operation(&document.parsed, name, &request.variables)?;
-            Ok((operation, was_cached, document))
-        });
-        let (operation, was_cached, document) =
-            checked.map_err(|error| Box::new(Response::from_errors(vec![error])))?;
-        Ok(CheckedRequest { operation, was_cached, document, request })
+        let (executable, was_cached) = checked.map_err(|error| Box::new(Response::from_errors(vec![error])))?;
+        let operation = describe_operation(&executable.normalised, &request.variables);
+        Ok(CheckedRequest { operation, was_cached, executable, request })
     }
 
     /// Executes a request for a caller. Each request has its own loader, so that no loader passes a row to another
@@ -130,8 +126,8 @@ impl Schema {
         caller: Caller,
         size: &Arc<ResponseSize>,
     ) -> Response {
-        let CheckedRequest { document, mut request, operation, .. } = checked;
-        request.set_parsed_query(document.parsed.to_executable());
+        let CheckedRequest { executable, mut request, operation, .. } = checked;
+        request.set_parsed_query(executable.normalised.to_document());
         let rounds = LoadRounds::default();
         let pending = rounds.clone();
         let loader = Loader { caller, services: self.services.clone() };
@@ -139,10 +135,10 @@ impl Schema {
         let writes_json = self.writes_json;
         let data = RequestData { caller, info: request_info, response_size: size.clone(), writes_json };
         let request = request.data(data).data(loader);
-        let was_valid = document.is_valid();
+        let was_valid = executable.is_valid();
         let executor = if !was_valid || operation.introspects {
             &self.validating
-        } else if document.has_variable_page_size {
+        } else if executable.has_variable_page_size {
             &self.checking_limits
         } else {
             &self.not_validating
@@ -151,7 +147,7 @@ impl Schema {
         let mut response = rounds.run(Box::pin(executor.execute(request)), size).await;
         // Errors of fields have a path, errors of the document have none.
         if !was_valid && response.errors.iter().all(|error| !error.path.is_empty()) {
-            document.mark_valid();
+            executable.mark_valid();
         }
         response.errors.iter_mut().for_each(complete_message);
         response

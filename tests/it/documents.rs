@@ -402,11 +402,26 @@ both!(an_invalid_document_is_rejected_whatever_its_variables_are, Sandbox, async
             assert_eq!((answer.codes(), answer.message()), (vec!["BAD_REQUEST".to_owned()], message), "{query}");
         }
     }
+    let used_in_excluded = "query ($x: Int) { viewer { role } changes(first: $x) @include(if: false) { cursor } }";
+    assert!(app.graphql(&operator, used_in_excluded, json!({})).await.codes().is_empty());
     let many = "query ($types: [ChangeType!]) { changes(types: $types) { cursor } }";
     for (length, is_accepted) in [(100, true), (101, false)] {
         let answer = app.graphql(&operator, many, json!({ "types": vec!["CREATED"; length] })).await;
         assert_eq!(answer.codes().is_empty(), is_accepted, "{}", answer.body);
     }
+});
+
+both!(a_repeated_mutation_runs_once, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    let create = "createCustomer(input: { externalCustomerId: \"1\", data: { email: \"ada@example.com\" } })";
+    let query = format!(
+        "mutation ($x: Boolean!) {{ {create} {{ outcome }} ...F {create} @include(if: $x) {{ replayed }} }} \
+         fragment F on Mutation {{ {create} {{ customer {{ version }} }} }}"
+    );
+    let answer = app.graphql(&operator, &query, json!({ "x": true })).await;
+    let created = json!({ "outcome": "CREATED", "customer": { "version": 1 }, "replayed": false });
+    assert_eq!(answer.body, json!({ "data": { "createCustomer": created } }));
+    assert_eq!(app.count_rows("customer_event").await, 1);
 });
 
 both!(a_repeated_field_is_read_once, Sandbox, async |app| {

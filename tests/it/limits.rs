@@ -168,6 +168,9 @@ both!(the_cost_of_a_request_measures_its_work, Sandbox, async |app| {
         ("{ customers(filter: { search: \"example\" }) { totalCount nodes { id email } } }".to_owned(), 5, 5),
         ("{ customers(first: 1, filter: { missing: [EMAIL] }) { nodes { id } } }".to_owned(), 2, 1),
         (create.to_owned(), 10, 10),
+        // What a condition excludes is not executed.
+        (create.replace(" { outcome }", " @skip(if: true) { outcome }"), 1, 1),
+        ("{ viewer { role } operators(first: 100) @include(if: false) { totalCount } }".to_owned(), 1, 1),
     ] {
         let cost = cost_of(&replica, &own, &query).await;
         assert_eq!((&cost["requested"], &cost["used"]), (&json!(requested), &json!(used)), "{query}");

@@ -16,60 +16,55 @@ use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 
 use async_graphql::indexmap::IndexMap;
-use async_graphql::parser::types::{Directive, Field, Selection, SelectionSet};
+use async_graphql::parser::types::{Directive, Field, OperationDefinition, Selection, SelectionSet};
 use async_graphql::registry::{MetaField, MetaInputValue, MetaType, MetaTypeName, Registry};
 use async_graphql::{Name, Pos, Positioned, ServerError, ServerResult};
 use async_graphql_value::{ConstValue, Value};
 
-use super::normalise::{Normalised, root_type};
+use super::normalise::root_type;
 use super::variables::{Problem, Source, check_value, suggestion};
 
 /// Checks the types and the defaults of variables, the names of fields and arguments, and the literals and variables in
 /// arguments.
-pub fn check_arguments(document: &Normalised, types: &Registry) -> ServerResult<()> {
-    for (_, Positioned { node: operation, .. }) in document.operations().iter() {
-        let mut variables = HashMap::new();
-        for definition in &operation.variable_definitions {
-            let type_name = definition.node.var_type.node.to_string();
-            let name = MetaTypeName::concrete_typename(&type_name);
-            if !types.types.get(name).is_some_and(MetaType::is_input) {
-                return Err(ServerError::new(format!("Unknown input type \"{name}\"."), Some(definition.pos)));
-            }
-            let default = definition.node.default_value.as_ref();
-            if let Some(default) = default {
-                let error = |problem| {
-                    let name = &definition.node.name.node;
-                    ServerError::new(format!("${name}{problem}"), Some(default.pos))
-                };
-                check_value(&mut default.node.clone(), &type_name, Source::Document, types).map_err(error)?;
-            }
-            let has_default = default.is_some_and(|default| default.node != ConstValue::Null);
-            variables.insert(&definition.node.name.node, VariableType { type_name, has_default });
+pub fn check_arguments(operation: &OperationDefinition, types: &Registry) -> ServerResult<()> {
+    let mut variables = HashMap::new();
+    for definition in &operation.variable_definitions {
+        let type_name = definition.node.var_type.node.to_string();
+        let name = MetaTypeName::concrete_typename(&type_name);
+        if !types.types.get(name).is_some_and(MetaType::is_input) {
+            return Err(ServerError::new(format!("Unknown input type \"{name}\"."), Some(definition.pos)));
         }
-        let check = &mut |value: &Positioned<Value>, location: Location<'_>| {
-            let error = |problem| ServerError::new(format!("{}{problem}", location.name), Some(value.pos));
-            check_literal(&value.node, location.type_name, types).map_err(error)?;
-            let error = |message| ServerError::new(message, Some(value.pos));
-            check_types_of_variables(&value.node, location, &variables, types).map_err(error)
-        };
-        for_each_argument(&operation.selection_set.node, root_type(operation.ty), types, check)?;
+        let default = definition.node.default_value.as_ref();
+        if let Some(default) = default {
+            let error = |problem| {
+                let name = &definition.node.name.node;
+                ServerError::new(format!("${name}{problem}"), Some(default.pos))
+            };
+            check_value(&mut default.node.clone(), &type_name, Source::Document, types).map_err(error)?;
+        }
+        let has_default = default.is_some_and(|default| default.node != ConstValue::Null);
+        variables.insert(&definition.node.name.node, VariableType { type_name, has_default });
     }
-    Ok(())
+    let check = &mut |value: &Positioned<Value>, location: Location<'_>| {
+        let error = |problem| ServerError::new(format!("{}{problem}", location.name), Some(value.pos));
+        check_literal(&value.node, location.type_name, types).map_err(error)?;
+        let error = |message| ServerError::new(message, Some(value.pos));
+        check_types_of_variables(&value.node, location, &variables, types).map_err(error)
+    };
+    for_each_argument(&operation.selection_set.node, root_type(operation.ty), types, check)
 }
 
 /// Returns the variables that must not be null if the request has them, although their type may allow null: they are
 /// used where null is not allowed, or in an input object that needs exactly one field.
-pub fn required_variables(document: &Normalised, types: &Registry) -> HashSet<Name> {
+pub fn required_variables(operation: &OperationDefinition, types: &Registry) -> HashSet<Name> {
     let mut required = HashSet::new();
-    for (_, Positioned { node: operation, .. }) in document.operations().iter() {
-        let add = &mut |value: &Positioned<Value>, location: Location<'_>| {
-            add_required(&mut required, &value.node, location.type_name, types);
-            Ok(())
-        };
-        // `add` never fails. The walk fails at an unknown field or argument, and then `check_arguments` has rejected
-        // the document.
-        let _ = for_each_argument(&operation.selection_set.node, root_type(operation.ty), types, add);
-    }
+    let add = &mut |value: &Positioned<Value>, location: Location<'_>| {
+        add_required(&mut required, &value.node, location.type_name, types);
+        Ok(())
+    };
+    // `add` never fails. The walk fails at an unknown field or argument, and then `check_arguments` has rejected the
+    // operation.
+    let _ = for_each_argument(&operation.selection_set.node, root_type(operation.ty), types, add);
     required
 }
 

@@ -4,7 +4,7 @@ use async_graphql::parser::types::{Field, OperationDefinition, OperationType};
 use async_graphql::{Name, Variables};
 use async_graphql_value::{ConstValue, Value};
 
-use super::fields::for_each_field;
+use super::fields::for_each_executed_field;
 use crate::graphql::pagination::{MAX_PAGE_SIZE, page_size};
 use crate::service::cost::{MUTATION_COST, VALIDATION_COST, weights};
 
@@ -24,13 +24,13 @@ pub struct CostEstimate {
 /// work than estimated, the request pays the difference after the execution.
 pub fn estimate_cost(operation: &OperationDefinition, root_fields: usize, variables: &Variables) -> CostEstimate {
     let (mut fields, mut validations, mut work_of_fields) = (0, 0_u32, 0);
-    for_each_field(&operation.selection_set.node, &mut |field| {
+    for_each_executed_field(&operation.selection_set.node, &mut |field| {
         fields += 1;
         validations += u32::from(field.name.node == "validateCustomer");
         work_of_fields += work_of_field(field, variables);
     });
     if operation.ty == OperationType::Mutation {
-        let cost = MUTATION_COST * u32::try_from(root_fields).unwrap_or(u32::MAX);
+        let cost = MUTATION_COST.saturating_mul(u32::try_from(root_fields).unwrap_or(u32::MAX)).max(1);
         return CostEstimate { fields, minimum: cost, estimated: cost };
     }
     let minimum = VALIDATION_COST.saturating_mul(validations).max(1);

@@ -11,9 +11,10 @@
 use std::collections::{HashMap, HashSet};
 use std::num::Saturating;
 
-use async_graphql::parser::types::{ExecutableDocument, Field, OperationType, Selection, SelectionSet};
+use async_graphql::parser::types::{ExecutableDocument, OperationDefinition, OperationType, Selection, SelectionSet};
 use async_graphql::{Name, Positioned, ServerResult};
 
+use super::fields::collect_executed_fields;
 use super::limit::{Limit, reject};
 use super::normalise::Fragments;
 use super::size::{values_in_arguments, values_of_directives};
@@ -72,17 +73,6 @@ fn check_operations(document: &ExecutableDocument) -> ServerResult<()> {
         TYPE_NAME_ALIASES.check(size.max_type_name_aliases.0)?;
         DIRECTIVES.check(size.directives.0)?;
         INTROSPECTION_DEPTH.check(size.introspection_depth)?;
-        let mut fields = Vec::new();
-        collect_root_fields(&operation.selection_set.node, &document.fragments, &mut fields);
-        let is_mutation = operation.ty == OperationType::Mutation;
-        let root_fields = if is_mutation { MUTATION_ROOT_FIELDS } else { QUERY_ROOT_FIELDS };
-        root_fields.check(fields.len())?;
-        // If two root fields of a mutation have the same response key, async-graphql would execute both, but the
-        // response can contain only one result per key.
-        let keys: HashSet<_> = fields.iter().map(|field| &field.response_key().node).collect();
-        if is_mutation && keys.len() < fields.len() {
-            return reject("The mutation has two root fields with the same response key. Give each its own alias.");
-        }
     }
     // Validation would visit unused fragments, although they are not part of any count above.
     if document.fragments.values().any(|fragment| !fragment.node.directives.is_empty()) {
@@ -94,21 +84,13 @@ fn check_operations(document: &ExecutableDocument) -> ServerResult<()> {
     Ok(())
 }
 
-/// Adds the fields at the root of an operation, with its fragments expanded. The fragments must not contain themselves.
-fn collect_root_fields<'d>(set: &'d SelectionSet, fragments: &'d Fragments, fields: &mut Vec<&'d Field>) {
-    for selection in &set.items {
-        match &selection.node {
-            Selection::Field(field) => fields.push(&field.node),
-            Selection::InlineFragment(inline) => {
-                collect_root_fields(&inline.node.selection_set.node, fragments, fields)
-            }
-            Selection::FragmentSpread(spread) => {
-                if let Some(fragment) = fragments.get(&spread.node.fragment_name.node) {
-                    collect_root_fields(&fragment.node.selection_set.node, fragments, fields);
-                }
-            }
-        }
-    }
+/// Checks the number of fields at the root of a normalised operation.
+pub fn check_root_fields(operation: &OperationDefinition) -> ServerResult<()> {
+    let is_mutation = operation.ty == OperationType::Mutation;
+    let limit = if is_mutation { MUTATION_ROOT_FIELDS } else { QUERY_ROOT_FIELDS };
+    let mut fields = Vec::new();
+    collect_executed_fields(&operation.selection_set.node, &mut fields);
+    limit.check(fields.len())
 }
 
 /// Size of a selection set, with all fragment spreads expanded.
@@ -196,7 +178,10 @@ fn has_repeated_name<'d>(names: impl Iterator<Item = &'d Positioned<Name>>) -> b
 
 #[cfg(test)]
 mod tests {
+    use async_graphql::registry::Registry;
+
     use super::super::limit::test_limit;
+    use super::super::normalise::normalise;
     use super::*;
 
     fn rejection(text: &str) -> String {
@@ -257,7 +242,11 @@ mod tests {
             }),
         ];
         for (limit, message, document) in cases {
-            test_limit(&limit, message, document, parse);
+            let check = |text: &str| {
+                let operations = normalise(parse(text)?, &Registry::default())?;
+                operations.iter().try_for_each(|operation| check_root_fields(operation.definition()))
+            };
+            test_limit(&limit, message, document, check);
         }
     }
 

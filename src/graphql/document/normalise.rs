@@ -14,42 +14,38 @@ use super::conflicts::{TYPE_NAME, check_conflicts, check_each_set, is_same, type
 
 pub type Fragments = HashMap<Name, Positioned<FragmentDefinition>>;
 
-/// A document in the form of [`normalise`]. It has no fragment definitions. A fragment spread that is left names a
-/// fragment that does not exist, so validation rejects the document.
+/// An operation in the form of [`normalise`]. It has no fragment definitions. A fragment spread that is left names a
+/// fragment that does not exist, so validation rejects the operation.
 #[derive(Clone)]
-pub struct Normalised(ExecutableDocument);
-
-impl Normalised {
-    pub fn operations(&self) -> &DocumentOperations {
-        &self.0.operations
-    }
-
-    /// Returns a copy of the document, for async-graphql.
-    pub fn to_executable(&self) -> ExecutableDocument {
-        self.0.clone()
-    }
-
-    /// Removes all other operations.
-    pub fn without_other_operations(mut self, operation: &Name) -> Self {
-        if let DocumentOperations::Multiple(operations) = &mut self.0.operations {
-            operations.retain(|name, _| name == operation);
-        }
-        self
-    }
-
-    /// Changes each operation, and normalises the document again.
-    pub fn change(mut self, change: impl Fn(&mut OperationDefinition), types: &Registry) -> ServerResult<Self> {
-        operations_mut(&mut self.0.operations).into_iter().for_each(change);
-        normalise(self.0, types)
-    }
+pub struct NormalisedOperation {
+    name: Option<Name>,
+    operation: Positioned<OperationDefinition>,
 }
 
-fn operations_mut(operations: &mut DocumentOperations) -> Vec<&mut OperationDefinition> {
-    match operations {
-        DocumentOperations::Single(operation) => vec![&mut operation.node],
-        DocumentOperations::Multiple(operations) => {
-            operations.values_mut().map(|operation| &mut operation.node).collect()
-        }
+impl NormalisedOperation {
+    pub fn name(&self) -> Option<&Name> {
+        self.name.as_ref()
+    }
+
+    pub fn definition(&self) -> &OperationDefinition {
+        &self.operation.node
+    }
+
+    /// Returns a document with this operation, for async-graphql.
+    pub fn to_document(&self) -> ExecutableDocument {
+        let operation = self.operation.clone();
+        let operations = match self.name.clone() {
+            Some(name) => DocumentOperations::Multiple([(name, operation)].into()),
+            None => DocumentOperations::Single(operation),
+        };
+        ExecutableDocument { operations, fragments: Fragments::new() }
+    }
+
+    /// Changes the operation, and normalises it again.
+    pub fn change(mut self, change: impl FnOnce(&mut OperationDefinition), types: &Registry) -> ServerResult<Self> {
+        change(&mut self.operation.node);
+        normalise_operation(&mut self.operation.node, &Fragments::new(), types)?;
+        Ok(self)
     }
 }
 
@@ -62,8 +58,8 @@ pub fn root_type(operation: OperationType) -> &'static str {
     }
 }
 
-/// Brings the operations of a document into a form with the same meaning, and removes the fragments. The document must
-/// have passed `limits::parse`, so its fragments are all used and do not contain themselves.
+/// Brings the operations of a document into a form with the same meaning, without the fragments. The document must have
+/// passed `limits::parse`, so its fragments are all used and do not contain themselves.
 ///
 /// - Fragment spreads become inline fragments. async-graphql's complexity rule ignores the type of a fragment spread,
 ///   so below an interface it does not multiply by the sizes of the pages.
@@ -80,16 +76,30 @@ pub fn root_type(operation: OperationType) -> &'static str {
 ///   document is executed, so each field with fields is resolved at most once, except in introspection.
 ///
 /// Fails if two fields that cannot be merged have the same response key, or if `__typename` has arguments or fields.
-pub fn normalise(document: ExecutableDocument, types: &Registry) -> ServerResult<Normalised> {
-    let ExecutableDocument { mut operations, fragments } = document;
-    let normaliser = Normaliser { fragments: &fragments, types };
-    for operation in operations_mut(&mut operations) {
-        let (root, set) = (root_type(operation.ty), &mut operation.selection_set.node);
-        normaliser.normalise(set, root);
-        check_each_set(set)?;
-        check_conflicts(&[(root, set)], types)?;
-    }
-    Ok(Normalised(ExecutableDocument { operations, fragments: Fragments::new() }))
+pub fn normalise(document: ExecutableDocument, types: &Registry) -> ServerResult<Vec<NormalisedOperation>> {
+    let ExecutableDocument { operations, fragments } = document;
+    let operations = match operations {
+        DocumentOperations::Single(operation) => vec![(None, operation)],
+        DocumentOperations::Multiple(operations) => {
+            operations.into_iter().map(|(name, operation)| (Some(name), operation)).collect()
+        }
+    };
+    let normalised = operations.into_iter().map(|(name, mut operation)| {
+        normalise_operation(&mut operation.node, &fragments, types)?;
+        Ok(NormalisedOperation { name, operation })
+    });
+    normalised.collect()
+}
+
+fn normalise_operation(
+    operation: &mut OperationDefinition,
+    fragments: &Fragments,
+    types: &Registry,
+) -> ServerResult<()> {
+    let (root, set) = (root_type(operation.ty), &mut operation.selection_set.node);
+    Normaliser { fragments, types }.normalise(set, root);
+    check_each_set(set)?;
+    check_conflicts(&[(root, set)], types)
 }
 
 struct Normaliser<'d> {
@@ -128,7 +138,7 @@ impl Normaliser<'_> {
             {
                 selection.node = Selection::InlineFragment(Positioned::new(inline, selection.pos));
             }
-            selection.node.directives_mut().retain(|directive| !always_includes(&directive.node));
+            selection.node.directives_mut().retain(|directive| literal_condition(&directive.node) != Some(true));
             if let Selection::Field(field) = &mut selection.node
                 && field.node.name.node == TYPE_NAME
                 && !field.node.directives.is_empty()
@@ -215,15 +225,16 @@ fn with_directives_outside(mut field: Positioned<Field>) -> Selection {
     Selection::InlineFragment(Positioned::new(InlineFragment { type_condition: None, directives, selection_set }, pos))
 }
 
-/// Returns true for `@include(if: true)` and `@skip(if: false)`.
-fn always_includes(directive: &Directive) -> bool {
-    let value = match directive.name.node.as_str() {
+/// Returns true for `@include(if: true)` and `@skip(if: false)`, false for `@include(if: false)` and `@skip(if: true)`,
+/// and `None` for a condition with a variable and for other directives.
+pub fn literal_condition(directive: &Directive) -> Option<bool> {
+    let includes_if = match directive.name.node.as_str() {
         "include" => true,
         "skip" => false,
-        _ => return false,
+        _ => return None,
     };
-    directive.arguments.len() == 1
-        && directive.get_argument("if").is_some_and(|condition| condition.node == Value::Boolean(value))
+    let Value::Boolean(condition) = directive.get_argument("if")?.node else { return None };
+    (directive.arguments.len() == 1).then_some(condition == includes_if)
 }
 
 /// Merges fields with the same response key, name and arguments into the first of them. Fields of inline fragments

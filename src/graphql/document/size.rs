@@ -4,14 +4,8 @@ use async_graphql::parser::types::{Directive, Selection, SelectionSet};
 use async_graphql::{Name, Positioned};
 use async_graphql_value::Value;
 
-use super::normalise::Normalised;
-
-/// Returns the number of selections in the operations of a document, and of the values in their arguments.
-pub fn stored_items(document: &Normalised) -> usize {
-    document.operations().iter().map(|(_, operation)| items_in(&operation.node.selection_set.node)).sum()
-}
-
-fn items_in(set: &SelectionSet) -> usize {
+/// Returns the number of selections in a selection set and all sets below it, and of the values in their arguments.
+pub fn items_in(set: &SelectionSet) -> usize {
     let number = |selection: &Positioned<Selection>| match &selection.node {
         Selection::Field(Positioned { node: field, .. }) => {
             let values = values_in_arguments(&field.arguments) + values_of_directives(&field.directives);

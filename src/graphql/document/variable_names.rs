@@ -10,22 +10,19 @@ use async_graphql::{Name, Positioned, ServerError, ServerResult};
 use async_graphql_value::Value;
 
 use super::fields::{for_each_directive, for_each_field};
-use super::normalise::Normalised;
 
-/// Checks the names of the variables of a document.
-pub fn check_variable_names(document: &Normalised) -> ServerResult<()> {
-    for (_, Positioned { node: operation, .. }) in document.operations().iter() {
-        let used = used_variables(operation);
-        let mut defined = HashSet::new();
-        for Positioned { node: definition, pos } in &operation.variable_definitions {
-            let name = &definition.name.node;
-            let fault = match (defined.insert(name), used.contains(name)) {
-                (false, _) => "is defined twice",
-                (true, false) => "is not used",
-                (true, true) => continue,
-            };
-            return Err(ServerError::new(format!("The variable `${name}` {fault}."), Some(*pos)));
-        }
+/// Checks the names of the variables of an operation.
+pub fn check_variable_names(operation: &OperationDefinition) -> ServerResult<()> {
+    let used = used_variables(operation);
+    let mut defined = HashSet::new();
+    for Positioned { node: definition, pos } in &operation.variable_definitions {
+        let name = &definition.name.node;
+        let fault = match (defined.insert(name), used.contains(name)) {
+            (false, _) => "is defined twice",
+            (true, false) => "is not used",
+            (true, true) => continue,
+        };
+        return Err(ServerError::new(format!("The variable `${name}` {fault}."), Some(*pos)));
     }
     Ok(())
 }

@@ -20,8 +20,6 @@ use async_graphql::registry::{MetaInputValue, MetaType, MetaTypeName, Registry};
 use async_graphql::{Name, Number, ServerError, ServerResult, Variables};
 use async_graphql_value::ConstValue;
 
-use super::normalise::Normalised;
-use super::operation::selected_operation;
 use crate::graphql::time;
 
 /// Names of unknown input fields are quoted in messages up to this length.
@@ -41,15 +39,13 @@ const MAX_STRING_BYTES: usize = 8_000;
 ///
 /// Returns the missing variables that may be null and have no default.
 pub fn check(
-    document: &Normalised,
-    operation_name: Option<&str>,
+    operation: &OperationDefinition,
     required: &HashSet<Name>,
     variables: &mut Variables,
     types: &Registry,
 ) -> ServerResult<Vec<Name>> {
     let (mut missing, mut declared) = (Vec::new(), 0);
-    let (_, operation) = selected_operation(document, operation_name)?;
-    for definition in &operation.node.variable_definitions {
+    for definition in &operation.variable_definitions {
         let VariableDefinition { name, var_type, default_value, .. } = &definition.node;
         if let (Some(default), None) = (default_value, variables.get(&name.node)) {
             variables.insert(name.node.clone(), default.node.clone());
@@ -70,7 +66,7 @@ pub fn check(
         result.map_err(error)?;
     }
     if declared < variables.len() {
-        remove_undeclared(variables, &operation.node);
+        remove_undeclared(variables, operation);
     }
     Ok(missing)
 }
@@ -218,9 +214,9 @@ mod tests {
             ("query ($a: A, $c: C) { e }", json!({ "a": 1, "c": [[]] })),
             ("{ e }", json!({})),
         ] {
-            let document = normalise(parse_query(text).unwrap(), &types).unwrap();
+            let operations = normalise(parse_query(text).unwrap(), &types).unwrap();
             let mut variables = Variables::from_json(json!({ "a": 1, "c": [[]] }));
-            check(&document, None, &HashSet::new(), &mut variables, &types).unwrap();
+            check(operations[0].definition(), &HashSet::new(), &mut variables, &types).unwrap();
             assert_eq!(variables, Variables::from_json(expected), "{text}");
         }
     }

@@ -1,4 +1,4 @@
-//! The variant of a document that one request executes. Variants differ in the variables that the request leaves out,
+//! The variant of an operation that one request executes. Variants differ in the variables that the request leaves out,
 //! and in the values of the variables in `@include` and `@skip`.
 //!
 //! - If an optional variable is missing, the arguments and input fields that use it are removed (see `variables`).
@@ -14,24 +14,22 @@ use async_graphql::{Name, Positioned, ServerResult, Variables};
 use async_graphql_value::{ConstValue, Value};
 
 use super::fields::for_each_directive;
-use super::normalise::Normalised;
+use super::normalise::NormalisedOperation;
 
-/// The variables that a variant does not have, in the order of the document. A variable in a condition comes with the
-/// value that replaces it.
+/// The variables that a variant does not have, in the order of their definitions. A variable in a condition comes with
+/// the value that replaces it.
 pub type Replaced = Vec<(Name, Option<bool>)>;
 
 /// Returns the names of the variables in the conditions of `@include` and `@skip`.
-pub fn variables_in_conditions(document: &Normalised) -> Vec<Name> {
+pub fn variables_in_conditions(operation: &OperationDefinition) -> Vec<Name> {
     let mut names = Vec::new();
-    for (_, operation) in document.operations().iter() {
-        for_each_directive(&operation.node.selection_set.node, &mut |directive: &Directive| {
-            if let Some(Value::Variable(name)) = directive.get_argument("if").map(|condition| &condition.node)
-                && !names.contains(name)
-            {
-                names.push(name.clone());
-            }
-        });
-    }
+    for_each_directive(&operation.selection_set.node, &mut |directive: &Directive| {
+        if let Some(Value::Variable(name)) = directive.get_argument("if").map(|condition| &condition.node)
+            && !names.contains(name)
+        {
+            names.push(name.clone());
+        }
+    });
     names
 }
 
@@ -44,20 +42,20 @@ pub fn replaced(missing: Vec<Name>, conditions: &[Name], variables: &Variables) 
     missing.into_iter().map(|name| (name, None)).chain(conditions.iter().filter_map(value)).collect()
 }
 
-/// Returns the variant of a document in which these variables are removed or replaced. Fails in the same cases as
+/// Returns the variant of an operation in which these variables are removed or replaced. Fails in the same cases as
 /// `normalise`.
 pub fn with_replaced(
-    document: Normalised,
+    operation: NormalisedOperation,
     replaced: &[(Name, Option<bool>)],
     types: &Registry,
-) -> ServerResult<Normalised> {
+) -> ServerResult<NormalisedOperation> {
     let replaced: &ByName<'_> = &replaced.iter().map(|(name, value)| (name, *value)).collect();
     let change = |operation: &mut OperationDefinition| {
         operation.variable_definitions.retain(|definition| !replaced.contains_key(&definition.node.name.node));
         replace_in_directives(&mut operation.directives, replaced);
         replace_in_selections(&mut operation.selection_set.node, replaced);
     };
-    document.change(change, types)
+    operation.change(change, types)
 }
 
 type ByName<'a> = HashMap<&'a Name, Option<bool>>;

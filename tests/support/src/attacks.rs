@@ -24,7 +24,7 @@ pub fn attacks() -> Vec<(&'static str, &'static str, String)> {
     let create = |id: usize| {
         format!("createCustomer(input: {{externalCustomerId: \"{id}\", data: {{email: \"{id}@example.com\"}}}})")
     };
-    let (first, second) = (format!("{} {{ outcome }}", create(1)), format!("{} {{ replayed }}", create(1)));
+    let (first, second) = (format!("{} {{ outcome }}", create(1)), format!("{} {{ outcome }}", create(2)));
     let skip = "@skip(if: false) ";
     let (open, close) = ("{ customers(first: 1) { edges { node { operators(first: 1) { edges { node ", "} } } } } } ");
     let mut attacks = vec![
@@ -47,10 +47,10 @@ pub fn attacks() -> Vec<(&'static str, &'static str, String)> {
         ("10,000 directives", "longer than 64 KiB", format!("{{ viewer {} {{ role }} }}", repeat(skip, 10_000))),
         ("unknown fields", "longer than 16 KiB", format!("{{ {} }}", numbered(5000, &|n| format!("x{n} ")))),
         ("a long line", "longer than 16 KiB", format!("{{ {} }}", repeat("x", 20_000))),
-        ("the same mutation twice", "the same response key", format!("mutation {{ {first} {second} }}")),
+        ("two mutations with one key", "Different fields", format!("mutation {{ {first} {second} }}")),
         (
-            "the same mutation twice by a fragment",
-            "the same response key",
+            "two mutations with one key, by a fragment",
+            "Different fields",
             format!("mutation {{ ...f {first} }} fragment f on Mutation {{ {second} }}"),
         ),
         (
