@@ -8,6 +8,7 @@ use entity::value::RequestId;
 use serde::Serialize;
 
 use crate::error::{Error, ErrorCode, Violation};
+use crate::request;
 
 /// The maximum number of failed fields that a response reports. If more fields of a query fail, the response has no
 /// data: a client could otherwise not tell a field that failed from a field whose value is null.
@@ -35,8 +36,8 @@ pub struct ErrorExtensions {
     /// Time to wait before a retry, in milliseconds. Absent if unknown.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<i32>,
-    /// Id of your own customer that already has the value. Present with the code `EXTERNAL_CUSTOMER_ID_TAKEN`, and in
-    /// `createCustomer` also with `EMAIL_TAKEN` and `PHONE_TAKEN`. Absent in all other cases.
+    /// Id of your own customer that already has the value, with the codes `EXTERNAL_CUSTOMER_ID_TAKEN`, `EMAIL_TAKEN`
+    /// and `PHONE_TAKEN`. Absent if the customer is not yours, and with all other codes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub customer_id: Option<ID>,
     /// Id of the request, for example `req_01h455vb4pex5vsknk084sn02q`. Include the id when you report a problem.
@@ -60,9 +61,17 @@ impl ErrorExtensions {
     }
 }
 
-/// Wraps an error as the source of async-graphql's error, where [`render_errors`] finds it.
+/// The approximate memory of the error of a field until it is rendered.
+const ERROR_BYTES: usize = 1024;
+
+/// Wraps an error as the source of async-graphql's error, where [`render_errors`] finds it. Counts the memory of the
+/// error: a response with many errors waits for memory like any large response.
 impl From<Error> for async_graphql::Error {
     fn from(error: Error) -> Self {
+        if let Some(response) = request::response() {
+            // If the response is too large, its lists fail.
+            let _ = response.add(ERROR_BYTES);
+        }
         Self { source: Some(Arc::new(error)), ..Self::new("") }
     }
 }
@@ -140,6 +149,15 @@ mod tests {
     use async_graphql::PathSegment;
 
     use super::*;
+    use crate::request::{OwnerMemory, ProcessMemory, RequestContext, ResponseSize};
+
+    #[tokio::test]
+    async fn the_errors_of_fields_count_as_memory() {
+        let size = Arc::new(ResponseSize::new(ProcessMemory::default(), OwnerMemory::default()));
+        let context = RequestContext { response: Some(size.clone()), ..RequestContext::default() };
+        context.scope(async { drop(async_graphql::Error::from(Error::internal("a test"))) }).await;
+        assert_eq!(size.bytes(), ERROR_BYTES);
+    }
 
     #[test]
     fn a_query_with_too_many_failed_fields_has_no_data() {

@@ -31,18 +31,24 @@ pub struct PageArguments {
 }
 
 impl PageArguments {
+    /// Adds the violations of `first` and `last`.
+    pub fn check_sizes(&self, violations: &mut Violations) {
+        let is_invalid = |size: Option<i32>| size.is_some_and(|size| !(MIN_PAGE_SIZE..=MAX_PAGE_SIZE).contains(&size));
+        if is_invalid(self.first) {
+            violations.argument(InputField::First, INVALID_PAGE_SIZE);
+        }
+        if is_invalid(self.last) {
+            violations.argument(InputField::Last, INVALID_PAGE_SIZE);
+        } else if self.first.is_some() && self.last.is_some() {
+            violations.argument(InputField::Last, "`first` and `last` cannot be combined.");
+        }
+    }
+
     /// Checks the arguments against the list that the cursors belong to. If the list is not known, rejects every
     /// cursor, because a cursor is valid for one list only.
     pub fn parse(&self, cursors: Option<&Cursors>) -> Result<PageRequest, Error> {
         let mut violations = Violations::default();
-        for (field, size) in [(InputField::First, self.first), (InputField::Last, self.last)] {
-            if size.is_some_and(|size| !(MIN_PAGE_SIZE..=MAX_PAGE_SIZE).contains(&size)) {
-                violations.argument(field, INVALID_PAGE_SIZE);
-            }
-        }
-        if self.first.is_some() && self.last.is_some() {
-            violations.argument(InputField::Last, "`first` and `last` cannot be combined.");
-        }
+        self.check_sizes(&mut violations);
         let mut position = |field, cursor: &Option<String>| {
             let cursor = cursor.as_ref()?;
             let note = "The cursor is not valid for this list. A cursor is valid only with the same operator, filter and \

@@ -184,6 +184,25 @@ both!(a_failing_field_nulls_only_itself, Sandbox, async |app| {
     assert!(paths.contains(&json!(["good", "edges", 0, "node", "operators"])), "{paths:?}");
 });
 
+both!(all_faulty_arguments_of_a_list_are_reported, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    let invalid = |path: &str| ("INVALID_ARGUMENT".to_owned(), path.to_owned());
+    let email = ("INVALID_EMAIL".to_owned(), "filter.email".to_owned());
+    for (caller, arguments, expected) in [
+        (&operator, "first: 0, last: 0", vec![invalid("first"), invalid("last")]),
+        (&operator, "first: 1, last: 1", vec![invalid("last")]),
+        (&operator, "first: 0, filter: { email: \"x\" }", vec![invalid("first"), email.clone()]),
+        (
+            &app.platform(),
+            "filter: { search: \"ada\", connectedAt: {}, email: \"x\" }",
+            vec![invalid("filter.connectedAt"), invalid("filter.search")],
+        ),
+    ] {
+        let answer = app.graphql(caller, &format!("{{ customers({arguments}) {{ totalCount }} }}"), json!({})).await;
+        assert_eq!(answer.errors(), expected, "{arguments}");
+    }
+});
+
 both!(invalid_documents_and_variables_are_bad_requests, Sandbox, async |app| {
     let operator = app.operator("A").await;
     for (query, variables) in [

@@ -112,6 +112,7 @@ both!(an_entry_with_malformed_values_is_an_error_and_not_an_entry_without_values
     let query = "{ customer(by: { externalCustomerId: \"1\" }) { history { nodes { type after { email } } } } }";
     let answer = app.graphql(&own, query, json!({})).await;
     assert_eq!(answer.codes(), ["INTERNAL"]);
+    assert_eq!(answer.body["errors"][0]["path"], json!(["customer", "history", "nodes", 0, "after"]));
     assert_eq!(answer.body["data"]["customer"]["history"]["nodes"], json!([{ "type": "CREATED", "after": null }]));
     assert!(app.log().contains("the values of a history entry are malformed"));
     assert!(!app.log().contains("grace@"));

@@ -5,7 +5,7 @@ use async_graphql::{ID, InputObject, MaybeUndefined, OneofObject};
 use entity::value::{Address, AddressParts, CustomerId, EmailAddress, ExternalCustomerId};
 use sea_orm::Iterable;
 
-use super::violations::Violations;
+use super::violations::{Violations, optional};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::graphql::event_enums::DisconnectReason;
 use crate::service::Caller;
@@ -158,16 +158,6 @@ impl AddressInput {
             violations.add(Violation::of(ErrorCode::InvalidAddress, InputField::Address(*part)).with_reason(*reason));
         }
         parsed.ok()
-    }
-}
-
-/// Parses a field that can be cleared. Returns `None` for an omitted field and for an invalid value, and `Some(None)`
-/// for null.
-fn optional<I, T>(input: MaybeUndefined<I>, parse: impl FnOnce(I) -> Option<T>) -> Option<Option<T>> {
-    match input {
-        MaybeUndefined::Undefined => None,
-        MaybeUndefined::Null => Some(None),
-        MaybeUndefined::Value(input) => parse(input).map(Some),
     }
 }
 

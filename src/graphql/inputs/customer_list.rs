@@ -7,7 +7,7 @@ use entity::value::{OperatorId, SearchQuery};
 
 use super::violations::Violations;
 use crate::database::pages::SortOrder;
-use crate::error::{Error, ErrorCode, InputField, Violation};
+use crate::error::{Error, ErrorCode, InputField};
 use crate::graphql::time::Time;
 use crate::service::customers::{
     CustomerField, CustomerFilter, CustomerList, CustomerOrder, CustomerOrderField, TimeRange,
@@ -101,9 +101,14 @@ impl DateTimeRange {
 
 impl CustomerFilterInput {
     /// Returns a list of customers with this filter and order: the operator's customers, or all customers if `operator`
-    /// is `None`.
-    pub fn parse(self, operator: Option<OperatorId>, order: Option<CustomerOrderInput>) -> Result<CustomerList, Error> {
-        self.check_list(operator, order.as_ref())?;
+    /// is `None`. If it fails, also reports the violations that `add_others` adds.
+    pub fn parse(
+        self,
+        operator: Option<OperatorId>,
+        order: Option<CustomerOrderInput>,
+        add_others: impl FnOnce(&mut Violations),
+    ) -> Result<CustomerList, Error> {
+        self.check_list(operator.is_none(), order.is_some())?;
         let mut violations = Violations::default();
         let filter = CustomerFilter {
             search: self.search.and_then(|text| {
@@ -127,6 +132,9 @@ impl CustomerFilterInput {
                 .unwrap_or_default()
                 .parse([InputField::FilterConnectedAtFrom, InputField::FilterConnectedAtBefore], &mut violations),
         };
+        if !violations.is_empty() {
+            add_others(&mut violations);
+        }
         let filter = violations.finish(filter)?;
         let order = order.map(|CustomerOrderInput { field, direction }| CustomerOrder {
             field,
@@ -140,23 +148,21 @@ impl CustomerFilterInput {
 
     /// Rejects conditions and orders that the list of all customers does not support. In every list, also rejects an
     /// order if there is a search.
-    fn check_list(&self, operator: Option<OperatorId>, order: Option<&CustomerOrderInput>) -> Result<(), Error> {
-        let is_all = operator.is_none();
-        let checks = [
+    fn check_list(&self, is_all: bool, has_order: bool) -> Result<(), Error> {
+        let mut violations = Violations::default();
+        let has_external_id = self.external_customer_id.is_some();
+        for (is_violated, field, note) in [
             (is_all && self.search.is_some(), InputField::FilterSearch, OPERATOR_LIST_ONLY_SEARCH),
             (is_all && self.connected_at.is_some(), InputField::FilterConnectedAt, OPERATOR_LIST_ONLY_CONNECTED_AT),
-            (
-                is_all && self.external_customer_id.is_some(),
-                InputField::FilterExternalCustomerId,
-                OPERATOR_LIST_ONLY_EXTERNAL_ID,
-            ),
-            (is_all && order.is_some(), InputField::OrderBy, OPERATOR_LIST_ONLY_ORDER),
-            (order.is_some() && self.search.is_some(), InputField::OrderBy, NO_ORDER_WITH_SEARCH),
-        ];
-        match checks.into_iter().find(|(is_violated, ..)| *is_violated) {
-            Some((_, field, note)) => Err(Violation::argument(field, note).into()),
-            None => Ok(()),
+            (is_all && has_external_id, InputField::FilterExternalCustomerId, OPERATOR_LIST_ONLY_EXTERNAL_ID),
+            (is_all && has_order, InputField::OrderBy, OPERATOR_LIST_ONLY_ORDER),
+            (!is_all && has_order && self.search.is_some(), InputField::OrderBy, NO_ORDER_WITH_SEARCH),
+        ] {
+            if is_violated {
+                violations.argument(field, note);
+            }
         }
+        violations.finish(())
     }
 }
 

@@ -7,4 +7,4 @@ mod violations;
 
 pub use customer::{CreateCustomerInput, CustomerRefInput, DisconnectCustomerInput, UpdateCustomerInput};
 pub use customer_list::{CustomerFilterInput, CustomerOrderInput};
-pub use violations::Violations;
+pub use violations::{Violations, optional};

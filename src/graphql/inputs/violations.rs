@@ -14,6 +14,10 @@ use crate::service::{Caller, check_year};
 pub struct Violations(Vec<Violation>);
 
 impl Violations {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub fn add(&mut self, violation: Violation) {
         self.0.push(violation);
     }
@@ -120,5 +124,15 @@ impl Violations {
     pub fn time(&mut self, field: InputField, time: Option<Time>) -> Option<DateTime<Utc>> {
         let Time(time) = time?;
         check_year(time, field).map_err(|violation| self.add(violation)).ok()
+    }
+}
+
+/// Parses a field that can be cleared. Returns `None` for an omitted field and for an invalid value, and `Some(None)`
+/// for null.
+pub fn optional<I, T>(input: MaybeUndefined<I>, parse: impl FnOnce(I) -> Option<T>) -> Option<Option<T>> {
+    match input {
+        MaybeUndefined::Undefined => None,
+        MaybeUndefined::Null => Some(None),
+        MaybeUndefined::Value(input) => parse(input).map(Some),
     }
 }

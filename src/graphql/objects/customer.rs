@@ -240,7 +240,8 @@ impl CustomerConnection {
         order: Option<CustomerOrderInput>,
         arguments: PageArguments,
     ) -> Result<Self, Error> {
-        let list = Arc::new(filter.unwrap_or_default().parse(operator, order)?);
+        let list = filter.unwrap_or_default().parse(operator, order, |violations| arguments.check_sizes(violations));
+        let list = Arc::new(list?);
         let cursors = Cursors::new(context, ListId::Customers(list.clone()));
         let CustomerPage { customers, plan } =
             fetch::customers(context, list.clone(), arguments.parse(Some(&cursors))?).await?;

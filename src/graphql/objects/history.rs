@@ -16,7 +16,7 @@ use crate::graphql::context::{caller, services};
 use crate::graphql::cursor::{Cursors, ListId};
 use crate::graphql::event_enums::{DisconnectReason, VerifiableField};
 use crate::graphql::fetch::{self, HistoryPageKey};
-use crate::graphql::json_writer::WriteJson;
+use crate::graphql::json_writer::{CannotWriteJson, FieldWriter, SelectedField, WriteJson};
 use crate::graphql::pagination::{Edge, PageArguments};
 use crate::graphql::time::Time;
 use crate::service::customers::{CustomerField, HistoryList};
@@ -202,4 +202,21 @@ impl Edge for CustomerEventEdge {
 
 impl WriteJson for CustomerEvent {
     const MAY_WAIT: &'static [&'static str] = &["operator", "apiKey", "disconnectedOperator"];
+
+    fn field_writer<'q>(field: &SelectedField<'q>) -> Result<FieldWriter<'q, Self>, CannotWriteJson> {
+        let values: fn(&customer_event::Model) -> &FieldValues = match field.name() {
+            "before" => |event| &event.before,
+            "after" => |event| &event.after,
+            _ => return field.resolver(),
+        };
+        let resolve = field.resolver()?;
+        Ok(Box::new(move |event: &Self, text| {
+            // async-graphql adds the error, with the index of the entry in its path.
+            let is_malformed = |event| CustomerValues::read(values(event)).is_err();
+            if event.details().is_some_and(is_malformed) {
+                return Err(CannotWriteJson::MustResolve);
+            }
+            resolve(event, text)
+        }))
+    }
 }

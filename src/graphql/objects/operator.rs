@@ -60,8 +60,8 @@ impl Operator {
     }
 
     /// Disclosure budget: maximum number of disclosures per hour on each server, at least 1. A disclosure is an email
-    /// or phone in a request for which the service found a customer that is not connected to the operator. Null: the
-    /// service default applies.
+    /// or phone in a mutation that matched a customer that is not connected to the operator. Null: the service default
+    /// applies.
     async fn disclosures_per_hour(&self) -> Option<i32> {
         self.0.disclosures_per_hour
     }

@@ -9,7 +9,7 @@ use secrecy::ExposeSecret;
 
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::graphql::context::{caller, request_info, require_platform};
-use crate::graphql::inputs::Violations;
+use crate::graphql::inputs::{Violations, optional};
 use crate::graphql::objects::{ApiKey, ApiKeyAccess, Operator, OperatorConnection, OperatorStatus};
 use crate::graphql::pagination::{PageArguments, list_complexity};
 use crate::graphql::time::Time;
@@ -193,11 +193,7 @@ impl UpdateOperatorInput {
         if self.status.is_null() {
             violations.argument(InputField::Status, "`status` cannot be null. Omit it to keep the current status.");
         }
-        let disclosures_per_hour = match self.disclosures_per_hour {
-            MaybeUndefined::Undefined => None,
-            MaybeUndefined::Null => Some(None),
-            MaybeUndefined::Value(budget) => Some(Some(budget)),
-        };
+        let disclosures_per_hour = optional(self.disclosures_per_hour, Some);
         let changes = OperatorChanges { name, status: self.status.take().map(Status::from), disclosures_per_hour };
         violations.check(changes.check());
         violations.finish(changes)

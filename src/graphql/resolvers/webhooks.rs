@@ -10,7 +10,7 @@ use secrecy::ExposeSecret;
 use crate::error::{Error, ErrorCode, InputField};
 use crate::graphql::context::{request_info, require_writer};
 use crate::graphql::cursor::{Cursors, ListId};
-use crate::graphql::inputs::Violations;
+use crate::graphql::inputs::{Violations, optional};
 use crate::graphql::objects::{ChangeType, Webhook, WebhookConnection};
 use crate::graphql::pagination::{PageArguments, list_complexity};
 use crate::graphql::time::Time;
@@ -242,11 +242,7 @@ impl UpdateWebhookInput {
         let mut violations = Violations::default();
         let url = violations.not_null(ErrorCode::InvalidUrl, InputField::Url, self.url, WebhookUrl::parse);
         violations.check(url.as_ref().map_or(Ok(()), |url| endpoints.check_url(url)));
-        let types = match self.types {
-            MaybeUndefined::Undefined => None,
-            MaybeUndefined::Null => Some(None),
-            MaybeUndefined::Value(types) => Some(parse_types(types, &mut violations)),
-        };
+        let types = optional(self.types, |types| parse_types(types, &mut violations));
         let deliver_from = self.deliver_from.and_then(|start| start.parse(cursors, &mut violations));
         if self.enabled.is_null() {
             let note = "`enabled` cannot be null. Omit it to keep the current state.";
