@@ -64,14 +64,8 @@ impl OwnMatches {
     /// Returns a violation for each value that the operator's own customers use.
     pub(super) fn violations(&self) -> Vec<Violation> {
         let id = self.by_external_id.map(external_id_taken);
-        let email = self.by_email.map(|own| {
-            taken_by_own(own, ErrorCode::EmailTaken, InputField::Email)
-                .with_message("You already have a customer with this email address. Its id is in `customerId`.")
-        });
-        let phone = self.by_phone.map(|own| {
-            taken_by_own(own, ErrorCode::PhoneTaken, InputField::Phone)
-                .with_message("You already have a customer with this phone number. Its id is in `customerId`.")
-        });
+        let email = self.by_email.map(|own| email_taken(Some(own)));
+        let phone = self.by_phone.map(|own| phone_taken(Some(own)));
         id.into_iter().chain(email).chain(phone).collect()
     }
 }
@@ -88,6 +82,25 @@ impl Existing {
 /// Returns the violation of an external customer id that the operator already uses for one of its customers, `own`.
 pub(super) fn external_id_taken(own: CustomerId) -> Violation {
     taken_by_own(own, ErrorCode::ExternalCustomerIdTaken, InputField::ExternalCustomerId)
+}
+
+/// Returns the violation of an email that another customer has. `own` is this customer, if it is one of the operator's
+/// own customers.
+pub(super) fn email_taken(own: Option<CustomerId>) -> Violation {
+    let message = "You already have a customer with this email address. Its id is in `customerId`.";
+    match own {
+        Some(own) => taken_by_own(own, ErrorCode::EmailTaken, InputField::Email).with_message(message),
+        None => Violation::of(ErrorCode::EmailTaken, InputField::Email),
+    }
+}
+
+/// Like [`email_taken`], for a phone.
+pub(super) fn phone_taken(own: Option<CustomerId>) -> Violation {
+    let message = "You already have a customer with this phone number. Its id is in `customerId`.";
+    match own {
+        Some(own) => taken_by_own(own, ErrorCode::PhoneTaken, InputField::Phone).with_message(message),
+        None => Violation::of(ErrorCode::PhoneTaken, InputField::Phone),
+    }
 }
 
 fn taken_by_own(own: CustomerId, code: ErrorCode, field: InputField) -> Violation {

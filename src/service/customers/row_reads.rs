@@ -6,10 +6,10 @@
 use crate::database::try_get_time;
 use entity::value::{CustomerId, EmailAddress, OperatorId, PhoneNumber};
 use entity::{customer, customer_operator};
-use sea_orm::sea_query::{ExprTrait, IntoTableRef, LockType, SelectStatement, SimpleExpr};
+use sea_orm::sea_query::{Expr, ExprTrait, IntoTableRef, LockType, SelectStatement, SimpleExpr};
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, Iterable, QueryFilter, QueryResult, QuerySelect,
-    QueryTrait, SelectTwo,
+    QueryTrait, Select, SelectTwo,
 };
 
 /// A row of `customer_operator`: the customer is connected to the operator.
@@ -70,6 +70,26 @@ pub(super) fn own_customer_at(row: &QueryResult, first: usize) -> Result<OwnCust
 pub(super) fn joined_own_customer_at(row: &QueryResult, first: usize) -> Result<Option<OwnCustomer>, DbErr> {
     let operator: Option<OperatorId> = row.try_get_by_index(first + customer_operator::Column::OperatorId as usize)?;
     operator.map(|_| own_customer_at(row, first)).transpose()
+}
+
+/// Reads customers. The second value is true for a customer that is connected to `operator`.
+pub(super) async fn read_with_ownership(
+    connection: &impl ConnectionTrait,
+    customers: Select<customer::Entity>,
+    operator: Option<OperatorId>,
+) -> Result<Vec<(customer::Model, bool)>, DbErr> {
+    let is_own = match operator {
+        Some(operator) => {
+            use customer_operator::{Column, Entity};
+            let is_of_customer = Column::CustomerId.into_expr().eq(customer::Column::Id.into_expr());
+            let links = Entity::find().filter(Column::OperatorId.eq(operator)).filter(is_of_customer);
+            Expr::exists(links.select_only().expr(Expr::cust("1")).into_query())
+        }
+        None => Expr::cust("FALSE"),
+    };
+    let rows = connection.query_all(&customers.expr_as(is_own, "is_own").into_query()).await?;
+    let read = |row: &QueryResult| Ok((customer_at(row, 0)?, row.try_get("", "is_own")?));
+    rows.iter().map(read).collect()
 }
 
 /// Runs a query for all columns of `customer`.

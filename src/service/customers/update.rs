@@ -1,11 +1,11 @@
 //! Updates a customer.
 
-use entity::value::{EmailAddress, ExternalCustomerId, IdempotencyKey, PhoneNumber};
+use entity::value::{EmailAddress, ExternalCustomerId, IdempotencyKey, OperatorId, PhoneNumber};
 use entity::{customer, customer_operator};
 use sea_orm::{ColumnTrait, DbErr, EntityTrait, QueryFilter, QueryTrait};
 use serde_json::{Map, json};
 
-use super::existing::external_id_taken;
+use super::existing::{email_taken, external_id_taken, phone_taken};
 use super::row_reads::{self, Link, has_email_or_phone, of_operator};
 use super::{
     CustomerField, CustomerPatch, CustomerRef, CustomerView, Customers, FoundOrReplay, Prepared, Written, added_phone,
@@ -55,7 +55,7 @@ impl Customers {
         let prepare = |attempt| self.prepare_update(attempt, origin, idempotent, customer, &changes, rejected);
         let updated = self.run_write("customer.update", origin, idempotent, prepare).await;
         if let (Err(error), Ok(reservation)) = (&updated, reserved) {
-            reservation.record_matches(self.count_taken_by_others(origin, error, email, phone).await);
+            reservation.record_matches(count_disclosed(error));
             reservation.record_disclosed(DisclosureKind::TakenOnUpdate);
         }
         self.or_replay_after_lookup(origin, idempotent, updated).await
@@ -74,26 +74,6 @@ impl Customers {
         let changed = changes.applied_to(&view.customer);
         let (email, phone) = changed_values(&view.customer, &changed);
         Ok(self.restrictions.check_without_carrier(email, phone).violations)
-    }
-
-    /// Counts the values that `error` reports as taken by customers of other operators.
-    async fn count_taken_by_others(
-        &self,
-        origin: &Origin,
-        error: &Error,
-        email: Option<&EmailAddress>,
-        phone: Option<&PhoneNumber>,
-    ) -> u32 {
-        let email = email.filter(|_| error.has(ErrorCode::EmailTaken));
-        let phone = phone.filter(|_| error.has(ErrorCode::PhoneTaken));
-        let Some(operator) = origin.caller().operator().filter(|_| email.is_some() || phone.is_some()) else {
-            return 0;
-        };
-        let query = of_operator(operator).filter(has_email_or_phone(email, phone)).into_query();
-        // If this read fails, all values count: the response says that they are taken.
-        let own = row_reads::read_own_customers(&self.database.uncounted_reader(), &query).await.unwrap_or_default();
-        let taken_by_own = taken(own.iter().map(|own| &own.customer), email, phone);
-        count(email, phone) - taken_by_own.len() as u32
     }
 
     /// Reads the rows and prepares the writes of one attempt. `rejected` is given if no disclosures could be reserved.
@@ -130,7 +110,8 @@ impl Customers {
             violations.push(Violation::of(ErrorCode::VersionConflict, InputField::ExpectedVersion));
         }
         let new_link = link.as_ref().and_then(|link| changes.with_new_external_id(link));
-        violations.extend(find_taken(&attempt, &current, &changed, new_link.as_ref()).await?);
+        violations
+            .extend(find_taken(&attempt, origin.caller().operator(), &current, &changed, new_link.as_ref()).await?);
         Error::reject_if_any(violations)?;
 
         let (customer, writes) = if CustomerField::any_differs(&current, &changed) || new_link.is_some() {
@@ -191,9 +172,10 @@ fn changed_values<'c>(
 }
 
 /// Returns a violation for each new value that another customer has: the email and the phone of `changed`, and the
-/// external id of `new_link`.
+/// external id of `new_link`. `operator` is the caller, unless the platform calls.
 async fn find_taken(
     attempt: &OptimisticWrite,
+    operator: Option<OperatorId>,
     current: &customer::Model,
     changed: &customer::Model,
     new_link: Option<&Link>,
@@ -203,8 +185,14 @@ async fn find_taken(
     let mut violations = Vec::new();
     if email.is_some() || phone.is_some() {
         let others = customer::Entity::find().filter(has_email_or_phone(email, phone)).filter(is_other());
-        let others = row_reads::read_customers(attempt, &others.into_query()).await?;
-        violations.extend(taken(others.iter(), email, phone));
+        let others = row_reads::read_with_ownership(attempt, others, operator).await?;
+        let owner = |has_value: &dyn Fn(&customer::Model) -> bool| {
+            let other = others.iter().find(|(other, _)| has_value(other));
+            other.map(|(other, is_own)| is_own.then_some(other.id))
+        };
+        let has_phone = |other: &customer::Model| phone.is_some() && other.phone.as_ref() == phone;
+        violations.extend(owner(&|other| Some(&other.email) == email).map(email_taken));
+        violations.extend(owner(&has_phone).map(phone_taken));
     }
     if let Some(Link { operator_id, external_customer_id, .. }) = new_link {
         let has_id = customer_operator::Column::ExternalCustomerId.eq(external_customer_id.clone());
@@ -216,18 +204,13 @@ async fn find_taken(
     Ok(violations)
 }
 
-/// Returns a violation for the email if one of the customers has it, and a violation for the phone if one of the
-/// customers has it.
-fn taken<'c>(
-    mut customers: impl Iterator<Item = &'c customer::Model> + Clone,
-    email: Option<&EmailAddress>,
-    phone: Option<&PhoneNumber>,
-) -> Vec<Violation> {
-    let is_email_taken = customers.clone().any(|customer| Some(&customer.email) == email);
-    let is_phone_taken = customers.any(|customer| phone.is_some() && customer.phone.as_ref() == phone);
-    let email = is_email_taken.then(|| Violation::of(ErrorCode::EmailTaken, InputField::Email));
-    let phone = is_phone_taken.then(|| Violation::of(ErrorCode::PhoneTaken, InputField::Phone));
-    email.into_iter().chain(phone).collect()
+/// Counts the emails and phones that `error` reports as taken by customers that are not the caller's own.
+fn count_disclosed(error: &Error) -> u32 {
+    let Error::Rejected(violations) = error else { return 0 };
+    let is_disclosed = |violation: &&Violation| {
+        matches!(violation.code, ErrorCode::EmailTaken | ErrorCode::PhoneTaken) && violation.own_customer.is_none()
+    };
+    violations.iter().filter(is_disclosed).count() as u32
 }
 
 fn count(email: Option<&EmailAddress>, phone: Option<&PhoneNumber>) -> u32 {
