@@ -46,13 +46,14 @@ enum OperatorCommand {
         #[arg(long, value_name = "COUNT", value_parser = Budget::parse)]
         disclosures_per_hour: Option<Budget>,
     },
-    /// Suspend an operator. All its keys stop working on all servers within a second
+    /// Suspend an operator. All its keys stop working on all servers within a second, and its webhook deliveries pause
     Suspend {
         /// Id of the operator
         #[arg(value_parser = operator_id)]
         operator: OperatorId,
     },
-    /// Resume a suspended operator. Its keys work again on all servers within a second
+    /// Resume a suspended operator. Its keys work again on all servers within a second, and its webhook deliveries
+    /// continue
     Resume {
         /// Id of the operator
         #[arg(value_parser = operator_id)]
@@ -125,11 +126,15 @@ pub async fn run(args: OperatorArgs, services: &Services) -> Result<(), FatalErr
 async fn remove_customers(services: &Services, request: &RequestInfo, operator: OperatorId) -> Result<u64, FatalError> {
     let customers = &services.customers;
     let progress = ProgressBar::new(customers.start_removing_customers(&Caller::Platform, request, operator).await?);
+    let mut after = None;
     loop {
-        match customers.remove_customer_batch(&Caller::Platform, request, operator).await? {
-            0 => break,
-            removed => progress.inc(removed),
+        let removed = customers.remove_customer_batch(&Caller::Platform, request, operator, after).await?;
+        progress.inc(removed.len() as u64);
+        // At the end, the removal starts again from the first customer, in case others were connected meanwhile.
+        if removed.is_empty() && after.is_none() {
+            break;
         }
+        after = removed.last().copied();
     }
     progress.finish_and_clear();
     Ok(progress.position())

@@ -1,7 +1,7 @@
 //! The administration of operators and keys: suspension, budgets, the audit log, and the `Vivamo-Actor` header.
 
 use entity::api_key::Access;
-use entity::value::{DisplayName, OperatorId};
+use entity::value::{CustomerId, DisplayName, OperatorId};
 use sea_orm::ConnectionTrait;
 use serde_json::{Value, json};
 use vivamo::config::RateLimitSettings;
@@ -354,29 +354,34 @@ both!(a_malformed_actor_header_is_a_bad_request, Sandbox, async |app| {
 both!(all_customers_of_a_suspended_operator_are_disconnected, Sandbox, async |app| {
     let (own, other) = (app.operator("Own").await, app.operator("Other").await);
     let operator = OperatorId::parse(&own.operator).unwrap();
+    let mut ids = Vec::new();
     for number in 0..250 {
         let data = json!({ "email": format!("{number}@example.com"), "firstName": "Ada" });
-        app.created(&own, &number.to_string(), data).await;
+        let id = app.created(&own, &number.to_string(), data).await["customer"]["id"].clone();
+        ids.push(CustomerId::parse(id.as_str().unwrap()).unwrap());
     }
     app.created(&other, "shared", json!({ "email": "7@example.com" })).await;
     let (customers, request) = (&app.services.customers, RequestInfo::command_line());
     let start = async || customers.start_removing_customers(&Caller::Platform, &request, operator).await;
-    let remove = async || customers.remove_customer_batch(&Caller::Platform, &request, operator).await;
+    let remove = async |after| customers.remove_customer_batch(&Caller::Platform, &request, operator, after).await;
     assert!(start().await.unwrap_err().has(ErrorCode::InvalidArgument));
-    assert!(remove().await.unwrap_err().has(ErrorCode::InvalidArgument));
+    assert!(remove(None).await.unwrap_err().has(ErrorCode::InvalidArgument));
     let caller = app.services.authenticator.authenticate(&own.key, None).await.unwrap();
     assert!(
         customers.start_removing_customers(&caller, &request, operator).await.unwrap_err().has(ErrorCode::Forbidden)
     );
-    assert!(customers.remove_customer_batch(&caller, &request, operator).await.unwrap_err().has(ErrorCode::Forbidden));
+    let removed_by_operator = customers.remove_customer_batch(&caller, &request, operator, None).await;
+    assert!(removed_by_operator.unwrap_err().has(ErrorCode::Forbidden));
 
     updated(app, &own, json!({ "status": "SUSPENDED" })).await;
     assert_eq!(start().await.unwrap(), 250);
     // Each batch is a transaction of its own, so an interrupted removal can be continued.
-    assert_eq!(remove().await.unwrap(), 100);
+    assert_eq!(remove(None).await.unwrap(), ids[..100]);
     assert_eq!((app.count_rows("customer_operator").await, app.count_rows("customer").await), (151, 250));
     assert_eq!(start().await.unwrap(), 150);
-    assert_eq!((remove().await.unwrap(), remove().await.unwrap(), remove().await.unwrap()), (100, 50, 0));
+    assert_eq!(remove(Some(ids[199])).await.unwrap(), ids[200..]);
+    assert_eq!(remove(Some(ids[99])).await.unwrap(), ids[100..200]);
+    assert_eq!(remove(None).await.unwrap(), []);
     assert_eq!((start().await.unwrap(), app.count_rows("customer_operator").await), (0, 1));
     // A run that has nothing to do leaves no entry.
     let events = admin_events(app, json!({ "operatorId": own.operator })).await;

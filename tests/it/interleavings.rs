@@ -107,8 +107,8 @@ async fn outcome(app: &TestApp, request: &Write<'_>) -> String {
     if let Write::RemoveCustomers(caller) = request {
         let (command, operator) = (RequestInfo::command_line(), OperatorId::parse(&caller.operator).unwrap());
         let removed =
-            app.services.customers.remove_customer_batch(&Caller::Platform, &command, operator).await.unwrap();
-        return format!("REMOVED {removed}");
+            app.services.customers.remove_customer_batch(&Caller::Platform, &command, operator, None).await.unwrap();
+        return format!("REMOVED {}", removed.len());
     }
     let answer = send(app, request).await;
     let data = &answer.body["data"];

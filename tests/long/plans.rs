@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use entity::api_key::Access;
 use entity::customer_word;
 use entity::deployment::Environment;
+use entity::operator::Status;
 use entity::value::{
     ApiKeyId, CustomerId, DisplayName, EmailAddress, ExternalCustomerId, OperatorId, PersonName, PhoneNumber, RequestId,
 };
@@ -21,6 +22,7 @@ use vivamo::database::Database;
 use vivamo::graphql::ApiChangeRenderer;
 use vivamo::keyed_hash::KeyedHasher;
 use vivamo::service::customers::{CustomerChanges, CustomerDraft, CustomerPatch, CustomerRef};
+use vivamo::service::operators::OperatorChanges;
 use vivamo::service::webhooks::addresses::AddressFilter;
 use vivamo::service::webhooks::delivery::{Deliveries, DeliverySettings, set_gauges};
 use vivamo::service::webhooks::sender::{Sender, SenderSettings};
@@ -222,6 +224,25 @@ async fn write_batches(database: &str, log: &Path) {
     database.close().await;
 }
 
+/// Disconnects two batches of the customers of the large operator: the first ones, and some of the last ones.
+async fn remove_customers(database: &str, log: &Path) {
+    const MAX_BLOCKS_OF_STATEMENT: u64 = 5_000;
+    let database = Database::connect(database, None).await.unwrap();
+    let services = Services::new(&database, ServiceSettings::new(Environment::Sandbox, KeyedHasher::new("any")));
+    let (operator, request) = (OperatorId::from(seeded_id(1)), RequestInfo::command_line());
+    let suspended = OperatorChanges { status: Some(Status::Suspended), ..Default::default() };
+    services.operators.update(&Caller::Platform, &request, operator, suspended).await.unwrap();
+    for (batch, after) in [("first", None), ("last", Some(CustomerId::from(seeded_id(CUSTOMERS - 1_000))))] {
+        let offset = std::fs::metadata(log).unwrap().len() as usize;
+        let removed = services.customers.remove_customer_batch(&Caller::Platform, &request, operator, after).await;
+        assert_eq!(removed.unwrap().len(), 100);
+        let most = blocks_of_statements(log, offset).into_iter().map(|(_, blocks)| blocks).max().unwrap();
+        println!("{:<28}{most:>16}", format!("{batch} batch of a removal"));
+        assert!(most < MAX_BLOCKS_OF_STATEMENT, "{batch}: {most} blocks");
+    }
+    database.close().await;
+}
+
 /// Reads the first and the last page of a history with many entries that the operator does not see, and many of its own
 /// entries that other operators do not see.
 async fn read_long_history(measured: &Measured<'_>, database: &str, key: &str) {
@@ -330,7 +351,7 @@ async fn deliver_webhooks(database: &str, log: &Path) {
     for (sql, blocks) in blocks_of_statements(log, offset) {
         let (name, max) = match sql {
             sql if sql.contains("has_ended_backoff") => ("poll", MAX_BLOCKS_OF_POLL),
-            sql if sql.contains("SKIP LOCKED") => ("claim", MAX_BLOCKS_OF_ENDPOINTS),
+            sql if sql.contains("\"next_attempt_at\" <=") => ("claim", MAX_BLOCKS_OF_ENDPOINTS),
             sql if sql.contains("\"oldest\"") => ("gauges", MAX_BLOCKS_OF_ENDPOINTS),
             _ => ("delivery", MAX_BLOCKS_OF_DELIVERY),
         };
@@ -575,4 +596,5 @@ async fn every_list_uses_an_index_and_its_last_page_costs_as_much_as_its_first()
     add_missing_words(&database, measured.log).await;
     write_batches(&database, measured.log).await;
     deliver_webhooks(&database, measured.log).await;
+    remove_customers(&database, measured.log).await;
 }

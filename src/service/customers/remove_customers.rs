@@ -2,15 +2,15 @@
 
 use entity::admin_event::EventType as AdminEventType;
 use entity::customer_event::DisconnectReason;
-use entity::customer_operator;
+use entity::customer_operator::{Column, Entity};
 use entity::operator::{self, Status};
-use entity::value::OperatorId;
+use entity::value::{CustomerId, OperatorId};
 use sea_orm::sea_query::LockType;
-use sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect, QueryTrait};
 
 use super::row_reads::{lock_own_customers, of_operator};
 use super::{Customers, change_rows};
-use crate::database::{Transaction, TransactionError};
+use crate::database::{Transaction, TransactionError, is_one_of};
 use crate::error::{Error, ErrorCode, InputField, Violation};
 use crate::service::audit::{self, Subject};
 use crate::service::{Caller, RequestInfo};
@@ -31,7 +31,7 @@ impl Customers {
         let start = || async {
             let transaction = self.database.begin_write().await?;
             lock_suspended(&transaction, operator).await?;
-            let links = customer_operator::Entity::find().filter(customer_operator::Column::OperatorId.eq(operator));
+            let links = Entity::find().filter(Column::OperatorId.eq(operator));
             let count = links.count(&transaction).await?;
             if count > 0 {
                 let removed = AdminEventType::OperatorCustomersRemoved;
@@ -43,29 +43,40 @@ impl Customers {
         self.database.with_retry("customer.start_removal", start).await
     }
 
-    /// Disconnects a batch of customers from a suspended operator, with the reason `ENDED`. Returns the number of
-    /// disconnected customers, which is 0 if the operator had no customers. Platform only. Each batch is a separate
-    /// transaction, so an interrupted removal can be continued by calling this method again.
+    /// Disconnects a batch of customers from a suspended operator, with the reason `ENDED`: the first ones in the order
+    /// of their ids, or the first ones after `after`. Returns the ids of the disconnected customers, in order. Platform
+    /// only. Each batch is a separate transaction, so an interrupted removal can be continued by calling this method
+    /// again.
+    ///
+    /// A removal passes the last id of each batch as `after`. Each batch would otherwise read the index entries of all
+    /// earlier batches again, because PostgreSQL keeps entries of deleted rows for a while.
     pub async fn remove_customer_batch(
         &self,
         caller: &Caller,
         request: &RequestInfo,
         operator: OperatorId,
-    ) -> Result<u64, Error> {
+        after: Option<CustomerId>,
+    ) -> Result<Vec<CustomerId>, Error> {
         let origin = &caller.authorize_platform_write(request)?;
         // The removal may take hours, and a newer version may migrate the database in the meantime.
         self.database.ensure_may_write().await?;
         let remove = || async {
             let transaction = self.database.begin_write().await?;
             lock_suspended(&transaction, operator).await?;
-            let batch = of_operator(operator).order_by_asc(customer_operator::Column::CustomerId).limit(BATCH);
-            let batch = lock_own_customers(&transaction, batch).await?;
+            // Two statements: PostgreSQL would plan the join with a limit as if the limit was a tenth of all links, and
+            // then read all customers before `after`.
+            let ids = Entity::find().select_only().column(Column::CustomerId).filter(Column::OperatorId.eq(operator));
+            let ids = ids.apply_if(after, |links, after| links.filter(Column::CustomerId.gt(after)));
+            let ids = ids.order_by_asc(Column::CustomerId).limit(BATCH).into_tuple();
+            let ids: Vec<CustomerId> = ids.all(&transaction).await?;
+            let batch = of_operator(operator).filter(is_one_of(&transaction, Column::CustomerId, ids));
+            let batch = lock_own_customers(&transaction, batch.order_by_asc(Column::CustomerId)).await?;
             for own in &batch {
                 let ended = DisconnectReason::Ended;
                 transaction.write(change_rows::disconnected(origin, &own.customer, &own.link, ended)).await?;
             }
             transaction.commit().await?;
-            Ok(batch.len() as u64)
+            Ok(batch.iter().map(|own| own.customer.id).collect())
         };
         self.database.with_retry("customer.remove_batch", remove).await
     }
