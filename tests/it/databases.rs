@@ -7,7 +7,7 @@ use entity::deployment::Environment;
 use migration::{Migrator, MigratorTrait};
 use sea_orm::{
     ColumnTrait, ConnectionTrait, Database, DbBackend, EntityName, EntityTrait, IdenStatic, IsolationLevel, Iterable,
-    Statement, TransactionTrait,
+    QueryResult, Statement, TransactionTrait,
 };
 use serde_json::json;
 use vivamo::database::Inspection;
@@ -145,6 +145,25 @@ both!(deletes_by_sql_have_the_same_effect_on_both_databases, Sandbox, async |app
     assert!(left("customer_word").await && left("customer_event").await && left("customer_change").await);
     run("DELETE FROM customer_word; DELETE FROM customer_event; DELETE FROM customer_change").await.unwrap();
 });
+
+// The order of other collations comes from the operating system, and can change with an upgrade of it. The indexes
+// would then be corrupt.
+#[tokio::test]
+async fn postgres_compares_indexed_texts_byte_by_byte() {
+    run(Backend::Postgres, Environment::Sandbox, async |app| {
+        let columns = "SELECT DISTINCT attname, collname FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid \
+             JOIN pg_attribute ON attrelid = indrelid AND attnum = ANY (indkey) \
+             JOIN pg_collation ON pg_collation.oid = attcollation \
+             WHERE relnamespace = 'public'::regnamespace AND indrelid <> 'seaql_migrations'::regclass";
+        let rows = Statement::from_string(DbBackend::Postgres, columns);
+        let rows = app.database.reader().query_all_raw(rows).await.unwrap();
+        let text = |row: &QueryResult, column| row.try_get::<String>("", column).unwrap();
+        let collations: BTreeMap<_, _> = rows.iter().map(|row| (text(row, "attname"), text(row, "collname"))).collect();
+        let expected = ["email", "external_customer_id", "phone", "word"].map(|column| (column.into(), "C".into()));
+        assert_eq!(collations, BTreeMap::from(expected));
+    })
+    .await;
+}
 
 both!(migrations_can_be_reverted_and_reapplied_with_rows_in_the_tables, Sandbox, async |app| {
     let operator = app.operator("A").await;
