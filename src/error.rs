@@ -32,8 +32,8 @@ pub enum ErrorCode {
     #[error("The name is not valid")]
     InvalidName,
     /// The country is unknown, or a required part of the address is missing or blank. Also reported if a part is too
-    /// long, has only invisible characters, or contains bidirectional controls (such as U+202E) or control characters
-    /// other than line breaks.
+    /// long, has only invisible characters such as Hangul fillers, or contains bidirectional controls (such as U+202E)
+    /// or control characters other than line breaks.
     #[error("The address is not valid")]
     InvalidAddress,
     /// The URL of a webhook endpoint is null, is not an absolute URL with `https://` (in sandbox also `http://`), is

@@ -1,6 +1,6 @@
 //! Table `customer_event`: the history of customers, one row for each change.
 //!
-//! Rows are inserted by `service::customers::history` in the transaction of the change. A row changes only if its
+//! Rows are inserted by `service::customers::change_rows` in the transaction of the change. A row changes only if its
 //! customer is erased: all values in `before` and `after` become null. The rows of an erased customer stay.
 
 use chrono::{DateTime, Utc};

@@ -29,9 +29,10 @@ pub struct RequestContext {
     pub running: Option<TaskTrackerToken>,
 }
 
-/// A kind of work that a request does. The amounts depend only on the request and on the rows that it finds, with three
-/// exceptions. The number of [statements](Self::Statement) can vary. A write that runs again after a conflict repeats
-/// its work. If there is no memory for the rows of a scan, all rows count that the scan may check.
+/// A kind of work that a request does. The amounts depend only on the request and on the rows that it finds, with these
+/// exceptions. The number of [statements](Self::Statement) can vary, and with it the number of queries for lists below
+/// several root fields. A write that runs again after a conflict repeats its work. If there is no memory for the rows
+/// of a scan, all rows count that the scan may check.
 #[derive(Clone, Copy, EnumIter)]
 pub enum Work {
     /// A statement that was sent. `BEGIN`, `COMMIT` and `ROLLBACK` do not count.
