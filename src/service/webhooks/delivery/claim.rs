@@ -6,7 +6,7 @@ use entity::webhook::{Column, Entity, Model};
 use sea_orm::sea_query::{Expr, ExprTrait, LockBehavior, LockType};
 use sea_orm::{
     ColumnTrait, Condition, ConnectionTrait, DbErr, EntityTrait, FromQueryResult, IdenStatic, QueryFilter, QueryOrder,
-    QueryResult, QuerySelect, QueryTrait,
+    QuerySelect, QueryTrait,
 };
 
 use super::Deliveries;
@@ -26,29 +26,24 @@ impl Deliveries {
             return Ok(Vec::new());
         }
         let claim = || async {
-            let (reader, now, lease) = (self.database.reader(), self.now(), self.new_lease());
+            let (now, lease) = (self.now(), self.new_lease());
+            let transaction = self.database.begin_write().await?;
             let is_free = Condition::any().add(Column::LeaseUntil.is_null()).add(Column::LeaseUntil.lte(now));
             let due = Entity::find()
                 .filter(is_active())
                 .filter(Column::NextAttemptAt.lte(now))
                 .filter(is_free)
-                .filter(is_one_of(reader, Column::OperatorId, running.busy_operators()).not())
+                .filter(is_one_of(&transaction, Column::OperatorId, running.busy_operators()).not())
                 .filter(Expr::exists(undelivered_changes(self.backend(), Expr::cust("1"))))
                 .order_by_asc(Column::NextAttemptAt)
-                .limit(running.free() as u64);
-            // Usually nothing is due. No transaction then takes the write lock of SQLite.
-            let found = ids(&reader.query_all(&due.clone().into_query()).await?)?;
-            if found.is_empty() {
-                return Ok(Vec::new());
-            }
-            let transaction = self.database.begin_write().await?;
-            let due = due.filter(is_one_of(&transaction, Column::Id, found));
-            let due = due.lock_with_behavior(LockType::NoKeyUpdate, LockBehavior::SkipLocked);
+                .limit(running.free() as u64)
+                .lock_with_behavior(LockType::NoKeyUpdate, LockBehavior::SkipLocked);
             let rows = transaction.query_all(&due.into_query()).await?;
             if rows.is_empty() {
                 return Ok(Vec::new());
             }
-            let ids = ids(&rows)?;
+            let ids = rows.iter().map(|row| row.try_get("", Column::Id.as_str()));
+            let ids = ids.collect::<Result<Vec<WebhookId>, DbErr>>()?;
             let is_claimed = is_one_of(&transaction, Column::Id, ids.iter().copied());
             Entity::update_many()
                 .col_expr(Column::LeaseUntil, lease.into())
@@ -73,8 +68,4 @@ impl Deliveries {
     pub(super) fn new_lease(&self) -> DateTime<Utc> {
         self.now() + LEASE
     }
-}
-
-fn ids(rows: &[QueryResult]) -> Result<Vec<WebhookId>, DbErr> {
-    rows.iter().map(|row| row.try_get("", Column::Id.as_str())).collect()
 }
