@@ -288,7 +288,8 @@ class Server:
         """Sends a request with the key of this operation and returns the data of the response."""
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self.keys_for(operation)[0]}"}
         try:
-            answer = json.load(urllib.request.urlopen(urllib.request.Request(self.url, json.dumps(request).encode(), headers)))
+            response = urllib.request.urlopen(urllib.request.Request(self.url, json.dumps(request).encode(), headers))
+            self.request_id, answer = response.headers["x-request-id"], json.load(response)
         except urllib.error.HTTPError as error:
             sys.exit(f"{self.name}, {operation}: HTTP {error.code} {error.read().decode()}")
         assert "errors" not in answer, (self.name, answer)
@@ -314,7 +315,13 @@ class Server:
 
     def statements(self):
         """The number of statements of the last request, from the log of the service."""
-        return int(self.log.read_text().rsplit("statements=")[-1].split()[0]) if self.is_vivamo else None
+        if not self.is_vivamo:
+            return None
+        while True:  # the service writes the line after the response
+            for line in self.log.read_text().splitlines():
+                if f"request_id={self.request_id} " in line:
+                    return int(line.split("statements=")[1].split()[0])
+            time.sleep(0.01)
 
     def prepare(self, operation):
         """Writes the file that load.lua reads: the request in the first line, and a value for it in each further line."""

@@ -183,7 +183,7 @@ async fn open(settings: &Settings, database: DatabaseSettings) -> Result<Opened,
 /// `vivamo migrate`: applies pending migrations and lists them.
 async fn migrate(settings: &Settings) -> Result<(), FatalError> {
     // If the migrations have to wait for a lock, a line of the log says why.
-    telemetry::start(settings.environment).map_err(FatalError::Usage)?;
+    let _log = telemetry::start(settings.environment).map_err(FatalError::Usage)?;
     let database = DatabaseSettings { pending_migrations: PendingMigrations::Apply, ..database_settings(settings, 0) };
     let Opened { services, migrated, search_words, .. } = open(settings, database).await?;
     if search_words != SearchWords::Completed {

@@ -26,7 +26,7 @@ pub async fn run(settings: Settings, serve: ServeSettings) -> Result<(), FatalEr
     serve.check(&settings).map_err(FatalError::Usage)?;
     let app_settings = app_settings(&settings, serve)?;
     let with_graphiql = app_settings.http.graphiql != Some(false);
-    telemetry::start(settings.environment).map_err(FatalError::Usage)?;
+    let _log = telemetry::start(settings.environment).map_err(FatalError::Usage)?;
     // Each connection of a client is an open file, and the soft limit is often only 1,024. A system that cannot raise
     // it keeps it, and the server then warns when it cannot accept a connection.
     let _ = rlimit::increase_nofile_limit(u64::MAX);

@@ -1,12 +1,12 @@
-//! The log of a server at `RUST_LOG=trace`: it contains no value of a person, neither from the service nor from one of
-//! its dependencies.
+//! The log of a server. At `RUST_LOG=trace`, it contains no value of a person, neither from the service nor from one of
+//! its dependencies. No request waits for the program that reads the log.
 
 use std::process::Command;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use support::process::Running;
+use support::process::{Running, vivamo};
 use support::{Answer, Backend, TestDatabase, http_client, logs};
 
 use crate::carrier::FakeCarrier;
@@ -129,4 +129,22 @@ async fn no_log_level_contains_personal_data() {
             assert_eq!(line, None, "{value} is in the log");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_do_not_wait_for_the_reader_of_the_log() {
+    /// The lines of the requests are more than the 64 KiB that fit into a pipe.
+    const REQUESTS: usize = 600;
+    let folder = TempDir::new().unwrap();
+    let (server, url, _, log) = Running::start_with_unread_log(&mut vivamo(folder.path(), &["serve"]));
+    let http = http_client();
+    for _ in 0..REQUESTS {
+        Answer::read(http.get(format!("{url}/graphql")).send().await.unwrap()).await;
+    }
+    server.terminate();
+    let log = std::io::read_to_string(log).unwrap();
+    assert!(log.len() > 64 * 1024, "the log is only {} bytes long", log.len());
+    let lines: Vec<_> = log.lines().collect();
+    assert_eq!(lines.iter().filter(|line| line.contains("request_id=")).count(), REQUESTS);
+    assert!(lines.last().is_some_and(|line| line.ends_with("stopped")), "{:?}", lines.last());
 }

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::thread::JoinHandle;
 
 /// The `vivamo` binary with these arguments and the default settings. `cargo test` puts the path of the binary into the
@@ -57,20 +57,27 @@ impl Running {
     /// Starts a server as [`start`](Self::start) does, and also returns the log so far.
     #[track_caller]
     pub fn start_with_log(command: &mut Command) -> (Self, String, String) {
+        let (mut running, url, log, rest) = Self::start_with_unread_log(command);
+        crate::logs::add(&log);
+        running.log = Some(crate::logs::add_in_background(rest));
+        (running, url, log)
+    }
+
+    /// Starts a server as [`start`](Self::start) does, and also returns the log so far, and the rest of the log, which
+    /// nobody reads yet.
+    #[track_caller]
+    pub fn start_with_unread_log(command: &mut Command) -> (Self, String, String, BufReader<ChildStderr>) {
         let child = command.env("VIVAMO_LISTEN", "127.0.0.1:0").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let mut running = Self { process: child.unwrap(), log: None };
-        let mut logs = BufReader::new(running.process.stderr.take().unwrap());
+        let mut rest = BufReader::new(running.process.stderr.take().unwrap());
         let mut log = String::new();
         while !log.contains("listening on") {
-            assert_ne!(logs.read_line(&mut log).unwrap(), 0, "the server ended: {log}");
+            assert_ne!(rest.read_line(&mut log).unwrap(), 0, "the server ended: {log}");
         }
         let address = log.split("listening on http://").nth(1).unwrap();
         let address: String =
             address.chars().take_while(|char| char.is_ascii_digit() || ".:".contains(*char)).collect();
-        crate::logs::add(&log);
-        // Reads the log, because the server would otherwise block on a full pipe.
-        running.log = Some(crate::logs::add_in_background(logs));
-        (running, format!("http://{address}"), log)
+        (running, format!("http://{address}"), log, rest)
     }
 
     /// Starts a server as [`start`](Self::start) does, and also returns the URL of its metrics.

@@ -1,12 +1,17 @@
 //! Logs on standard error: text in sandbox, JSON in production. The logs hold no personal data of customers and no SQL
 //! values.
 //!
+//! A thread writes the lines ([`log_writer`]), at most 100 ms late.
+//!
 //! `RUST_LOG` sets the level, also per module, for example `RUST_LOG=warn,vivamo=debug`. Dependencies log at most at
 //! `info`, because some dependencies trace phone numbers, URLs or headers. The span of a request costs time, so it is
 //! made only at level `debug`, or with the feature `otlp`. With this feature, spans go to the OpenTelemetry collector
 //! that `OTEL_EXPORTER_OTLP_ENDPOINT` names.
 
+mod log_writer;
+
 use std::panic::PanicHookInfo;
+use std::time::Duration;
 
 use entity::deployment::Environment;
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -14,14 +19,30 @@ use tracing_subscriber::fmt::{self, MakeWriter};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
+use log_writer::LogWriter;
+
+/// The maximum time that the end of the program waits for the program that reads the log.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// The log of the program. When this value is dropped, the lines that are not written yet are written.
+#[must_use = "the last lines of the log are lost if this value is dropped too early, or not at all"]
+pub struct Log(LogWriter);
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.0.flush(FLUSH_TIMEOUT);
+    }
+}
+
 /// Starts logging at the level of `RUST_LOG`, by default `info`. If the program panics, logs only the place of the
 /// panic. Returns a message if `RUST_LOG` or the endpoint for traces is invalid.
-pub fn start(environment: Environment) -> Result<(), String> {
+pub fn start(environment: Environment) -> Result<Log, String> {
     let setting = std::env::var_os("RUST_LOG").filter(|setting| !setting.is_empty());
     let filter = filter(&setting.map_or_else(|| "info".into(), |setting| setting.to_string_lossy().into_owned()))?;
-    log_to(std::io::stderr, filter, environment)?;
+    let writer = LogWriter::start(std::io::stderr()).map_err(|cause| format!("cannot start the log: {cause}"))?;
+    log_to(writer.clone(), filter, environment)?;
     std::panic::set_hook(Box::new(log_panic));
-    Ok(())
+    Ok(Log(writer))
 }
 
 /// The target of the service. All other targets are dependencies.
