@@ -136,9 +136,11 @@ both!(the_platform_disconnects_a_customer_from_an_operator, Sandbox, async |app|
         "type": "DISCONNECTED", "operator": null, "apiKey": null, "disconnectedOperator": { "name": "A" },
     });
     assert_eq!(history.data()["customer"]["history"]["nodes"], json!([entry]));
-    for operator in [&a.operator, "op_01h455vb4pex5vsknk084sn02q", "x"] {
-        let answer = disconnect(app, &platform, input(operator, operator)).await;
-        answer.assert_rejected("disconnectCustomer", &NOT_FOUND);
+    let answer = disconnect(app, &platform, input(&a.operator, "not found")).await;
+    answer.assert_rejected("disconnectCustomer", &NOT_FOUND);
+    for operator in ["op_01h455vb4pex5vsknk084sn02q", "x"] {
+        let answer = disconnect(app, &platform, input(operator, "not found")).await;
+        answer.assert_rejected("disconnectCustomer", &[("OPERATOR_NOT_FOUND", "input.operatorId")]);
     }
     // The platform may identify the customer by the external id that the operator uses.
     let by_external_id =

@@ -1,8 +1,9 @@
 //! Disconnects a customer from an operator.
 
 use entity::customer_event::DisconnectReason;
+use entity::operator;
 use entity::value::{CustomerId, IdempotencyKey, OperatorId};
-use sea_orm::ActiveEnum;
+use sea_orm::{ActiveEnum, EntityTrait};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -60,7 +61,13 @@ impl Customers {
             FoundOrReplay::Found(found) => found,
             FoundOrReplay::Replay(stored) => return Ok(Prepared::Replay(stored)),
         };
-        let own = found.ok_or_else(not_found)?;
+        let Some(own) = found else {
+            // Only the platform names an operator.
+            let is_known =
+                disconnect.operator.is_none() || operator::Entity::find_by_id(operator).one(&attempt).await?.is_some();
+            let operator_not_found = || Violation::of(ErrorCode::OperatorNotFound, InputField::OperatorId);
+            return Err(if is_known { not_found() } else { operator_not_found() }.into());
+        };
         let writes = change_rows::disconnected(origin, &own.customer, &own.link, disconnect.reason);
         let result = Disconnected { customer: own.customer.id, replayed: false };
         Ok(Prepared::Write { attempt, writes, new_phone: None, result })
