@@ -66,8 +66,9 @@ struct RecordVerificationInput {
     /// recorded for the value, nothing changes.
     verified_at: Time,
     /// If another customer has the phone, moves the phone from that customer to this one. Fails with `PHONE_TAKEN` if
-    /// that customer proved ownership of the phone after `verifiedAt`. Only for phones. Default: false.
-    take_over: Option<bool>,
+    /// that customer proved ownership of the phone after `verifiedAt`. Only for phones.
+    #[graphql(default)]
+    take_over: bool,
     /// Makes retries safe: 1 to 255 characters, for example a UUID. For 24 hours, the same mutation with the same key
     /// and the same values returns the first result and changes nothing. With other values, or in another mutation, the
     /// error is `IDEMPOTENCY_KEY_REUSED`. A rejected mutation does not use up its key. The repeated mutation fails with
@@ -80,7 +81,6 @@ impl RecordVerificationInput {
         let Self { id, field, value, verified_at, take_over, idempotency_key } = self;
         let mut violations = Violations::default();
         let verified_at = violations.time(InputField::VerifiedAt, Some(verified_at));
-        let take_over = take_over.unwrap_or_default();
         let value = match field {
             VerifiableField::Email => {
                 if take_over {
