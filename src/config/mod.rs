@@ -56,7 +56,8 @@ pub struct Settings {
     #[arg(long, env = "VIVAMO_KEY_SECRET_FILE", value_name = "FILE", global = true)]
     pub key_secret_file: Option<PathBuf>,
 
-    /// Older secret whose API keys and cursors are still accepted, while the secret is being changed
+    /// Older secret that is still accepted while the secret is being changed: for API keys, idempotency keys, cursors
+    /// and webhook secrets
     #[arg(long, env = "VIVAMO_KEY_SECRET_OLD", value_name = "SECRET", value_parser = secret)]
     #[arg(hide_env_values = true, global = true)]
     pub key_secret_old: Option<SecretString>,

@@ -24,7 +24,9 @@ for (let attempt = 0; ; attempt++) {
   }
   const { code, inputPath, customerId, retryable, retryAfterMs } = errors?.[0].extensions ?? { retryable: true };
   if (retryable || response?.status === 408 || (code === 'INTERNAL' && internalErrors++ === 0)) {
-    await wait(retryAfterMs ?? 1_000 * 2 ** Math.min(attempt, 5));
+    const pause = retryAfterMs ?? 1_000 * 2 ** Math.min(attempt, 5);
+    console.error(`${code ?? response?.status ?? 'no response'}: next attempt in ${pause} ms`);
+    await wait(pause);
     continue;
   }
   // One customer of yours has the email and all other values that are taken: this person is already your customer.

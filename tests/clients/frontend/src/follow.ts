@@ -20,7 +20,9 @@ for (;;) {
     const { code, inputPath, retryable, retryAfterMs } = errors[0].extensions;
     // Start again with step 1 after CURSOR_EXPIRED, and after INVALID_ARGUMENT with the inputPath ["after"].
     if (!retryable && response?.status !== 408) throw new Error(`${code} ${inputPath}`);
-    await wait(retryAfterMs ?? 2_000);
+    const pause = retryAfterMs ?? 2_000;
+    console.error(`${code ?? response?.status ?? 'no response'}: next attempt in ${pause} ms`);
+    await wait(pause);
     continue; // the stored cursor stays
   }
   for (const { id, type, customerId, customer } of data.changes.changes) {
