@@ -64,18 +64,15 @@ pub enum ErrorCode {
     /// You already use this external customer id for a customer.
     #[error("You already have a customer with this external customer id. Use that customer, or send another id.")]
     ExternalCustomerIdTaken,
-    /// The email address belongs to another customer. In `createCustomer`: to one of your own customers (see
-    /// `customerId`). In `updateCustomer`: to any customer of the platform.
-    #[error(
-        "Another customer has this email address. If it is one of your customers, the query `customer` finds it by the email."
-    )]
+    /// The email address belongs to another customer. In `createCustomer`: to one of your own customers. In
+    /// `updateCustomer`: to any customer of the platform. `customerId` names the customer if it is yours.
+    #[error("Another customer has this email address. With the platform key, `customer` finds it by the email.")]
     EmailTaken,
-    /// The phone number belongs to another customer. In `createCustomer`: to one of your own customers (see
-    /// `customerId`). In `updateCustomer`: to any customer of the platform. In `recordVerification`: only with
-    /// `takeOver`, if the other customer proved ownership of the phone after `verifiedAt`.
-    #[error(
-        "Another customer has this phone number. If it is one of your customers, the query `customer` finds it by the phone."
-    )]
+    /// The phone number belongs to another customer. In `createCustomer`: to one of your own customers. In
+    /// `updateCustomer`: to any customer of the platform. `customerId` names the customer if it is yours. In
+    /// `recordVerification`: only with `takeOver`, if the other customer proved ownership of the phone after
+    /// `verifiedAt`.
+    #[error("Another customer has this phone number. With the platform key, `customer` finds it by the phone.")]
     PhoneTaken,
     /// Nothing was connected, because the email and the phone belong to two different customers, or because none of the
     /// values that matched is in `connectBy`. The message says what to do.

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use tracing::{Dispatch, debug, dispatcher};
 
 use super::arrays::encode_for_postgres;
-use super::error::{describe, is_read_only, own_error};
+use super::error::{describe, is_outdated_statement, is_read_only, own_error};
 use super::retry::retry_on_conflict;
 use super::row_size::{postgres_row_size, sqlite_row_size};
 use super::url::{DatabaseOptions, failed_to_connect};
@@ -90,9 +90,10 @@ enum State {
     /// A statement has been sent and has not ended. If the future of the statement was dropped, or the rest of its rows
     /// is not needed, the connection must be closed.
     Busy,
-    /// PostgreSQL has rejected a write because the session is read-only. The session may stay read-only after the
-    /// database accepts writes, so the connection must be closed.
-    ReadOnly,
+    /// PostgreSQL has rejected a statement for a reason that lasts as long as the session, so the connection must be
+    /// closed: the session is read-only, and may stay so after the database accepts writes, or the statement
+    /// [must be prepared again](is_outdated_statement).
+    Rejecting,
 }
 
 /// The result of a ping.
@@ -213,7 +214,7 @@ impl Connection {
         let result = result.map_err(failed);
         self.state = match &result {
             Ok(_) => State::Ready,
-            Err(error) if is_postgres && is_read_only(error) => State::ReadOnly,
+            Err(error) if is_postgres && (is_read_only(error) || is_outdated_statement(error)) => State::Rejecting,
             Err(_) => State::Doubtful,
         };
         result
@@ -229,7 +230,7 @@ impl Connection {
 
     /// Returns true if the connection must be closed.
     pub(super) fn is_unusable(&self) -> bool {
-        matches!(self.state, State::Busy | State::ReadOnly)
+        matches!(self.state, State::Busy | State::Rejecting)
     }
 
     /// Returns true if the last statement has ended without an error.

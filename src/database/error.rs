@@ -20,8 +20,8 @@ use crate::error::{Error, ErrorCode};
 use crate::request::SizeError;
 use sqlite_codes::{BUSY, CANTOPEN, FULL, IOERR, LOCKED, READONLY};
 use sqlstates::{
-    DEADLOCK, DIVISION_BY_ZERO, IDLE_IN_TRANSACTION_TIMEOUT, INSUFFICIENT_PRIVILEGE, LOCK_TIMEOUT,
-    READ_ONLY_TRANSACTION, SERIALIZATION_FAILURE, TRANSACTION_TIMEOUT,
+    DEADLOCK, DIVISION_BY_ZERO, FEATURE_NOT_SUPPORTED, IDLE_IN_TRANSACTION_TIMEOUT, INSUFFICIENT_PRIVILEGE,
+    LOCK_TIMEOUT, READ_ONLY_TRANSACTION, SERIALIZATION_FAILURE, TRANSACTION_TIMEOUT,
 };
 
 impl From<DbErr> for Error {
@@ -88,6 +88,7 @@ pub(super) mod sqlite_codes {
 
 /// Error codes of PostgreSQL.
 pub(super) mod sqlstates {
+    pub const FEATURE_NOT_SUPPORTED: &str = "0A000";
     /// A statement with `must_write_all` did not write all of its rows: see `batch/mod.rs`.
     pub const DIVISION_BY_ZERO: &str = "22012";
     /// The transaction only reads, for example on a standby.
@@ -127,6 +128,7 @@ pub(super) fn reported(error: &DbErr) -> Option<(Code<'_>, &dyn DatabaseError)> 
 pub(super) fn is_conflict(error: &DbErr) -> bool {
     match reported(error) {
         Some((_, error)) if error.is_unique_violation() => true,
+        Some(_) if is_outdated_statement(error) => true,
         Some((Code::Sqlstate(code), _)) => {
             matches!(code, DIVISION_BY_ZERO | SERIALIZATION_FAILURE | DEADLOCK | LOCK_TIMEOUT)
         }
@@ -180,6 +182,14 @@ fn is_outage(error: &DbErr) -> bool {
         Some((Code::Sqlite(code), _)) => matches!(code, BUSY | LOCKED | IOERR | FULL | CANTOPEN),
         None => matches!(sqlx_error(error), Some(Io(_) | Tls(_) | Protocol(_) | WorkerCrashed)),
     }
+}
+
+/// Returns true if PostgreSQL rejects a prepared statement, because a migration has changed the type or the collation
+/// of a column that the statement returns. The session rejects the statement until it is prepared again.
+pub(super) fn is_outdated_statement(error: &DbErr) -> bool {
+    let Some((Code::Sqlstate(FEATURE_NOT_SUPPORTED), error)) = reported(error) else { return false };
+    // Many errors have this code. The name of PostgreSQL's function tells them apart, and is not translated.
+    error.try_downcast_ref::<PgDatabaseError>().and_then(PgDatabaseError::routine) == Some("RevalidateCachedQuery")
 }
 
 /// Returns true if the database can be read but not written, for example a standby, or a file without write permission.

@@ -165,6 +165,28 @@ async fn postgres_compares_indexed_texts_byte_by_byte() {
     .await;
 }
 
+// The server has prepared statements that return the column.
+#[tokio::test]
+async fn requests_continue_after_the_type_of_a_column_has_changed() {
+    run(Backend::Postgres, Environment::Sandbox, async |app| {
+        let own = app.operator("Own").await;
+        let read = async || app.customer(&own, json!({ "externalCustomerId": "1" })).await["email"].clone();
+        let update = "mutation ($email: String!) { updateCustomer(input: { customer: { externalCustomerId: \"1\" }, \
+                      data: { email: $email } }) { customer { email } } }";
+        app.created(&own, "1", json!({ "email": "ada@example.com" })).await;
+        assert_eq!(read().await, "ada@example.com");
+        let connection = Database::connect(app.database_url()).await.unwrap();
+        for (collation, email) in [("POSIX", "ada-1@example.com"), ("C", "ada-2@example.com")] {
+            let change = format!("ALTER TABLE customer ALTER COLUMN email TYPE text COLLATE \"{collation}\"");
+            connection.execute_unprepared(&change).await.unwrap();
+            read().await;
+            let updated = app.graphql(&own, update, json!({ "email": email })).await.payload("updateCustomer");
+            assert_eq!((&updated["customer"]["email"], read().await), (&json!(email), json!(email)));
+        }
+    })
+    .await;
+}
+
 both!(migrations_can_be_reverted_and_reapplied_with_rows_in_the_tables, Sandbox, async |app| {
     let operator = app.operator("A").await;
     app.created(&operator, "1", json!({ "email": "ada@example.com", "phone": "+14155552671" })).await;

@@ -31,8 +31,8 @@ use super::operation::MAX_NAME;
 use super::variant::{self, Replaced};
 use super::{arguments, fields, limits, normalise, size, variable_names, variables};
 
-/// Total weight of the cached documents, and of the cached variants, in bytes of text. A parsed document takes about
-/// fifty times the memory of its text, or about 200 bytes for each selection.
+/// Total weight of each of the two caches, in bytes of text. A parsed document takes about fifty times the memory of
+/// its text, or about 200 bytes for each selection.
 const MAX_BYTES: u64 = 256 * 1024;
 
 /// The weight of a selection or a value of an argument, in bytes of text. Short names and expanded fragments make a

@@ -16,8 +16,8 @@ use async_graphql_value::{ConstValue, Value};
 use super::fields::for_each_directive;
 use super::normalise::NormalisedOperation;
 
-/// The variables that a variant does not have, in the order of their definitions. A variable in a condition comes with
-/// the value that replaces it.
+/// The variables that a variant does not have: the missing ones in the order of their definitions, then those in
+/// conditions, with the values that replace them.
 pub type Replaced = Vec<(Name, Option<bool>)>;
 
 /// Returns the names of the variables in the conditions of `@include` and `@skip`.
