@@ -142,8 +142,8 @@ impl Feed {
     /// Returns a position after which a reader finds all changes from this time on, and perhaps some earlier ones.
     ///
     /// Uses a binary search, because no index has the times of changes. The times are nearly in the order of the
-    /// positions: a transaction gets its position at most 30 seconds before or after it sets the time of its change.
-    /// Fails with `CURSOR_EXPIRED` if changes of this time may have been deleted.
+    /// positions: if one change has a smaller position than another, its time is at most 30 seconds later. Fails with
+    /// `CURSOR_EXPIRED` if changes of this time may have been deleted.
     pub(super) async fn position_before(
         &self,
         reader_id: OperatorId,

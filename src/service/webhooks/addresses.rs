@@ -2,7 +2,8 @@
 //!
 //! An operator chooses the URL of an endpoint, so a delivery must not reach the network of the service, its databases
 //! or the metadata server of its cloud. [`AddressFilter`] accepts only public addresses and the networks in
-//! `VIVAMO_WEBHOOK_NETWORKS`. The filter is applied in two places:
+//! `VIVAMO_WEBHOOK_NETWORKS`. Hosts of the own network with public addresses are left to a firewall. The filter is
+//! applied in two places:
 //!
 //! - to an address in a URL, by [`AddressFilter::allows_url`], when the URL is stored and before each delivery. The
 //!   HTTP client does not resolve such an address, so the resolver does not see it;

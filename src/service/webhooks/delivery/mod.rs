@@ -23,8 +23,9 @@
 //!    or if changes after the cursor are no longer stored.
 //!
 //! Steps 3 and 4 take effect only if this process still has the lease, and if no request has meanwhile changed the
-//! cursor, the URL or the types of the endpoint, or disabled or enabled it (`is_same_attempt`). If another process has
-//! the lease, nothing is written. If the endpoint has changed, only the lease ends.
+//! cursor, the URL or the types of the endpoint, disabled or enabled it, or, while it was failing, resumed its operator
+//! (`is_same_attempt`). If another process has the lease, nothing is written. If the endpoint has changed, only the
+//! lease ends.
 
 mod claim;
 mod gauges;

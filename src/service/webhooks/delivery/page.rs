@@ -51,7 +51,8 @@ const PAGE_CHANGES: usize = 100;
 /// The number of changes that are read for a page of an endpoint with `types`.
 const EXAMINED_CHANGES: usize = 500;
 const MAX_BODY_BYTES: usize = 20_000;
-/// An upper bound on the size of a body without changes, and on the bytes by which erasures can lengthen a page.
+/// An upper bound on the size of a body without changes, plus the bytes by which erasures can lengthen a page: at most
+/// one for each change.
 const ENVELOPE_BYTES: usize = 500;
 /// The number of bytes of a message id, which is a hash.
 const ID_BYTES: usize = 16;
