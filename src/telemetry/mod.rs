@@ -35,7 +35,7 @@ impl Drop for Log {
 }
 
 /// Starts logging at the level of `RUST_LOG`, by default `info`. If the program panics, logs only the place of the
-/// panic. Returns a message if `RUST_LOG` or the endpoint for traces is invalid.
+/// panic. Returns a message if `RUST_LOG` or the endpoint for traces is invalid, or if the thread cannot be started.
 pub fn start(environment: Environment) -> Result<Log, String> {
     let setting = std::env::var_os("RUST_LOG").filter(|setting| !setting.is_empty());
     let filter = filter(&setting.map_or_else(|| "info".into(), |setting| setting.to_string_lossy().into_owned()))?;

@@ -2,6 +2,7 @@
 //! its dependencies. No request waits for the program that reads the log.
 
 use std::process::Command;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -135,11 +136,13 @@ async fn no_log_level_contains_personal_data() {
 async fn requests_do_not_wait_for_the_reader_of_the_log() {
     /// The lines of the requests are more than the 64 KiB that fit into a pipe.
     const REQUESTS: usize = 600;
+    /// A server that waits for the reader of its log never answers.
+    const TIMEOUT: Duration = Duration::from_secs(30);
     let folder = TempDir::new().unwrap();
     let (server, url, _, log) = Running::start_with_unread_log(&mut vivamo(folder.path(), &["serve"]));
     let http = http_client();
     for _ in 0..REQUESTS {
-        Answer::read(http.get(format!("{url}/graphql")).send().await.unwrap()).await;
+        Answer::read(http.get(format!("{url}/graphql")).timeout(TIMEOUT).send().await.unwrap()).await;
     }
     server.terminate();
     let log = std::io::read_to_string(log).unwrap();
