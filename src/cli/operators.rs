@@ -126,16 +126,7 @@ pub async fn run(args: OperatorArgs, services: &Services) -> Result<(), FatalErr
 async fn remove_customers(services: &Services, request: &RequestInfo, operator: OperatorId) -> Result<u64, FatalError> {
     let customers = &services.customers;
     let progress = ProgressBar::new(customers.start_removing_customers(&Caller::Platform, request, operator).await?);
-    let mut after = None;
-    loop {
-        let removed = customers.remove_customer_batch(&Caller::Platform, request, operator, after).await?;
-        progress.inc(removed.len() as u64);
-        // At the end, the removal starts again from the first customer, in case others were connected meanwhile.
-        if removed.is_empty() && after.is_none() {
-            break;
-        }
-        after = removed.last().copied();
-    }
+    customers.remove_customers(&Caller::Platform, request, operator, |removed| progress.inc(removed)).await?;
     progress.finish_and_clear();
     Ok(progress.position())
 }

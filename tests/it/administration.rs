@@ -370,7 +370,7 @@ both!(all_customers_of_a_suspended_operator_are_disconnected, Sandbox, async |ap
     assert!(
         customers.start_removing_customers(&caller, &request, operator).await.unwrap_err().has(ErrorCode::Forbidden)
     );
-    let removed_by_operator = customers.remove_customer_batch(&caller, &request, operator, None).await;
+    let removed_by_operator = customers.remove_customers(&caller, &request, operator, |_| ()).await;
     assert!(removed_by_operator.unwrap_err().has(ErrorCode::Forbidden));
 
     updated(app, &own, json!({ "status": "SUSPENDED" })).await;
@@ -379,8 +379,11 @@ both!(all_customers_of_a_suspended_operator_are_disconnected, Sandbox, async |ap
     assert_eq!(remove(None).await.unwrap(), ids[..100]);
     assert_eq!((app.count_rows("customer_operator").await, app.count_rows("customer").await), (151, 250));
     assert_eq!(start().await.unwrap(), 150);
-    assert_eq!(remove(Some(ids[199])).await.unwrap(), ids[200..]);
-    assert_eq!(remove(Some(ids[99])).await.unwrap(), ids[100..200]);
+    assert_eq!(remove(Some(ids[239])).await.unwrap(), ids[240..]);
+    let mut batches = Vec::new();
+    customers.remove_customers(&Caller::Platform, &request, operator, |removed| batches.push(removed)).await.unwrap();
+    // The first empty batch follows the last customer. The second one begins at the first customer again.
+    assert_eq!(batches, [100, 40, 0, 0]);
     assert_eq!(remove(None).await.unwrap(), []);
     assert_eq!((start().await.unwrap(), app.count_rows("customer_operator").await), (0, 1));
     // A run that has nothing to do leaves no entry.

@@ -614,7 +614,7 @@ async fn remove_customers(servers: &Servers, operator: &TestCaller) -> RequestId
     let change = |status| OperatorChanges { status: Some(status), ..Default::default() };
     until_available(|| operators.update(platform, request, id, change(Status::Suspended))).await;
     let count = until_available(|| customers.start_removing_customers(platform, request, id)).await;
-    while !until_available(|| customers.remove_customer_batch(platform, request, id, None)).await.is_empty() {}
+    until_available(|| customers.remove_customers(platform, request, id, |_| ())).await;
     until_available(|| operators.update(platform, request, id, change(Status::Active))).await;
     println!("{count} customers of an operator were disconnected");
     request.id

@@ -43,10 +43,30 @@ impl Customers {
         self.database.with_retry("customer.start_removal", start).await
     }
 
-    /// Disconnects a batch of customers from a suspended operator, with the reason `ENDED`: the first ones in the order
-    /// of their ids, or the first ones after `after`. Returns the ids of the disconnected customers, in order. Platform
-    /// only. Each batch is a separate transaction, so an interrupted removal can be continued by calling this method
-    /// again.
+    /// Disconnects all customers from a suspended operator, with the reason `ENDED`, in batches. Calls `progress` with
+    /// the number of disconnected customers after each batch. Platform only. Each batch is a separate transaction, so
+    /// an interrupted removal can be continued by calling this method again.
+    pub async fn remove_customers(
+        &self,
+        caller: &Caller,
+        request: &RequestInfo,
+        operator: OperatorId,
+        mut progress: impl FnMut(u64),
+    ) -> Result<(), Error> {
+        let mut after = None;
+        loop {
+            let removed = self.remove_customer_batch(caller, request, operator, after).await?;
+            progress(removed.len() as u64);
+            // At the end, the removal starts again from the first customer, in case others were connected meanwhile.
+            if removed.is_empty() && after.is_none() {
+                return Ok(());
+            }
+            after = removed.last().copied();
+        }
+    }
+
+    /// Disconnects a batch of customers from a suspended operator: the first ones in the order of their ids, or the
+    /// first ones after `after`. Returns the ids of the disconnected customers, in order. Platform only.
     ///
     /// A removal passes the last id of each batch as `after`. Each batch would otherwise read the index entries of all
     /// earlier batches again, because PostgreSQL keeps entries of deleted rows for a while.
