@@ -81,30 +81,31 @@ impl Existing {
 
 /// Returns the violation of an external customer id that the operator already uses for one of its customers, `own`.
 pub(super) fn external_id_taken(own: CustomerId) -> Violation {
-    taken_by_own(own, ErrorCode::ExternalCustomerIdTaken, InputField::ExternalCustomerId)
+    Violation {
+        own_customer: Some(own),
+        ..Violation::of(ErrorCode::ExternalCustomerIdTaken, InputField::ExternalCustomerId)
+    }
 }
 
 /// Returns the violation of an email that another customer has. `own` is this customer, if it is one of the operator's
 /// own customers.
 pub(super) fn email_taken(own: Option<CustomerId>) -> Violation {
     let message = "You already have a customer with this email address. Its id is in `customerId`.";
-    match own {
-        Some(own) => taken_by_own(own, ErrorCode::EmailTaken, InputField::Email).with_message(message),
-        None => Violation::of(ErrorCode::EmailTaken, InputField::Email),
-    }
+    taken(Violation::of(ErrorCode::EmailTaken, InputField::Email), own, message)
 }
 
 /// Like [`email_taken`], for a phone.
 pub(super) fn phone_taken(own: Option<CustomerId>) -> Violation {
     let message = "You already have a customer with this phone number. Its id is in `customerId`.";
-    match own {
-        Some(own) => taken_by_own(own, ErrorCode::PhoneTaken, InputField::Phone).with_message(message),
-        None => Violation::of(ErrorCode::PhoneTaken, InputField::Phone),
-    }
+    taken(Violation::of(ErrorCode::PhoneTaken, InputField::Phone), own, message)
 }
 
-fn taken_by_own(own: CustomerId, code: ErrorCode, field: InputField) -> Violation {
-    Violation { own_customer: Some(own), ..Violation::of(code, field) }
+/// Adds the operator's own customer that has the value, if there is one, and a message about this customer.
+fn taken(violation: Violation, own: Option<CustomerId>, message: &'static str) -> Violation {
+    match own {
+        Some(_) => Violation { own_customer: own, ..violation.with_message(message) },
+        None => violation,
+    }
 }
 
 impl Customers {

@@ -186,13 +186,10 @@ async fn find_taken(
     if email.is_some() || phone.is_some() {
         let others = customer::Entity::find().filter(has_email_or_phone(email, phone)).filter(is_other());
         let others = row_reads::read_with_ownership(attempt, others, operator).await?;
-        let owner = |has_value: &dyn Fn(&customer::Model) -> bool| {
-            let other = others.iter().find(|(other, _)| has_value(other));
-            other.map(|(other, is_own)| is_own.then_some(other.id))
-        };
-        let has_phone = |other: &customer::Model| phone.is_some() && other.phone.as_ref() == phone;
-        violations.extend(owner(&|other| Some(&other.email) == email).map(email_taken));
-        violations.extend(owner(&has_phone).map(phone_taken));
+        let with_email = others.iter().filter(|(other, _)| Some(&other.email) == email);
+        violations.extend(with_email.map(|(other, is_own)| email_taken(is_own.then_some(other.id))));
+        let with_phone = others.iter().filter(|(other, _)| phone.is_some() && other.phone.as_ref() == phone);
+        violations.extend(with_phone.map(|(other, is_own)| phone_taken(is_own.then_some(other.id))));
     }
     if let Some(Link { operator_id, external_customer_id, .. }) = new_link {
         let has_id = customer_operator::Column::ExternalCustomerId.eq(external_customer_id.clone());
