@@ -194,8 +194,8 @@ both!(all_faulty_arguments_of_a_list_are_reported, Sandbox, async |app| {
         (&operator, "first: 0, filter: { email: \"x\" }", vec![invalid("first"), email.clone()]),
         (
             &app.platform(),
-            "filter: { search: \"ada\", connectedAt: {}, email: \"x\" }",
-            vec![invalid("filter.connectedAt"), invalid("filter.search")],
+            "first: 0, filter: { search: \"ada\", connectedAt: {}, email: \"x\" }",
+            vec![invalid("filter.connectedAt"), invalid("filter.search"), invalid("first"), email],
         ),
     ] {
         let answer = app.graphql(caller, &format!("{{ customers({arguments}) {{ totalCount }} }}"), json!({})).await;

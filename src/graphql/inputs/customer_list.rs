@@ -108,8 +108,8 @@ impl CustomerFilterInput {
         order: Option<CustomerOrderInput>,
         add_others: impl FnOnce(&mut Violations),
     ) -> Result<CustomerList, Error> {
-        self.check_list(operator.is_none(), order.is_some())?;
         let mut violations = Violations::default();
+        self.check_list(operator.is_none(), order.is_some(), &mut violations);
         let filter = CustomerFilter {
             search: self.search.and_then(|text| {
                 violations.value(ErrorCode::InvalidArgument, InputField::FilterSearch, SearchQuery::parse(&text))
@@ -148,8 +148,7 @@ impl CustomerFilterInput {
 
     /// Rejects conditions and orders that the list of all customers does not support. In every list, also rejects an
     /// order if there is a search.
-    fn check_list(&self, is_all: bool, has_order: bool) -> Result<(), Error> {
-        let mut violations = Violations::default();
+    fn check_list(&self, is_all: bool, has_order: bool, violations: &mut Violations) {
         let has_external_id = self.external_customer_id.is_some();
         for (is_violated, field, note) in [
             (is_all && self.search.is_some(), InputField::FilterSearch, OPERATOR_LIST_ONLY_SEARCH),
@@ -162,7 +161,6 @@ impl CustomerFilterInput {
                 violations.argument(field, note);
             }
         }
-        violations.finish(())
     }
 }
 
