@@ -151,16 +151,18 @@ both!(deletes_by_sql_have_the_same_effect_on_both_databases, Sandbox, async |app
 #[tokio::test]
 async fn postgres_compares_indexed_texts_byte_by_byte() {
     run(Backend::Postgres, Environment::Sandbox, async |app| {
-        let columns = "SELECT DISTINCT attname, collname FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid \
-             JOIN pg_attribute ON attrelid = indrelid AND attnum = ANY (indkey) \
-             JOIN pg_collation ON pg_collation.oid = attcollation \
-             WHERE relnamespace = 'public'::regnamespace AND indrelid <> 'seaql_migrations'::regclass";
+        let columns = "SELECT DISTINCT concat_ws('.', relname, attname) AS name, collname FROM pg_index \
+             CROSS JOIN unnest(indkey::int2[], indcollation::oid[]) AS indexed (number, collated) \
+             JOIN pg_attribute ON attrelid = indrelid AND attnum = number \
+             JOIN pg_collation ON pg_collation.oid = collated JOIN pg_class ON pg_class.oid = indrelid \
+             WHERE relnamespace = 'public'::regnamespace AND relname <> 'seaql_migrations' ORDER BY name";
         let rows = Statement::from_string(DbBackend::Postgres, columns);
         let rows = app.database.reader().query_all_raw(rows).await.unwrap();
         let text = |row: &QueryResult, column| row.try_get::<String>("", column).unwrap();
-        let collations: BTreeMap<_, _> = rows.iter().map(|row| (text(row, "attname"), text(row, "collname"))).collect();
-        let expected = ["email", "external_customer_id", "phone", "word"].map(|column| (column.into(), "C".into()));
-        assert_eq!(collations, BTreeMap::from(expected));
+        let collations: Vec<_> = rows.iter().map(|row| (text(row, "name"), text(row, "collname"))).collect();
+        let columns =
+            ["customer.email", "customer.phone", "customer_operator.external_customer_id", "customer_word.word"];
+        assert_eq!(collations, columns.map(|name| (name.to_owned(), "C".to_owned())));
     })
     .await;
 }

@@ -245,6 +245,19 @@ mod tests {
     }
 
     #[test]
+    fn operations_do_not_share_variants() {
+        let mut types = Registry::default();
+        bool::create_type_info(&mut types);
+        let cache = DocumentCache::new(types);
+        let text = "query A ($a: Boolean) { b(c: $a) } query B ($a: Boolean) { d(c: $a) }";
+        for name in ["A", "B", "A", "B"] {
+            let operation = cache.get_or_parse(OperatorId::new(), text, Some(name), &mut Variables::default());
+            let (operation, _) = operation.expect("a document");
+            assert_eq!(operation.normalised.name().map(Name::as_str), Some(name));
+        }
+    }
+
+    #[test]
     fn owners_do_not_share_documents_with_strings() {
         let cache = DocumentCache::new(Registry::default());
         let [one, other] = [OperatorId::new(), OperatorId::new()];
