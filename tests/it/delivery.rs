@@ -463,6 +463,28 @@ both!(an_endpoint_is_disabled_after_five_days_of_failures, Sandbox, async |app| 
     assert!(!log.contains(URL_TOKEN));
 });
 
+both!(an_endpoint_is_not_disabled_because_no_process_delivered_for_days, Sandbox, async |app| {
+    let operator = app.operator("A").await;
+    let receiver = Receiver::start().await;
+    let webhook = endpoint(app, &operator, &receiver.url).await;
+    create(app, &operator, 0..1).await;
+    let process = Process::start(app);
+    let mut attempts = 0;
+    while row(app, webhook).await.disabled_at.is_none() {
+        receiver.plan(Reply::Status(500, String::new()));
+        attempts += process.deliver_to(&receiver).await.len();
+        assert!(attempts < 100);
+        if attempts == 1 {
+            *process.clock.lock().unwrap() += TimeDelta::days(6);
+        }
+        // Each failure is followed by the usual backoff, also after the five days.
+        let backoff = row(app, webhook).await.next_attempt_at - process.now();
+        assert!(attempts == 1 || backoff >= TimeDelta::seconds(15), "{backoff}");
+        process.advance_to_next_attempt(webhook).await;
+    }
+    assert_eq!(attempts, 10);
+});
+
 /// Suspends or resumes an operator with the platform key.
 async fn set_status(app: &TestApp, operator: &TestCaller, status: &str) {
     let query = "mutation ($input: UpdateOperatorInput!) { updateOperator(input: $input) { operator { status } } }";

@@ -22,6 +22,9 @@ pub(super) struct Failed {
 
 /// If all attempts fail for this time, the endpoint is disabled.
 const MAX_FAILING: TimeDelta = TimeDelta::days(5);
+/// The smallest number of failures in a row after which the endpoint is disabled. [`MAX_FAILING`] has far more, unless
+/// the service did not run for a part of this time.
+const MIN_FAILED_ATTEMPTS: i32 = 10;
 /// The backoffs after the first, the second, … failure in a row. The last one repeats.
 const BACKOFFS: [TimeDelta; 9] = [
     TimeDelta::seconds(5),
@@ -67,15 +70,16 @@ impl Deliveries {
         let now = self.now();
         let failing_since = endpoint.failing_since.unwrap_or(now);
         let (end, failed_attempts) = (failing_since + MAX_FAILING, endpoint.failed_attempts + 1);
+        let next_attempt_at = now + backoff(failed_attempts, retry_after);
         let columns = ActiveModel {
             failed_attempts: Set(failed_attempts),
             failing_since: Set(Some(failing_since)),
             last_failure: Set(Some(failure)),
-            next_attempt_at: Set(Ord::min(now + backoff(failed_attempts, retry_after), end)),
+            next_attempt_at: Set(if now < end { next_attempt_at.min(end) } else { next_attempt_at }),
             lease_until: Set(None),
             ..columns
         };
-        if is_gone || now >= end {
+        if is_gone || now >= end && failed_attempts >= MIN_FAILED_ATTEMPTS {
             let reason = if is_gone { DisableReason::Gone } else { DisableReason::Failing };
             self.disable(endpoint, columns, reason).await
         } else {
