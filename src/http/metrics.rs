@@ -91,7 +91,7 @@ fn describe_metrics() {
     describe_gauge!(
         "vivamo_webhook_lag_seconds",
         Unit::Seconds,
-        "Age of the oldest change that an enabled webhook endpoint has not received."
+        "Age of the oldest change that waits for its delivery to a webhook endpoint. Endpoints that are failing do not count."
     );
     describe_gauge!("vivamo_database_connections", "Open connections to the database, by state.");
     describe_gauge!(

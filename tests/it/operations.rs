@@ -225,9 +225,10 @@ both!(a_server_deletes_old_rows_and_erased_values_and_saves_the_use_of_keys, San
 });
 
 both!(deliveries_and_the_delays_of_changes_are_measured, Sandbox, async |app| {
-    let operator = app.operator("A").await;
-    let operator_id = OperatorId::parse(&operator.operator).unwrap();
+    let (operator, other) = (app.operator("A").await, app.operator("B").await);
+    let [operator_id, other_id] = [&operator, &other].map(|caller| OperatorId::parse(&caller.operator).unwrap());
     create(app, &operator, 1).await.payload("createCustomer");
+    create(app, &other, 9).await.payload("createCustomer");
     app.wait_for_feed().await;
     let in_transaction = async |statement: Statement| {
         let transaction = app.database.begin_write().await.unwrap();
@@ -235,9 +236,11 @@ both!(deliveries_and_the_delays_of_changes_are_measured, Sandbox, async |app| {
         transaction.commit().await.unwrap();
     };
     let backend = app.database.reader().get_database_backend();
-    let hour_old = customer_change::Entity::update_many()
-        .col_expr(customer_change::Column::OccurredAt, (now() - TimeDelta::hours(1)).into());
-    in_transaction(hour_old.build(backend)).await;
+    for (reader, age) in [(operator_id, TimeDelta::hours(1)), (other_id, TimeDelta::hours(2))] {
+        let changes = customer_change::Entity::update_many().filter(customer_change::Column::ReaderId.eq(reader));
+        let older = changes.col_expr(customer_change::Column::OccurredAt, (now() - age).into());
+        in_transaction(older.build(backend)).await;
+    }
     // On PostgreSQL, readers of the feed do not see the next change until this transaction ends.
     let slow = if app.is_postgres() { Some(app.database.begin_write().await.unwrap()) } else { None };
     if let Some(slow) = &slow {
@@ -253,9 +256,21 @@ both!(deliveries_and_the_delays_of_changes_are_measured, Sandbox, async |app| {
         insert_endpoint(&app.database, operator_id, &receiver.url).await;
         receivers.push(receiver);
     }
-    let disabled = insert_endpoint(&app.database, operator_id, &receivers[0].url).await;
-    let disable = webhook::Entity::update_many().col_expr(webhook::Column::DisabledAt, now().into());
-    in_transaction(disable.filter(webhook::Column::Id.eq(disabled)).build(backend)).await;
+    // An endpoint that is disabled, one to which another server is delivering, and one whose next attempt is in an hour
+    // because it is failing. The last one does not count, although its change is the oldest.
+    let next_hour = now() + TimeDelta::hours(1);
+    for (operator, columns) in [
+        (operator_id, vec![(webhook::Column::DisabledAt, now())]),
+        (operator_id, vec![(webhook::Column::LeaseUntil, next_hour)]),
+        (other_id, vec![(webhook::Column::FailingSince, now()), (webhook::Column::NextAttemptAt, next_hour)]),
+    ] {
+        let endpoint = insert_endpoint(&app.database, operator, &receivers[0].url).await;
+        let mut update = webhook::Entity::update_many().filter(webhook::Column::Id.eq(endpoint));
+        for (column, time) in columns {
+            update = update.col_expr(column, time.into());
+        }
+        in_transaction(update.build(backend)).await;
+    }
 
     let folder = TempDir::new().unwrap();
     let mut serve = vivamo(folder.path(), &["serve"]);

@@ -22,7 +22,9 @@ pub async fn set_gauges(database: &Database) -> Result<(), DbErr> {
         .order_by(customer_change::Column::Id, Order::Asc)
         .limit(1)
         .take();
-    let oldest = Query::select().expr(Func::min(subquery(first))).from(Entity).cond_where(is_active()).take();
+    // An endpoint that is failing waits because of its receiver.
+    let waiting = is_active().add(Column::FailingSince.is_null());
+    let oldest = Query::select().expr(Func::min(subquery(first))).from(Entity).cond_where(waiting).take();
     let gauges = Query::select().expr_as(subquery(count), "disabled").expr_as(subquery(oldest), "oldest").take();
     let Some(row) = reader.query_one(&gauges).await? else { return Ok(()) };
     let oldest: Option<DateTime<Utc>> = row.try_get("", "oldest")?;
