@@ -75,7 +75,9 @@ impl Sender {
     /// The maximum time for reading the body. The result of the attempt is already known by then, because the status
     /// comes before the body.
     const READ_TIMEOUT: Duration = Duration::from_secs(1);
-    const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+    /// Shorter than the time after which Node.js closes an idle connection, which is five seconds. An attempt fails if
+    /// the receiver closes the connection while the attempt begins.
+    const IDLE_TIMEOUT: Duration = Duration::from_secs(4);
 
     /// Sets up the HTTP client. Fails if the system has no CA certificates.
     pub fn new(settings: SenderSettings) -> Result<Self, reqwest::Error> {

@@ -102,7 +102,7 @@ impl Deliveries {
             timestamp: &last.json["occurredAt"],
             data: BodyData { changes: changes.iter().map(|change| &change.json).collect(), cursor },
         });
-        let body = body.unwrap_or_default();
+        let body = body.expect("strings and JSON values can be serialized");
         let (id, now) = (message_id(endpoint, changes), self.now());
         let secrets = self.services.webhooks.secrets(endpoint, now);
         let timestamp = now.timestamp();
