@@ -1,7 +1,8 @@
 //! Objects and lists of objects that `json_writer` writes if possible.
 //!
 //! The size of each item of a list, and of each object that `json_writer` writes, is added to the size of the response.
-//! Other objects need not be counted, because only lists can make a response large.
+//! Other objects need not be counted, because only lists and errors can make a response large. `errors.rs` counts
+//! errors.
 
 use std::borrow::{Borrow, Cow};
 use std::marker::PhantomData;

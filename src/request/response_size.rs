@@ -1,7 +1,7 @@
 //! Limits the memory of responses, from the reading of their rows until the client has read the response.
 //!
 //! - A response has at most about [`MAX_BYTES`]. The approximate size is counted each time an item of a list is
-//!   complete, and a response that is too large fails then.
+//!   complete or a field fails, and a response that is too large fails then.
 //! - The *large* responses that are in memory at the same time have a maximum total size, in the process and for each
 //!   owner: for all keys of an operator together, and for the platform. A large response needs a *reservation* of
 //!   memory for [`MAX_BYTES`]. When a response becomes large, it waits for a reservation. While it waits, the response
