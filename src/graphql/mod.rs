@@ -32,7 +32,7 @@ mod schema;
 mod time;
 mod webhook_body;
 
-pub use document::Operation;
+pub use document::OperationSummary;
 pub use errors::{ErrorExtensions, RenderedResponse, render_errors};
 pub use json_writer::{count_values, write_value};
 pub use schema::{CheckedRequest, Schema, introspection, sdl};

@@ -19,7 +19,7 @@ use async_graphql::{
 use entity::value::OperatorId;
 
 use super::context::RequestData;
-use super::document::{DocumentCache, ExecutableOperation, Operation, describe_operation};
+use super::document::{DocumentCache, ExecutableOperation, OperationSummary, summarise};
 use super::errors::ErrorExtensions;
 use super::fetch::Loader;
 use super::load_rounds::LoadRounds;
@@ -82,7 +82,7 @@ pub struct Schema {
 
 /// A request whose document and variables have been checked.
 pub struct CheckedRequest {
-    pub operation: Operation,
+    pub operation: OperationSummary,
     /// True if the document was in the cache, so that the check took little time.
     pub was_cached: bool,
     executable: Arc<ExecutableOperation>,
@@ -111,9 +111,9 @@ impl Schema {
     /// Checks the document and the variables of a request of `owner`. The error is a response that says what is wrong.
     pub fn check(&self, owner: OperatorId, mut request: Request) -> Result<CheckedRequest, Box<Response>> {
         let name = request.operation_name.as_deref();
-        let checked = self.documents.get_or_parse(owner, &request.query, name, &mut request.variables);
+        let checked = self.documents.checked_operation(owner, &request.query, name, &mut request.variables);
         let (executable, was_cached) = checked.map_err(|error| Box::new(Response::from_errors(vec![error])))?;
-        let operation = describe_operation(&executable.normalised, &request.variables);
+        let operation = summarise(&executable.normalised, &request.variables);
         Ok(CheckedRequest { operation, was_cached, executable, request })
     }
 

@@ -27,7 +27,7 @@ use entity::value::OperatorId;
 use moka::sync::Cache;
 
 use super::normalise::NormalisedOperation;
-use super::operation::MAX_NAME;
+use super::summary::MAX_NAME;
 use super::variant::{self, Replaced};
 use super::{arguments, fields, limits, normalise, size, variable_names, variables};
 
@@ -103,7 +103,7 @@ impl DocumentCache {
     /// Returns the operation that a request of `owner` executes, after checking the document against the limits, and
     /// the arguments and the variables against their types ([`arguments::check_arguments`], [`variables::check`]). Also
     /// returns true if the operation was in the cache.
-    pub fn get_or_parse(
+    pub fn checked_operation(
         &self,
         owner: OperatorId,
         text: &str,
@@ -217,8 +217,9 @@ mod tests {
         let spreads: String = (0..10).map(|number| format!("a{number} {{ ...F }} ")).collect();
         let text = format!("{operations} fragment G on Query {{ {spreads} }} fragment F on T {{ {fields} }}");
         let cache = DocumentCache::new(Registry::default());
-        let (operation, _) =
-            cache.get_or_parse(OperatorId::new(), &text, Some("A"), &mut Variables::default()).expect("a document");
+        let (operation, _) = cache
+            .checked_operation(OperatorId::new(), &text, Some("A"), &mut Variables::default())
+            .expect("a document");
         assert_eq!(operation.items(), 10 * (1 + 1 + 47));
         cache.documents.run_pending_tasks();
         // There are 490 selections in each of the two operations.
@@ -233,7 +234,7 @@ mod tests {
         let text = "query A ($a: Boolean) { b(c: $a) } query B { d }";
         let was_cached = |text: &str, operation, variables: serde_json::Value| {
             let mut variables = Variables::from_json(variables);
-            cache.get_or_parse(OperatorId::new(), text, Some(operation), &mut variables).expect("a document").1
+            cache.checked_operation(OperatorId::new(), text, Some(operation), &mut variables).expect("a document").1
         };
         for (operation, variables) in [("A", json!({ "a": true })), ("A", json!({}))] {
             assert!(!was_cached(text, operation, variables.clone()), "{operation} {variables}");
@@ -251,7 +252,7 @@ mod tests {
         let cache = DocumentCache::new(types);
         let text = "query A ($a: Boolean) { b(c: $a) } query B ($a: Boolean) { d(c: $a) }";
         for name in ["A", "B", "A", "B"] {
-            let operation = cache.get_or_parse(OperatorId::new(), text, Some(name), &mut Variables::default());
+            let operation = cache.checked_operation(OperatorId::new(), text, Some(name), &mut Variables::default());
             let (operation, _) = operation.expect("a document");
             assert_eq!(operation.normalised.name().map(Name::as_str), Some(name));
         }
@@ -262,7 +263,7 @@ mod tests {
         let cache = DocumentCache::new(Registry::default());
         let [one, other] = [OperatorId::new(), OperatorId::new()];
         let was_cached =
-            |owner, text| cache.get_or_parse(owner, text, None, &mut Variables::default()).expect("a document").1;
+            |owner, text| cache.checked_operation(owner, text, None, &mut Variables::default()).expect("a document").1;
         let (with_string, without) = (r#"{ a(b: "ada@example.com") }"#, "{ a(b: 1) }");
         assert!(!was_cached(one, with_string) && was_cached(one, with_string) && !was_cached(other, with_string));
         assert!(!was_cached(one, without) && was_cached(other, without));

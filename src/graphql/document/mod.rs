@@ -10,7 +10,7 @@
 //! 5. `variant.rs` removes the missing variables, and replaces those in conditions by their values. Step 2 follows
 //!    again, for this operation.
 //!
-//! Steps 1 to 3 and step 5 are skipped if their result is cached. `operation.rs` then describes the operation, and
+//! Steps 1 to 3 and step 5 are skipped if their result is cached. `summary.rs` then summarises the operation, and
 //! `cost_estimate.rs` estimates its cost.
 
 mod arguments;
@@ -21,12 +21,12 @@ mod fields;
 mod limit;
 mod limits;
 mod normalise;
-mod operation;
 mod size;
+mod summary;
 mod text;
 mod variable_names;
 mod variables;
 mod variant;
 
 pub use cache::{DocumentCache, ExecutableOperation};
-pub use operation::{Operation, describe_operation};
+pub use summary::{OperationSummary, summarise};

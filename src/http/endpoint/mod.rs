@@ -44,7 +44,7 @@ use tracing::Instrument;
 
 use super::State;
 use crate::error::{ErrorCode, Violation};
-use crate::graphql::{self, CheckedRequest, Operation, RenderedResponse};
+use crate::graphql::{self, CheckedRequest, OperationSummary, RenderedResponse};
 use crate::request::{RequestContext, ResponseSize, Work, WorkCounter, run_to_completion};
 use crate::service::limits::{Cost, CostCharge};
 use crate::service::{Caller, RequestInfo, cost};
@@ -199,7 +199,7 @@ fn execute(
     work: Arc<WorkCounter>,
 ) -> impl Future<Output = Result<Outcome, HttpError>> {
     let AdmittedRequest { caller, charge, slot, media_type, shows_cost } = admitted;
-    let Operation { is_mutation, is_sequential, cost: estimate, .. } = checked.operation;
+    let OperationSummary { is_mutation, is_sequential, cost: estimate, .. } = checked.operation;
     let is_of_platform = caller.operator().is_none();
     let work_timeout = if is_mutation && is_of_platform { PLATFORM_MUTATION_TIMEOUT } else { state.timeouts.work };
     let context = RequestContext {

@@ -11,7 +11,7 @@ use metrics::Counter;
 use sea_orm::{EnumIter, Iterable};
 
 use crate::error::ErrorCode;
-use crate::graphql::Operation;
+use crate::graphql::OperationSummary;
 use crate::request::{Work, WorkCounter};
 use crate::service::Caller;
 use crate::service::limits::Cost;
@@ -26,7 +26,7 @@ enum OperationKind {
 }
 
 impl OperationKind {
-    fn of(operation: Option<&Operation>) -> Self {
+    fn of(operation: Option<&OperationSummary>) -> Self {
         match operation {
             Some(operation) if operation.is_mutation => Self::Mutation,
             Some(_) => Self::Query,
@@ -87,7 +87,7 @@ pub struct RequestLog {
     /// `None` until the request is authenticated.
     pub caller: Option<Caller>,
     /// `None` until the document is checked.
-    pub operation: Option<Operation>,
+    pub operation: Option<OperationSummary>,
     /// Counts the work of the request while the request runs.
     pub work: Arc<WorkCounter>,
     /// The cost of the operation. 0 until the operation has been executed.

@@ -1,4 +1,4 @@
-//! The operation of a document that a request executes.
+//! The summary of an operation, by which the service charges, logs and executes a request.
 
 use async_graphql::Variables;
 use async_graphql::parser::types::{OperationType, Selection};
@@ -10,10 +10,11 @@ use super::normalise::NormalisedOperation;
 /// Names of operations are logged, and quoted in messages, up to this length.
 pub const MAX_NAME: usize = 64;
 
-/// The operation that a request executes.
+/// The facts about the operation of a request that do not depend on its execution.
 #[derive(Clone, Debug)]
-pub struct Operation {
+pub struct OperationSummary {
     pub is_mutation: bool,
+    /// The first [`MAX_NAME`] characters of the name.
     pub name: Option<String>,
     pub cost: CostEstimate,
     /// If true, at most one root field is executed at a time.
@@ -22,8 +23,7 @@ pub struct Operation {
     pub introspects: bool,
 }
 
-/// Describes an operation.
-pub fn describe_operation(operation: &NormalisedOperation, variables: &Variables) -> Operation {
+pub fn summarise(operation: &NormalisedOperation, variables: &Variables) -> OperationSummary {
     let (name, definition) = (operation.name(), operation.definition());
     let is_mutation = definition.ty == OperationType::Mutation;
     let name = name.map(|name| name.chars().take(MAX_NAME).collect());
@@ -34,5 +34,5 @@ pub fn describe_operation(operation: &NormalisedOperation, variables: &Variables
     collect_executed_fields(set, &mut fields);
     let cost = estimate_cost(definition, fields.len(), variables);
     let introspects = fields.iter().any(|field| ["__schema", "__type"].contains(&field.name.node.as_str()));
-    Operation { is_mutation, name, cost, is_sequential, introspects }
+    OperationSummary { is_mutation, name, cost, is_sequential, introspects }
 }
