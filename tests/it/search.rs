@@ -277,6 +277,23 @@ both!(invalid_searches_are_rejected, Sandbox, async |app| {
     assert_eq!(names(&page(app, &own, json!({ "search": "ÁDA", "after": cursor })).await), ["ada"]);
 });
 
+// Each word has three spellings: as it is, without zeros, and as the last four digits of a phone. A statement must not
+// have more values than the database accepts.
+both!(the_longest_search_can_run_in_hundreds_of_lists, Sandbox, async |app| {
+    for number in 0..100 {
+        app.operator(&format!("Operator {number}")).await;
+    }
+    let list = |first| format!("l{first}: customers(first: {first}, filter: $filter) {{ nodes {{ id }} }} ");
+    let lists: String = (1..=4).map(list).collect();
+    let query = format!("query ($filter: CustomerFilter) {{ operators(first: 100) {{ nodes {{ {lists} }} }} }}");
+    let search = "0012@0013@0014@0015@0016@0017@0018@0019";
+    let filter = json!({ "search": search, "createdAt": { "from": "2026-01-01T00:00:00Z" } });
+    let answer = app.graphql(&app.platform(), &query, json!({ "filter": filter })).await;
+    let nothing = json!({ "nodes": [] });
+    let empty = json!({ "l1": nothing, "l2": nothing, "l3": nothing, "l4": nothing });
+    assert_eq!(answer.data()["operators"]["nodes"], json!(vec![empty; 100]));
+});
+
 both!(names_are_found_in_the_spellings_of_their_scripts, Sandbox, async |app| {
     let own = app.operator("Own").await;
     for (number, (first, last, phone)) in [

@@ -1,4 +1,4 @@
-//! Branches: the parts of a `UNION ALL`. One statement reads the rows of up to 400 branches.
+//! Branches: the parts of a `UNION ALL`. One statement reads the rows of up to 300 branches.
 //!
 //! The branches of a group are always in the same statement, so that they see the same rows.
 
@@ -49,8 +49,9 @@ pub(super) fn limit(rows: usize) -> String {
     format!(" LIMIT {rows}")
 }
 
-/// SQLite accepts at most 500 branches in a statement.
-const MAX_BRANCHES: usize = 400;
+/// SQLite accepts at most 500 branches and 32,766 values in a statement. A branch of a search for eight words has up to
+/// about 90 values.
+const MAX_BRANCHES: usize = 300;
 
 /// Returns the rows of each branch, in the order of the groups and of their branches. Runs one statement for up to
 /// [`MAX_BRANCHES`] branches, and several statements for more branches.
