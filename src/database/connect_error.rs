@@ -42,10 +42,10 @@ fn sqlite_message(file: &str, error: &DbErr) -> Option<String> {
     }
 }
 
-/// Returns the `GRANT` statement that a role needs in order to serve.
-pub(super) fn grant_tables(role: &str) -> String {
+/// Returns the `GRANT` statement that a role needs in order to serve. `schema` is quoted if necessary.
+pub(super) fn grant_tables(schema: &str, role: &str) -> String {
     format!(
-        "Run as the owner of the tables: GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO \"{role}\"."
+        "Run as the owner of the tables: GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO \"{role}\"."
     )
 }
 
@@ -80,7 +80,7 @@ fn postgres_message(options: &PgConnectOptions, error: &DbErr) -> Option<String>
             )
         }
         (Some((Code::Sqlstate(INSUFFICIENT_PRIVILEGE), _)), ..) => {
-            format!("{server} does not let `{user}` use the tables of `{database}`. {}", grant_tables(user))
+            format!("{server} does not let `{user}` use the tables of `{database}`. {}", grant_tables("public", user))
         }
         (Some((Code::Sqlstate(READ_ONLY_TRANSACTION), _)), ..) => {
             format!("{server} does not accept writes: it is a standby, or read-only. Change {DATABASE_URL}.")

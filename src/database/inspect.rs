@@ -122,6 +122,7 @@ async fn inspect(connection: &DatabaseConnection, options: &DatabaseOptions) -> 
 /// that have the same owner as the table of migrations, because an extension may have its own tables.
 async fn postgres_write_problem(connection: &DatabaseConnection, role: &str) -> Result<Option<Problem>, DbErr> {
     const SQL: &str = "SELECT current_setting('transaction_read_only') = 'on' AS is_read_only, \
+        (SELECT relnamespace::regnamespace::text FROM pg_class WHERE oid = to_regclass('seaql_migrations')) AS schema_name, \
         (SELECT COUNT(*) FROM pg_class AS t, pg_class AS m WHERE m.oid = to_regclass('seaql_migrations') AND t.oid <> m.oid \
          AND t.relkind = 'r' AND t.relnamespace = m.relnamespace AND t.relowner = m.relowner \
          AND NOT (has_table_privilege(t.oid, 'SELECT') AND has_table_privilege(t.oid, 'INSERT') \
@@ -135,9 +136,13 @@ async fn postgres_write_problem(connection: &DatabaseConnection, role: &str) -> 
         return Ok(Some(Problem { cause: cause.to_owned(), remedy }));
     }
     let closed_tables: i64 = row.try_get("", "closed_tables")?;
-    Ok((closed_tables > 0).then(|| Problem {
+    if closed_tables == 0 {
+        return Ok(None);
+    }
+    let schema: String = row.try_get("", "schema_name")?;
+    Ok(Some(Problem {
         cause: format!("The role `{role}` lacks read or write privileges. Number of tables: {closed_tables}."),
-        remedy: grant_tables(role),
+        remedy: grant_tables(&schema, role),
     }))
 }
 

@@ -605,6 +605,15 @@ async fn each_lacking_right_has_its_own_hint() {
     assert!(message.contains("may not use the schema"), "{message}");
     execute(&database.url, &grant_of(&message)).await.unwrap();
     stdout(&listing().output().unwrap());
+    // The tables are in another schema.
+    execute(&database.url, "ALTER SCHEMA public RENAME TO \"App\"").await.unwrap();
+    role.run("ALTER ROLE ROLE_NAME SET search_path = \"App\"").await;
+    execute(&database.url, &format!("REVOKE INSERT ON ALL TABLES IN SCHEMA \"App\" FROM {}", role.name)).await.unwrap();
+    let message = failure(&mut listing());
+    execute(&database.url, &grant_of(&message)).await.unwrap();
+    stdout(&listing().output().unwrap());
+    execute(&database.url, "ALTER SCHEMA \"App\" RENAME TO public").await.unwrap();
+    role.run("ALTER ROLE ROLE_NAME RESET search_path").await;
     // The role does not see the tables of another application either, but does not need them.
     execute(&database.url, "CREATE SCHEMA other; CREATE TABLE other.seaql_migrations (version TEXT)").await.unwrap();
     role.run("ALTER ROLE ROLE_NAME SET search_path = public, other").await;
