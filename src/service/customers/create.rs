@@ -139,7 +139,7 @@ impl Customers {
             Err(error) if error.has(ErrorCode::PhoneLookupUnavailable) => reservation.release(),
             created => record_disclosed(reservation, created),
         }
-        self.or_replay_after_lookup(origin, idempotent, created).await
+        created
     }
 
     async fn prepare_create(

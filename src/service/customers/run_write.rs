@@ -106,15 +106,19 @@ impl Customers {
                 AttemptEnd::Done(result) => return Ok(result),
                 AttemptEnd::NeedsPhoneCheck(phone) => {
                     // Boxed, because this rare lookup would otherwise double the size of the future of every write.
-                    Box::pin(self.restrictions.check_with_carrier(origin.caller(), &phone)).await?;
+                    let checked = Box::pin(self.restrictions.check_with_carrier(origin.caller(), &phone)).await;
+                    if let Err(error) = checked {
+                        // During the lookup, another request may have used the idempotency key.
+                        return self.find_replay(origin, idempotent).await?.ok_or(error);
+                    }
                     accepted = Some(phone);
                 }
             }
         }
     }
 
-    /// Runs one attempt. After a conflict or a lost connection, returns the stored result of `idempotent` if there is
-    /// one: another request, or this attempt, may have stored it.
+    /// Runs one attempt. If it fails because of a conflict or a lost connection, returns the stored result of
+    /// `idempotent` if there is one: another request, or this attempt, may have stored it.
     async fn attempt_or_replay<R: Replayable, F>(
         &self,
         attempt: OptimisticWrite,
@@ -126,31 +130,7 @@ impl Customers {
     where
         F: Future<Output = Result<Prepared<R>, TransactionError>>,
     {
-        let attempted: Result<AttemptEnd<R>, TransactionError> = async {
-            // While the secret is being changed, the key has two hashes, and the statement of `prepare` looks up only
-            // one. The lookup uses the connection of the attempt: attempts that hold a connection and wait for another
-            // one would block each other.
-            if idempotent.has_other_hash()
-                && let Some(stored) = idempotent.find(&attempt).await?
-            {
-                drop(attempt);
-                return R::replay(self, origin, stored).await.map(AttemptEnd::Done);
-            }
-            let (attempt, mut writes, new_phone, result) = match prepare(attempt).await? {
-                Prepared::Write { attempt, writes, new_phone, result } => (attempt, writes, new_phone, result),
-                Prepared::Replay(stored) => return R::replay(self, origin, stored).await.map(AttemptEnd::Done),
-            };
-            if let Some(phone) = new_phone
-                && self.restrictions.needs_carrier()
-                && accepted != Some(&phone)
-            {
-                return Ok(AttemptEnd::NeedsPhoneCheck(phone));
-            }
-            idempotent.store(&mut writes, &result.to_stored());
-            attempt.write(writes).await?;
-            Ok(AttemptEnd::Done(result))
-        }
-        .await;
+        let attempted = self.attempt(attempt, origin, idempotent, prepare, accepted).await;
         // A rejected attempt has already looked up the key.
         if matches!(attempted, Ok(_) | Err(TransactionError::Error(Error::Rejected(_)))) {
             return attempted;
@@ -159,24 +139,39 @@ impl Customers {
         replayed.map_or(attempted, |replayed| Ok(AttemptEnd::Done(replayed)))
     }
 
-    /// Returns the result of a write. If the write failed because of its carrier lookup, returns the stored result of
-    /// `idempotent` if there is one: during the lookup, another request may have used the idempotency key.
-    pub(super) async fn or_replay_after_lookup<R: Replayable>(
+    async fn attempt<R: Replayable, F>(
         &self,
+        attempt: OptimisticWrite,
         origin: &Origin,
         idempotent: &IdempotentRequest,
-        result: Result<R, Error>,
-    ) -> Result<R, Error> {
-        match result {
-            // The client repeats such a request, so an error of `find_replay` need not be reported.
-            Err(error) if error.has(ErrorCode::PhoneLookupUnavailable) => {
-                self.find_replay(origin, idempotent).await.ok().flatten().ok_or(error)
-            }
-            Err(error) if error.has(ErrorCode::PhoneNotMobile) && self.restrictions.needs_carrier() => {
-                self.find_replay(origin, idempotent).await?.ok_or(error)
-            }
-            result => result,
+        prepare: &impl Fn(OptimisticWrite) -> F,
+        accepted: Option<&PhoneNumber>,
+    ) -> Result<AttemptEnd<R>, TransactionError>
+    where
+        F: Future<Output = Result<Prepared<R>, TransactionError>>,
+    {
+        // While the secret is being changed, the key has two hashes, and the statement of `prepare` looks up only one.
+        // The lookup uses the connection of the attempt: attempts that hold a connection and wait for another one would
+        // block each other.
+        if idempotent.has_other_hash()
+            && let Some(stored) = idempotent.find(&attempt).await?
+        {
+            drop(attempt);
+            return R::replay(self, origin, stored).await.map(AttemptEnd::Done);
         }
+        let (attempt, mut writes, new_phone, result) = match prepare(attempt).await? {
+            Prepared::Write { attempt, writes, new_phone, result } => (attempt, writes, new_phone, result),
+            Prepared::Replay(stored) => return R::replay(self, origin, stored).await.map(AttemptEnd::Done),
+        };
+        if let Some(phone) = new_phone
+            && self.restrictions.needs_carrier()
+            && accepted != Some(&phone)
+        {
+            return Ok(AttemptEnd::NeedsPhoneCheck(phone));
+        }
+        idempotent.store(&mut writes, &result.to_stored());
+        attempt.write(writes).await?;
+        Ok(AttemptEnd::Done(result))
     }
 
     /// Restores the result of an earlier request with the same idempotency key, if there is one.

@@ -58,7 +58,7 @@ impl Customers {
             reservation.record_matches(count_disclosed(error));
             reservation.record_disclosed(DisclosureKind::TakenOnUpdate);
         }
-        self.or_replay_after_lookup(origin, idempotent, updated).await
+        updated
     }
 
     /// Returns the restrictions that the valid values of an invalid request violate. The list is empty if the customer
