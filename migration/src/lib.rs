@@ -26,6 +26,7 @@ mod m20261128_000016_history_order;
 mod m20261129_000017_visible_entries;
 mod m20261130_000018_name_pairs;
 mod m20261201_000019_byte_order;
+mod m20261201_000020_free_space;
 
 /// The newest migration after which older servers must not write, because they would leave out rows that newer servers
 /// need. A server that does not know this migration refuses to write. A server that knows it, but not the migrations
@@ -68,6 +69,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261129_000017_visible_entries::Migration),
             Box::new(m20261130_000018_name_pairs::Migration),
             Box::new(m20261201_000019_byte_order::Migration),
+            Box::new(m20261201_000020_free_space::Migration),
         ]
     }
 }

@@ -167,6 +167,30 @@ async fn postgres_compares_indexed_texts_byte_by_byte() {
     .await;
 }
 
+// If the page of the row was full, the new version of the row would be on another page, with new index entries.
+#[tokio::test]
+async fn postgres_stores_an_updated_customer_on_the_same_page() {
+    run(Backend::Postgres, Environment::Sandbox, async |app| {
+        let own = app.operator("Own").await;
+        for number in 0..100 {
+            app.created(&own, &number.to_string(), json!({ "email": format!("{number}@example.com") })).await;
+        }
+        let pages = async || {
+            let pages = "SELECT (ctid::text::point)[0]::bigint AS page FROM customer ORDER BY id";
+            let rows = Statement::from_string(DbBackend::Postgres, pages);
+            let rows = app.database.reader().query_all_raw(rows).await.unwrap();
+            rows.iter().map(|row| row.try_get::<i64>("", "page").unwrap()).collect::<Vec<_>>()
+        };
+        let before = pages().await;
+        assert!(before.contains(&1), "one page has all customers");
+        let update = "mutation { updateCustomer(input: { customer: { externalCustomerId: \"0\" }, \
+                      data: { firstName: \"Ada\" } }) { replayed } }";
+        app.query(&own, update).await;
+        assert_eq!(pages().await, before);
+    })
+    .await;
+}
+
 // The server has prepared statements that return the column.
 #[tokio::test]
 async fn requests_continue_after_the_type_of_a_column_has_changed() {
