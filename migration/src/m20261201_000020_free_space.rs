@@ -1,6 +1,6 @@
-//! Leaves a part of each page of the `customer` table free on PostgreSQL, so that the new version of an updated row fits
-//! on the page of the old one. PostgreSQL then adds no entries to the indexes of the table (a "heap-only tuple"). On a
-//! full page, nearly each first update of a row adds an entry to each of these indexes.
+//! Leaves a part of each page of the `customer` table free on PostgreSQL, so that the new version of an updated row
+//! fits on the page of the old one. PostgreSQL then adds no entries to the indexes of the table (a "heap-only tuple").
+//! On a full page, nearly each first update of a row adds an entry to each of these indexes.
 //!
 //! Pages that exist already stay full until their rows are updated or deleted.
 
