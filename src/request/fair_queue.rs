@@ -6,7 +6,8 @@
 //! never holds all of them, so a permit is usually free when a request of another tenant arrives.
 //!
 //! A tenant has only one long read at a time: several concurrent long reads would use all processors of the database,
-//! and delay the short statements of all tenants. Long reads of different tenants may run at the same time.
+//! and delay the short statements of all tenants. Long reads of different tenants may run at the same time, but they
+//! take at most half of the permits, so that short statements do not wait for long reads to end.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -47,15 +48,13 @@ impl From<Tenant> for Claim {
 
 /// A queue for permits. Clones share the permits.
 #[derive(Clone)]
-pub struct FairQueue(Arc<Shared>);
-
-struct Shared {
-    /// The maximum number of permits that one tenant holds.
-    max_per_tenant: usize,
-    state: Mutex<State>,
-}
+pub struct FairQueue(Arc<Mutex<State>>);
 
 struct State {
+    /// The maximum number of permits that one tenant holds.
+    max_per_tenant: usize,
+    /// The maximum number of permits for long reads.
+    max_long_reads: usize,
     free: usize,
     /// The number of permits that each tenant holds. Tenants without a permit are left out.
     held: HashMap<Tenant, usize>,
@@ -82,15 +81,21 @@ impl FairQueue {
 
     /// Creates a queue with `size` permits. A single tenant can hold at most `max_per_tenant` permits.
     pub fn with_max_per_tenant(size: usize, max_per_tenant: usize) -> Self {
-        let state = State { free: size, held: HashMap::new(), long_reads: HashSet::new(), waiting: Vec::new() };
-        Self(Arc::new(Shared { max_per_tenant, state: Mutex::new(state) }))
+        Self(Arc::new(Mutex::new(State {
+            max_per_tenant,
+            max_long_reads: size.div_ceil(2),
+            free: size,
+            held: HashMap::new(),
+            long_reads: HashSet::new(),
+            waiting: Vec::new(),
+        })))
     }
 
     /// Takes a free permit. If the tenant must wait, returns a place in the queue instead, which receives the permit
     /// later. To stop waiting, drop the place.
     pub fn acquire(&self, claim: Claim) -> Result<Permit, oneshot::Receiver<Permit>> {
-        let mut state = self.0.state.lock();
-        if state.free > 0 && state.may_take(claim, self.0.max_per_tenant) {
+        let mut state = self.0.lock();
+        if state.free > 0 && state.may_take(claim) {
             state.take(claim);
             return Ok(Permit { queue: self.clone(), claim });
         }
@@ -112,7 +117,7 @@ impl FairQueue {
 
     /// Returns the number of waiting requests.
     pub fn waiting(&self) -> usize {
-        let state = self.0.state.lock();
+        let state = self.0.lock();
         let senders = state.waiting.iter().flat_map(|(_, senders)| senders);
         senders.filter(|sender| !sender.is_closed()).count()
     }
@@ -123,10 +128,11 @@ impl State {
         self.held.get(&tenant).copied().unwrap_or_default()
     }
 
-    /// Returns true if the tenant holds fewer than `max_per_tenant` permits. For a long read, the tenant must also have
-    /// no other long read.
-    fn may_take(&self, claim: Claim, max_per_tenant: usize) -> bool {
-        self.held(claim.tenant) < max_per_tenant && !(claim.is_long_read && self.long_reads.contains(&claim.tenant))
+    /// Returns true if the tenant holds fewer than the maximum number of permits. For a long read, the tenant must also
+    /// have no other long read, and all tenants together must hold fewer long reads than the maximum.
+    fn may_take(&self, Claim { tenant, is_long_read }: Claim) -> bool {
+        let may_read_long = || self.long_reads.len() < self.max_long_reads && !self.long_reads.contains(&tenant);
+        self.held(tenant) < self.max_per_tenant && (!is_long_read || may_read_long())
     }
 
     fn take(&mut self, claim: Claim) {
@@ -149,10 +155,10 @@ impl State {
     }
 
     /// Takes a permit for the next waiting request, if there is a free permit and a request that may take it.
-    fn next(&mut self, max_per_tenant: usize) -> Option<(Claim, oneshot::Sender<Permit>)> {
+    fn next(&mut self) -> Option<(Claim, oneshot::Sender<Permit>)> {
         while self.free > 0 {
             let claims = self.waiting.iter().map(|(claim, _)| *claim).enumerate();
-            let claims = claims.filter(|(_, claim)| self.may_take(*claim, max_per_tenant));
+            let claims = claims.filter(|(_, claim)| self.may_take(*claim));
             // If several tenants hold the fewest permits, takes the first of these tenants.
             let (index, _) = claims.min_by_key(|(_, claim)| self.held(claim.tenant))?;
             let (claim, mut senders) = self.waiting.remove(index);
@@ -172,13 +178,14 @@ impl State {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        let Shared { max_per_tenant, state } = &*self.queue.0;
-        let next = {
-            let mut state = state.lock();
+        // Two requests can get a permit: if permits were free before, another request of this tenant may have waited for
+        // one of the tenant's own permits, and another tenant may have waited for the end of a long read.
+        let served: Vec<_> = {
+            let mut state = self.queue.0.lock();
             state.give_back(self.claim);
-            state.next(*max_per_tenant)
+            std::iter::from_fn(|| state.next()).collect()
         };
-        if let Some((claim, sender)) = next {
+        for (claim, sender) in served {
             // If the request has just stopped waiting, the permit is dropped here, which serves the next request.
             drop(sender.send(Self { queue: self.queue.clone(), claim }));
         }
@@ -246,6 +253,21 @@ mod tests {
     }
 
     #[test]
+    fn long_reads_of_all_tenants_take_at_most_half_of_the_permits() {
+        let queue = FairQueue::with_max_per_tenant(10, 2);
+        let long_read = |number| Claim { tenant: operator(number), is_long_read: true };
+        let mut running: Vec<_> = (0..5).map(|number| take(&queue, long_read(number))).collect();
+        let mut sixth = wait(&queue, long_read(5));
+        let (_other, mut third) = (take(&queue, operator(0)), wait(&queue, operator(0)));
+        assert!(sixth.try_recv().is_err());
+        // The end of the long read lets two requests continue: one of the same tenant, and the sixth long read.
+        running.remove(0);
+        assert!(sixth.try_recv().is_ok() && third.try_recv().is_ok());
+        let limits = [1, 2, 4, 5, 10].map(|size| FairQueue::new(size).0.lock().max_long_reads);
+        assert_eq!(limits, [1, 1, 2, 3, 5]);
+    }
+
+    #[test]
     fn tenants_that_hold_equally_many_take_turns() {
         let queue = FairQueue::new(1);
         let (a, b, c) = (operator(1), operator(2), operator(3));
@@ -261,7 +283,7 @@ mod tests {
         }
         assert_eq!(served, [a, b, c, a, b, a]);
         drop(permit);
-        assert!(queue.0.state.lock().held.is_empty() && queue.0.state.lock().free == 1);
+        assert!(queue.0.lock().held.is_empty() && queue.0.lock().free == 1);
     }
 
     #[test]
@@ -281,7 +303,7 @@ mod tests {
 
     #[test]
     fn one_permit_is_for_every_tenant() {
-        let limits = [1, 2, 4, 5, 10].map(|size| FairQueue::new(size).0.max_per_tenant);
+        let limits = [1, 2, 4, 5, 10].map(|size| FairQueue::new(size).0.lock().max_per_tenant);
         assert_eq!(limits, [1, 1, 3, 4, 8]);
     }
 }
