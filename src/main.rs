@@ -26,15 +26,16 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs a command on a new runtime, and then stops the runtime.
-fn run(command: impl Future<Output = Result<(), FatalError>>) -> Result<(), FatalError> {
+/// Runs a command on a new runtime, and then stops the runtime. The value that the command returns is dropped after the
+/// runtime has stopped.
+fn run<T>(command: impl Future<Output = Result<T, FatalError>>) -> Result<(), FatalError> {
     let runtime = Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| {
         FatalError::Other(format!("Cannot start threads: {error}. Check the limits of the system."))
     })?;
     let result = runtime.block_on(command);
     runtime.shutdown_timeout(BLOCKING_THREADS_TIMEOUT);
-    result
+    result.map(drop)
 }
 
 #[cfg(test)]

@@ -32,7 +32,7 @@ use crate::graphql;
 use crate::keyed_hash::KeyedHasher;
 use crate::open::{self, DatabaseSettings, NO_TABLES, Opened, PendingMigrations, SearchWords};
 use crate::service::{Caller, ServiceSettings, Services};
-use crate::telemetry;
+use crate::telemetry::{self, Log};
 
 /// The customer records of the Vivamo payments platform
 #[derive(Debug, Parser)]
@@ -103,7 +103,8 @@ impl Cli {
         })
     }
 
-    pub async fn run(self) -> Result<(), FatalError> {
+    /// Runs the command. Returns the log of a server: see [`serve::run`].
+    pub async fn run(self) -> Result<Option<Log>, FatalError> {
         let Self { mut settings, serve, command } = self;
         let command = command.unwrap_or(Command::Serve(Box::new(serve)));
         if !matches!(command, Command::Webhook(_) | Command::Schema | Command::Completions { .. }) {
@@ -115,7 +116,7 @@ impl Cli {
             settings.check().map_err(FatalError::Usage)?;
         }
         match command {
-            Command::Serve(serve) => serve::run(settings, *serve).await?,
+            Command::Serve(serve) => return Ok(Some(serve::run(settings, *serve).await?)),
             Command::Migrate { check: false } => migrate(&settings).await?,
             Command::Migrate { check: true } => list_pending(&settings).await?,
             Command::Backup { file } => backup::run(&settings.database_url, &file).await?,
@@ -131,7 +132,7 @@ impl Cli {
                 print::text(&String::from_utf8_lossy(&script))?;
             }
         }
-        Ok(())
+        Ok(None)
     }
 }
 

@@ -19,14 +19,16 @@ use crate::service::disposable_domains::{self, DisposableDomains};
 use crate::service::phone_lookup::{CarrierSettings, Twilio, TwilioTimeouts};
 use crate::service::webhooks::addresses::AddressFilter;
 use crate::service::{Caller, RequestInfo, ServiceSettings, Services};
-use crate::telemetry;
+use crate::telemetry::{self, Log};
 
-pub async fn run(settings: Settings, serve: ServeSettings) -> Result<(), FatalError> {
+/// Runs the server. Returns its log, which must be kept until the tasks of the server have ended: the requests that the
+/// stop cuts off write their lines last.
+pub async fn run(settings: Settings, serve: ServeSettings) -> Result<Log, FatalError> {
     let serve = serve.read_files().map_err(FatalError::Usage)?;
     serve.check(&settings).map_err(FatalError::Usage)?;
     let app_settings = app_settings(&settings, serve)?;
     let with_graphiql = app_settings.http.graphiql != Some(false);
-    let _log = telemetry::start(settings.environment).map_err(FatalError::Usage)?;
+    let log = telemetry::start(settings.environment).map_err(FatalError::Usage)?;
     // Each connection of a client is an open file, and the soft limit is often only 1,024. A system that cannot raise
     // it keeps it, and the server then warns when it cannot accept a connection.
     let _ = rlimit::increase_nofile_limit(u64::MAX);
@@ -36,7 +38,7 @@ pub async fn run(settings: Settings, serve: ServeSettings) -> Result<(), FatalEr
         app = App::start(app_settings) => app?,
         () = &mut stop => {
             tracing::info!("stopped before the start was complete");
-            return Ok(());
+            return Ok(log);
         }
     };
     let address = app.address;
@@ -46,12 +48,13 @@ pub async fn run(settings: Settings, serve: ServeSettings) -> Result<(), FatalEr
     tracing::info!(environment = ?settings.environment, "listening on http://{address}");
     app.run_until(stop).await;
     tracing::info!("stopped");
-    Ok(())
+    Ok(log)
 }
 
 fn app_settings(settings: &Settings, serve: ServeSettings) -> Result<AppSettings, FatalError> {
     const DATABASE_WAIT: u32 = 30;
     let ServeSettings { listen, platform_key, http, changes_days, limits, restrictions, webhooks, .. } = serve;
+    let twilio_url = restrictions.parse_twilio_url().map_err(FatalError::Usage)?;
     let disposable_domains = DisposableDomains::new(
         read_domains("VIVAMO_DISPOSABLE_DOMAINS (--disposable-domains)", restrictions.disposable_domains)?,
         read_domains("VIVAMO_ALLOWED_DOMAINS (--allowed-domains)", restrictions.allowed_domains)?,
@@ -64,7 +67,7 @@ fn app_settings(settings: &Settings, serve: ServeSettings) -> Result<AppSettings
             let (user, password) =
                 credentials.ok_or_else(|| FatalError::Usage("The credentials for Twilio are missing.".to_owned()))?;
             let timeouts = TwilioTimeouts::default();
-            let twilio = Twilio::new(restrictions.twilio_url, user, password, timeouts).map_err(|error| {
+            let twilio = Twilio::new(twilio_url, user, password, timeouts).map_err(|error| {
                 FatalError::Other(format!(
                     "Cannot set up Twilio Lookup: {error}. Install the CA certificates of the system."
                 ))

@@ -222,10 +222,11 @@ pub struct RestrictionSettings {
     #[arg(hide_possible_values = true)]
     pub phone_lookup: PhoneLookupName,
 
+    // A URL that contains a password is rejected. The parser accepts it, because clap would show it in the message.
     /// Base URL of Twilio Lookup
-    #[arg(long, env = "VIVAMO_TWILIO_URL", value_name = "URL", value_parser = secure_base_url)]
+    #[arg(long, env = "VIVAMO_TWILIO_URL", value_name = "URL", hide_env_values = true)]
     #[arg(default_value = "https://lookups.twilio.com")]
-    pub twilio_url: Url,
+    pub twilio_url: String,
 
     /// SID of a Twilio API key (SK…) or account (AC…). Required with `--phone-lookup twilio`, and allowed only with it
     #[arg(long, env = "VIVAMO_TWILIO_USER", value_name = "SID", hide_env_values = true, value_parser = secret)]
@@ -421,8 +422,14 @@ impl WebhookSettings {
 }
 
 impl RestrictionSettings {
+    /// Parses the base URL of Twilio Lookup.
+    pub fn parse_twilio_url(&self) -> Result<Url, String> {
+        secure_base_url(&self.twilio_url).map_err(|expected| format!("VIVAMO_TWILIO_URL (--twilio-url): {expected}"))
+    }
+
     /// Checks that the settings of Twilio are complete, or that there are none.
     fn check(&self) -> Result<(), String> {
+        self.parse_twilio_url()?;
         let settings = [
             (TWILIO_USER.to_string(), self.twilio_user.is_some()),
             (TWILIO_PASSWORD.to_string(), self.twilio_password.is_some()),

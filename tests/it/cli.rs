@@ -674,6 +674,9 @@ fn wrong_arguments_are_usage_errors() {
         let stderr = usage_error(&mut vivamo(folder.path(), arguments));
         assert!(stderr.contains(message), "{stderr}");
     }
+    let with_password = ["serve", "--twilio-url", "https://user:a-password@lookups.twilio.com"];
+    let stderr = usage_error(&mut vivamo(folder.path(), &with_password));
+    assert!(stderr.contains("without a user name, a password") && !stderr.contains("a-password"), "{stderr}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
