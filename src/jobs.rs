@@ -28,7 +28,7 @@ const RESTART_PAUSE: Duration = Duration::from_secs(10);
 const DELIVERY_DRAIN_TIMEOUT: Duration = Duration::from_secs(9);
 
 /// The longest time to save the times of last use of API keys when the process stops. With the other times, a process
-/// stops within 30 seconds even if the database does not respond.
+/// stops within 35 seconds even if the database does not respond.
 const KEY_USES_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The settings of [`Jobs`].

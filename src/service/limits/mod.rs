@@ -1,7 +1,7 @@
 //! Rate limits: token buckets for the cost of requests, for authentication failures, and for disclosures.
 //!
 //! A disclosure reveals that an email or a phone belongs to a customer that is not connected to the caller's operator.
-//! A response can contain two. The limit prevents the enumeration of the platform's customers.
+//! A mutation can make two. The limit prevents the enumeration of the platform's customers.
 //!
 //! The cost of a request is estimated and charged before the execution. After the execution, the estimate is replaced
 //! by the cost of the work ([`CostCharge`]). Work is counted and not timed, so that the load of other requests does not
