@@ -135,10 +135,10 @@ mod tests {
         };
         assert_eq!(lengths(vec![]), [0; 0]);
         assert_eq!(lengths(vec![0, 1, 0]), [1]);
-        assert_eq!(lengths(vec![1; 400]), [400]);
-        assert_eq!(lengths(vec![1; 401]), [400, 1]);
+        assert_eq!(lengths(vec![1; 300]), [300]);
+        assert_eq!(lengths(vec![1; 301]), [300, 1]);
         // The group of a list without a scan has one branch. The group of a scan with four milestones has five.
-        assert_eq!(lengths([1, 5].repeat(100)), [397, 203]);
-        assert_eq!(lengths([1, 5].repeat(200)), [397, 396, 396, 11]);
+        assert_eq!(lengths([vec![1], vec![5; 60]].concat()), [296, 5]);
+        assert_eq!(lengths([vec![1], vec![5; 120]].concat()), [296, 300, 5]);
     }
 }
