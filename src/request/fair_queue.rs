@@ -178,8 +178,8 @@ impl State {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        // Two requests can get a permit: if permits were free before, another request of this tenant may have waited for
-        // one of the tenant's own permits, and another tenant may have waited for the end of a long read.
+        // Two requests can get a permit: if permits were free before, another request of this tenant may have waited
+        // for one of the tenant's own permits, and another tenant may have waited for the end of a long read.
         let served: Vec<_> = {
             let mut state = self.queue.0.lock();
             state.give_back(self.claim);
