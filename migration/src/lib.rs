@@ -116,6 +116,14 @@ async fn delete_search_words(manager: &SchemaManager<'_>) -> Result<(), DbErr> {
     Ok(())
 }
 
+/// Alters the `customer` table on PostgreSQL. Does nothing on SQLite.
+async fn alter_customer_on_postgres(manager: &SchemaManager<'_>, changes: &str) -> Result<(), DbErr> {
+    if manager.get_database_backend() == DbBackend::Postgres {
+        manager.get_connection().execute_unprepared(&format!("ALTER TABLE customer {changes}")).await?;
+    }
+    Ok(())
+}
+
 /// A new column of a table.
 type NewColumn = (&'static str, ColumnDef);
 

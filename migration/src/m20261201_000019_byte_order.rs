@@ -4,18 +4,15 @@
 //! PostgreSQL builds the indexes of the two columns again and does not rewrite the table.
 
 use sea_orm_migration::prelude::*;
-use sea_orm_migration::sea_orm::DbBackend;
+
+use crate::alter_customer_on_postgres;
 
 #[derive(DeriveMigrationName)]
 pub(super) struct Migration;
 
 async fn set_collation(manager: &SchemaManager<'_>, collation: &str) -> Result<(), DbErr> {
-    if manager.get_database_backend() != DbBackend::Postgres {
-        return Ok(());
-    }
     let columns = ["email", "phone"].map(|column| format!("ALTER COLUMN {column} TYPE text COLLATE \"{collation}\""));
-    manager.get_connection().execute_unprepared(&format!("ALTER TABLE customer {}", columns.join(", "))).await?;
-    Ok(())
+    alter_customer_on_postgres(manager, &columns.join(", ")).await
 }
 
 #[async_trait::async_trait]

@@ -5,27 +5,20 @@
 //! Pages that exist already stay full until their rows are updated or deleted.
 
 use sea_orm_migration::prelude::*;
-use sea_orm_migration::sea_orm::DbBackend;
+
+use crate::alter_customer_on_postgres;
 
 #[derive(DeriveMigrationName)]
 pub(super) struct Migration;
-
-async fn alter(manager: &SchemaManager<'_>, change: &str) -> Result<(), DbErr> {
-    if manager.get_database_backend() != DbBackend::Postgres {
-        return Ok(());
-    }
-    manager.get_connection().execute_unprepared(&format!("ALTER TABLE customer {change}")).await?;
-    Ok(())
-}
 
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         // In percent. The rest of a page has space for the new versions of several rows.
-        alter(manager, "SET (fillfactor = 85)").await
+        alter_customer_on_postgres(manager, "SET (fillfactor = 85)").await
     }
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        alter(manager, "RESET (fillfactor)").await
+        alter_customer_on_postgres(manager, "RESET (fillfactor)").await
     }
 }
