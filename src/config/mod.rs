@@ -429,7 +429,6 @@ impl RestrictionSettings {
 
     /// Checks that the settings of Twilio are complete, or that there are none.
     fn check(&self) -> Result<(), String> {
-        self.parse_twilio_url()?;
         let settings = [
             (TWILIO_USER.to_string(), self.twilio_user.is_some()),
             (TWILIO_PASSWORD.to_string(), self.twilio_password.is_some()),

@@ -1,4 +1,4 @@
-//! Branches: the parts of a `UNION ALL`. One statement reads the rows of up to 300 branches.
+//! Branches: the parts of a `UNION ALL`. One statement reads the rows of many branches.
 //!
 //! The branches of a group are always in the same statement, so that they see the same rows.
 

@@ -8,7 +8,7 @@ use super::list::{ListPart, ListRequest};
 use super::scan::{MAX_SHORT_SCAN, Scan, ScanWork, count_sort_work};
 use crate::database::{ReadKind, Reader};
 
-/// Loads these pages, in one statement for up to 300 branches.
+/// Loads these pages, in as few statements as possible.
 ///
 /// `position` receives the index of a page, and a row of its list.
 pub async fn pages<T>(

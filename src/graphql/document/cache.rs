@@ -210,6 +210,13 @@ mod tests {
 
     use super::*;
 
+    /// A cache for documents with Boolean variables.
+    fn cache_with_booleans() -> DocumentCache {
+        let mut types = Registry::default();
+        bool::create_type_info(&mut types);
+        DocumentCache::new(types)
+    }
+
     #[test]
     fn a_document_weighs_as_much_as_its_expanded_fragments() {
         let operations: String = ('A'..='B').map(|name| format!("query {name} {{ ...G }} ")).collect();
@@ -228,9 +235,7 @@ mod tests {
 
     #[test]
     fn a_document_is_cached_once_and_its_operations_for_each_set_of_missing_variables() {
-        let mut types = Registry::default();
-        bool::create_type_info(&mut types);
-        let cache = DocumentCache::new(types);
+        let cache = cache_with_booleans();
         let text = "query A ($a: Boolean) { b(c: $a) } query B { d }";
         let was_cached = |text: &str, operation, variables: serde_json::Value| {
             let mut variables = Variables::from_json(variables);
@@ -247,9 +252,7 @@ mod tests {
 
     #[test]
     fn operations_do_not_share_variants() {
-        let mut types = Registry::default();
-        bool::create_type_info(&mut types);
-        let cache = DocumentCache::new(types);
+        let cache = cache_with_booleans();
         let text = "query A ($a: Boolean) { b(c: $a) } query B ($a: Boolean) { d(c: $a) }";
         for name in ["A", "B", "A", "B"] {
             let operation = cache.checked_operation(OperatorId::new(), text, Some(name), &mut Variables::default());

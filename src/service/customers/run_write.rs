@@ -139,6 +139,7 @@ impl Customers {
         replayed.map_or(attempted, |replayed| Ok(AttemptEnd::Done(replayed)))
     }
 
+    /// Prepares the rows of one attempt and writes them.
     async fn attempt<R: Replayable, F>(
         &self,
         attempt: OptimisticWrite,

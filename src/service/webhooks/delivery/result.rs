@@ -70,16 +70,17 @@ impl Deliveries {
         let now = self.now();
         let failing_since = endpoint.failing_since.unwrap_or(now);
         let (end, failed_attempts) = (failing_since + MAX_FAILING, endpoint.failed_attempts + 1);
+        let has_failed_too_long = now >= end;
         let next_attempt_at = now + backoff(failed_attempts, retry_after);
         let columns = ActiveModel {
             failed_attempts: Set(failed_attempts),
             failing_since: Set(Some(failing_since)),
             last_failure: Set(Some(failure)),
-            next_attempt_at: Set(if now < end { next_attempt_at.min(end) } else { next_attempt_at }),
+            next_attempt_at: Set(if has_failed_too_long { next_attempt_at } else { next_attempt_at.min(end) }),
             lease_until: Set(None),
             ..columns
         };
-        if is_gone || now >= end && failed_attempts >= MIN_FAILED_ATTEMPTS {
+        if is_gone || (has_failed_too_long && failed_attempts >= MIN_FAILED_ATTEMPTS) {
             let reason = if is_gone { DisableReason::Gone } else { DisableReason::Failing };
             self.disable(endpoint, columns, reason).await
         } else {
